@@ -1,0 +1,1 @@
+"""Codecs: people ↔ maps. Every encode stands next to its decode."""

@@ -1,0 +1,101 @@
+"""The contract between data, codec, model and loss: what each hands to the next.
+
+``Sample`` → (codec) → ``Targets`` ; ``Batch`` → (model) → ``Outputs`` → (codec) → ``Poses``.
+B images, K joints, P people, S the input's side, s a head's stride. Those that travel to a
+device or through ``torch.compile`` and DDP are named tuples, which torch takes apart by itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from .geometry import Affine
+from .poses import Poses
+
+
+@dataclass(frozen=True)
+class Head:
+    """One output of a network.
+
+    Attributes:
+        stride: input pixels per cell of its maps.
+        tags: number of tag maps beside the K heatmaps: 0, 1 (shared by all joints) or K.
+    """
+
+    stride: int
+    tags: int = 0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture, seen whole or through a transform.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        poses: the annotated people in this image's pixels.
+        valid: (H, W) uint8, 1 where the loss counts: inside the original picture and outside
+            crowd regions and people without keypoints.
+        id: the data set's name of the picture.
+        affine: original picture → this image.
+    """
+
+    image: npt.NDArray[np.uint8]
+    poses: Poses
+    valid: npt.NDArray[np.uint8]
+    id: int | str
+    affine: Affine
+
+
+class Targets(NamedTuple):
+    """What a network should answer, one entry a head; of one image or (leading B) a batch.
+
+    Attributes:
+        heatmaps: per head ([B,] K, S/s, S/s) float32 in 0..1.
+        weights: per head ([B,] S/s, S/s) float32, 1 where the loss counts, else 0.
+        cells: per head ([B,] P, K) int64, flat cell y * width + x of each joint in its tag map,
+            -1 where absent or outside; P = 0 for a head without tags.
+    """
+
+    heatmaps: tuple[torch.Tensor, ...]
+    weights: tuple[torch.Tensor, ...]
+    cells: tuple[torch.Tensor, ...]
+
+
+class Batch(NamedTuple):
+    """What the loader yields: (B, 3, S, S) uint8 RGB images, their targets, and their ids."""
+
+    images: torch.Tensor
+    targets: Targets
+    ids: tuple[int | str, ...]
+
+
+class Outputs(NamedTuple):
+    """What a network answers, one entry a head.
+
+    Attributes:
+        heatmaps: per head (B, K, H/s, W/s).
+        tags: per head (B, tags, H/s, W/s), with no channels where the head has no tags.
+    """
+
+    heatmaps: tuple[torch.Tensor, ...]
+    tags: tuple[torch.Tensor, ...]
+
+
+@dataclass(frozen=True)
+class View:
+    """A network's answer to one way of looking at a picture.
+
+    Attributes:
+        outputs: the answer, B = 1, as the network gave it (a mirrored view is still mirrored).
+        scale: test scale relative to INPUT_SIZE.
+        mirrored: whether the network saw the picture mirrored.
+    """
+
+    outputs: Outputs
+    scale: float
+    mirrored: bool

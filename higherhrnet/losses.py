@@ -1,0 +1,112 @@
+"""Losses: masked heatmap MSE and tag pull / push, as named scalars.
+
+Everything is gathers and masked sums over (B, P, K): no loop over images, people or joints, and
+nothing is read back from the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from .fields import Head, Outputs, Targets
+
+PushKind = Literal["exp", "max"]
+
+
+def heatmap_loss(
+    prediction: torch.Tensor, target: torch.Tensor, weight: torch.Tensor
+) -> torch.Tensor:
+    """Masked squared error, mean over joints and all cells (HigherHRNet, sec. 3.4).
+
+    Args:
+        prediction, target: (B, K, H, W).
+        weight: (B, H, W), 1 where the error counts.
+
+    Returns:
+        (B,) one value an image.
+    """
+    return ((prediction - target) ** 2 * weight[:, None]).mean(dim=(1, 2, 3))
+
+
+def tag_losses(
+    tags: torch.Tensor, cells: torch.Tensor, kind: PushKind = "exp"
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pull a person's tags together, push people's mean tags apart (Newell et al. 2017, eq. 1-2).
+
+    pull = mean over people of mean over joints of (t - mean)²;
+    push = 1/2 (Σ over ordered pairs of exp(-d²)) / (N (N - 1)), or of max(0, 1 - |d|).
+
+    Args:
+        tags: (B, K or 1, H, W).
+        cells: (B, P, K) flat cells, -1 where there is no joint.
+        kind: shape of the push.
+
+    Returns:
+        pull and push, each (B,); 0 for images with nobody, push also with one person.
+    """
+    batch, people, joints = cells.shape
+    if people == 0:
+        nothing = tags.float().flatten(1)[:, :0].sum(dim=1)
+        return nothing, nothing
+    per_joint = tags.float().flatten(2).expand(batch, joints, -1)  # (B, K, H * W)
+    present = cells >= 0
+    read = per_joint.gather(2, cells.clamp(min=0).transpose(1, 2)).transpose(1, 2)  # (B, P, K)
+    count = present.sum(dim=2)
+    mean = (read * present).sum(dim=2) / count.clamp(min=1)  # (B, P)
+    spread = ((read - mean[..., None]) ** 2 * present).sum(dim=2) / count.clamp(min=1)
+    is_person = count > 0
+    number = is_person.sum(dim=1)
+    pull = (spread * is_person).sum(dim=1) / number.clamp(min=1)
+    difference = mean[:, :, None] - mean[:, None, :]
+    closeness = (
+        torch.exp(-(difference**2)) if kind == "exp" else (1 - difference.abs()).clamp(min=0)
+    )
+    pairs = is_person[:, :, None] & is_person[:, None, :]
+    pairs = pairs & ~torch.eye(people, dtype=torch.bool, device=pairs.device)
+    push = 0.5 * (closeness * pairs).sum(dim=(1, 2)) / (number * (number - 1)).clamp(min=1)
+    return pull, push
+
+
+@dataclass(frozen=True)
+class BottomUpLoss:
+    """Sum of all heads' losses; the defaults are the published factors.
+
+    Attributes:
+        heads: the network's outputs.
+        heatmap_factors: weight of each head's heatmap loss.
+        pull_factor, push_factor: weights of the tag losses.
+        push_kind: shape of the push.
+    """
+
+    heads: tuple[Head, ...]
+    heatmap_factors: Sequence[float] = (1.0, 1.0)
+    pull_factor: float = 0.001
+    push_factor: float = 0.001
+    push_kind: PushKind = "exp"
+
+    def __post_init__(self) -> None:
+        if len(self.heatmap_factors) != len(self.heads):
+            raise ValueError(
+                f"{len(self.heatmap_factors)} heatmap factors were given for "
+                f"{len(self.heads)} heads"
+            )
+
+    def __call__(self, outputs: Outputs, targets: Targets) -> dict[str, torch.Tensor]:
+        """Weighted scalars, means over the batch, named by what and stride; their sum is the loss.
+
+        ``heatmap/4``, ``heatmap/2``, …, and ``pull/4``, ``push/4`` for heads with tags.
+        """
+        losses = {}
+        for i, head in enumerate(self.heads):
+            heatmaps = outputs.heatmaps[i].float()
+            each = heatmap_loss(heatmaps, targets.heatmaps[i], targets.weights[i])
+            losses[f"heatmap/{head.stride}"] = self.heatmap_factors[i] * each.mean()
+            if head.tags:
+                pull, push = tag_losses(outputs.tags[i], targets.cells[i], self.push_kind)
+                losses[f"pull/{head.stride}"] = self.pull_factor * pull.mean()
+                losses[f"push/{head.stride}"] = self.push_factor * push.mean()
+        return losses

@@ -1,0 +1,1 @@
+"""Networks: HRNet, HigherHRNet, the top-down and classification heads, and their weights."""

@@ -1,0 +1,160 @@
+"""Poses: the people of one picture, annotated or predicted.
+
+The same value type carries ground truth and predictions, so that warps, mirrors, drawing and
+COCO records are written once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from . import geometry
+from .geometry import Affine
+from .skeleton import Skeleton
+
+ABSENT, INFERRED, SEEN = 0, 1, 2
+"""Visibility of a joint. Annotated: unlabelled, labelled but hidden, visible. Predicted: missing,
+filled in from the heatmap by refine, found as a peak."""
+
+
+@dataclass(frozen=True)
+class Poses:
+    """N people with K joints each.
+
+    Attributes:
+        xy: (N, K, 2) float64, pixels; (0, 0) where a joint is absent.
+        score: (N, K) float64 joint confidence, about 0..1; 0 where absent, 1 where annotated.
+        person_score: (N,) float64 confidence of each person; 1 where annotated.
+        visibility: (N, K) int8, one of ABSENT, INFERRED, SEEN.
+    """
+
+    xy: npt.NDArray[np.float64]
+    score: npt.NDArray[np.float64]
+    person_score: npt.NDArray[np.float64]
+    visibility: npt.NDArray[np.int8]
+
+    def __post_init__(self) -> None:
+        n, k = self.xy.shape[:2]
+        assert self.xy.shape == (n, k, 2), self.xy.shape
+        assert self.score.shape == self.visibility.shape == (n, k)
+        assert self.person_score.shape == (n,)
+
+    def __len__(self) -> int:
+        return len(self.xy)
+
+    @classmethod
+    def empty(cls, joints: int) -> Poses:
+        """Nobody."""
+        return cls.annotated(np.zeros((0, joints, 3)))
+
+    @classmethod
+    def annotated(cls, keypoints: npt.NDArray[np.floating]) -> Poses:
+        """Ground truth from (N, K, 3) x, y, visibility 0..2."""
+        present = keypoints[..., 2] > 0
+        return cls(
+            xy=np.where(present[..., None], keypoints[..., :2], 0.0).astype(np.float64),
+            score=present.astype(np.float64),
+            person_score=np.ones(len(keypoints)),
+            visibility=keypoints[..., 2].astype(np.int8),
+        )
+
+    @property
+    def filled(self) -> npt.NDArray[np.bool_]:
+        """(N, K) joints that are labelled but hidden (annotated) or filled by refine (predicted)."""
+        filled: npt.NDArray[np.bool_] = self.visibility == INFERRED
+        return filled
+
+    @property
+    def boxes(self) -> npt.NDArray[np.float64]:
+        """(N, 4) x, y, w, h of the box around each person's present joints; zeros if none."""
+        present = self.visibility > ABSENT
+        low = np.where(present[..., None], self.xy, np.inf).min(axis=1, initial=np.inf)
+        high = np.where(present[..., None], self.xy, -np.inf).max(axis=1, initial=-np.inf)
+        boxes = np.concatenate([low, high - low], axis=1)
+        return np.where(present.any(axis=1)[:, None], boxes, 0.0)
+
+    def select(self, people: npt.NDArray[Any] | Sequence[int]) -> Poses:
+        """The people given by rows or by a (N,) boolean mask, in that order."""
+        rows = np.asarray(people)
+        if rows.size == 0:
+            rows = rows.astype(np.int64)
+        return Poses(
+            self.xy[rows], self.score[rows], self.person_score[rows], self.visibility[rows]
+        )
+
+    def filter(self, person: float = 0.0, joint: float = 0.0) -> Poses:
+        """Keep people scoring at least ``person`` and make joints below ``joint`` absent."""
+        kept = self.select(self.person_score >= person)
+        absent = kept.score < joint
+        return replace(
+            kept,
+            xy=np.where(absent[..., None], 0.0, kept.xy),
+            score=np.where(absent, 0.0, kept.score),
+            visibility=np.where(absent, ABSENT, kept.visibility).astype(np.int8),
+        )
+
+    def warp(self, affine: Affine) -> Poses:
+        """The same people in other pixels; absent joints stay at (0, 0)."""
+        moved = geometry.apply(affine, self.xy)
+        return replace(self, xy=np.where((self.visibility > ABSENT)[..., None], moved, 0.0))
+
+    def exchanged(self, skeleton: Skeleton) -> Poses:
+        """Left and right joints renamed; with a mirroring affine this mirrors the people."""
+        flip = skeleton.flip
+        return Poses(
+            self.xy[:, flip], self.score[:, flip], self.person_score, self.visibility[:, flip]
+        )
+
+    @staticmethod
+    def concatenate(parts: Sequence[Poses]) -> Poses:
+        """All people of at least one set, in order."""
+        return Poses(
+            np.concatenate([part.xy for part in parts]),
+            np.concatenate([part.score for part in parts]),
+            np.concatenate([part.person_score for part in parts]),
+            np.concatenate([part.visibility for part in parts]),
+        )
+
+    def to_coco(self, image_id: int | str, category_id: int = 1) -> list[dict[str, Any]]:
+        """COCO keypoint *results*: one record a person, keypoints flat x, y, joint score."""
+        keypoints = np.concatenate([self.xy, self.score[..., None]], axis=2)
+        return [
+            {
+                "image_id": image_id,
+                "category_id": category_id,
+                "keypoints": person.ravel().tolist(),
+                "score": float(score),
+            }
+            for person, score in zip(keypoints, self.person_score, strict=True)
+        ]
+
+    @classmethod
+    def from_coco(cls, records: Sequence[Mapping[str, Any]], skeleton: Skeleton) -> Poses:
+        """Inverse of :meth:`to_coco`; also reads annotations (which carry visibility, no score).
+
+        Raises:
+            ValueError: a record's keypoints are not three numbers for each joint.
+        """
+        k = len(skeleton)
+        for record in records:
+            if len(record["keypoints"]) != 3 * k:
+                raise ValueError(
+                    f"record {record.get('id', '?')} of image {record.get('image_id', '?')} has "
+                    f"{len(record['keypoints'])} keypoint numbers, but skeleton "
+                    f"'{skeleton.name}' with {k} joints needs {3 * k}"
+                )
+        keypoints = np.array([r["keypoints"] for r in records], dtype=np.float64)
+        keypoints = keypoints.reshape(len(records), k, 3)
+        if not records or "score" not in records[0]:
+            return cls.annotated(keypoints)
+        return cls(
+            xy=keypoints[..., :2],
+            score=keypoints[..., 2],
+            person_score=np.array([float(r["score"]) for r in records]),
+            visibility=np.where(keypoints[..., 2] > 0, SEEN, ABSENT).astype(np.int8),
+        )

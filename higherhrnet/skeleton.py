@@ -1,0 +1,251 @@
+"""Skeletons: which joints a person (or animal) has, given by name; everything else is derived.
+
+A skeleton is written with joint *names*. Mirror partners come from the words ``left`` and
+``right`` in the names unless they are listed, and the flip table, bone indices, grouping order
+and colours' sides follow from the names, so that no table of indices can go out of step.
+
+The OKS sigmas are those of the COCO and CrowdPose evaluations (Ronchi & Perona 2017, sec. 3;
+Li et al. 2019). The grouping order is that of Newell et al. 2017: head first, then the joints
+nearest to the trunk, because early joints found the people that later ones join.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+
+
+class Side(Enum):
+    """Where a joint or a bone lies on the body, seen from the person."""
+
+    LEFT = "left"
+    RIGHT = "right"
+    CENTRE = "centre"
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """The K joints of one kind of body.
+
+    Attributes:
+        name: what the data set calls it, e.g. ``"coco"``.
+        joints: K joint names in the order of the annotation's keypoints.
+        bones: pairs of joint names drawn as limbs.
+        sigmas: K OKS falloffs, each > 0, in units of the square root of the person's area.
+        grouping_order: the K names in the order in which grouping visits them.
+        mirror: pairs of joint names that change places in a mirrored picture; a joint in no
+            pair is its own mirror image.
+
+    Raises:
+        ValueError: a name is repeated or unknown, a count is wrong, or the mirror is asymmetric.
+    """
+
+    name: str
+    joints: tuple[str, ...]
+    bones: tuple[tuple[str, str], ...]
+    sigmas: tuple[float, ...]
+    grouping_order: tuple[str, ...]
+    mirror: tuple[tuple[str, str], ...]
+
+    def __post_init__(self) -> None:
+        where = f"skeleton '{self.name}'"
+        known = set(self.joints)
+        if len(known) != len(self.joints):
+            raise ValueError(f"{where}: a joint name appears twice in {list(self.joints)}")
+        if not self.joints:
+            raise ValueError(f"{where}: it has no joints")
+        if len(self.sigmas) != len(self.joints):
+            raise ValueError(
+                f"{where}: {len(self.sigmas)} sigmas were given for {len(self.joints)} joints"
+            )
+        if any(not sigma > 0 for sigma in self.sigmas):
+            raise ValueError(f"{where}: every sigma must be greater than 0")
+        for what, pairs in (("bone", self.bones), ("mirror pair", self.mirror)):
+            for pair in pairs:
+                unknown = [joint for joint in pair if joint not in known]
+                if unknown or len(pair) != 2 or pair[0] == pair[1]:
+                    raise ValueError(
+                        f"{where}: {what} {list(pair)} must name two different joints of it"
+                    )
+        if sorted(self.grouping_order) != sorted(self.joints):
+            raise ValueError(f"{where}: the grouping order must name every joint exactly once")
+        mirrored = [joint for pair in self.mirror for joint in pair]
+        if len(set(mirrored)) != len(mirrored):
+            raise ValueError(f"{where}: the mirror is asymmetric, a joint is in two mirror pairs")
+
+    def __len__(self) -> int:
+        return len(self.joints)
+
+    def index(self, joint: str) -> int:
+        """Row of ``joint`` in the annotation; ``ValueError`` names an unknown one."""
+        if joint not in self.joints:
+            raise ValueError(f"skeleton '{self.name}' has no joint '{joint}'")
+        return self.joints.index(joint)
+
+    @cached_property
+    def flip(self) -> npt.NDArray[np.int64]:
+        """(K,) ``flip[k]`` is the joint that joint k becomes in a mirrored picture."""
+        table = np.arange(len(self))
+        for a, b in self.mirror:
+            table[self.index(a)], table[self.index(b)] = self.index(b), self.index(a)
+        assert (table[table] == np.arange(len(self))).all()
+        return table
+
+    @cached_property
+    def order(self) -> tuple[int, ...]:
+        """(K,) joint rows in grouping order."""
+        return tuple(self.index(joint) for joint in self.grouping_order)
+
+    @cached_property
+    def limbs(self) -> tuple[tuple[int, int], ...]:
+        """Bones as pairs of joint rows."""
+        return tuple((self.index(a), self.index(b)) for a, b in self.bones)
+
+    @cached_property
+    def sides(self) -> tuple[Side, ...]:
+        """(K,) side of each joint: first of a mirror pair left, second right, others centre."""
+        side = dict.fromkeys(self.joints, Side.CENTRE)
+        for left, right in self.mirror:
+            side[left], side[right] = Side.LEFT, Side.RIGHT
+        return tuple(side[joint] for joint in self.joints)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists and numbers, for YAML, JSON and checkpoint metadata."""
+        return {
+            "name": self.name,
+            "joints": list(self.joints),
+            "bones": [list(bone) for bone in self.bones],
+            "sigmas": list(self.sigmas),
+            "grouping_order": list(self.grouping_order),
+            "mirror": [list(pair) for pair in self.mirror],
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Skeleton:
+        """Inverse of :meth:`to_dict`.
+
+        ``grouping_order`` may be left out (joint order), ``mirror`` too (from the names).
+        """
+        required, optional = {"name", "joints", "bones", "sigmas"}, {"grouping_order", "mirror"}
+        name = values.get("name", "?")
+        missing = required - values.keys()
+        unknown = values.keys() - required - optional
+        if missing or unknown:
+            problem = f"lacks {sorted(missing)}" if missing else f"has unknown {sorted(unknown)}"
+            raise ValueError(f"skeleton '{name}' {problem}")
+        joints = tuple(str(joint) for joint in values["joints"])
+        mirror = values.get("mirror")
+        return cls(
+            name=str(name),
+            joints=joints,
+            bones=tuple((str(a), str(b)) for a, b in values["bones"]),
+            sigmas=tuple(float(sigma) for sigma in values["sigmas"]),
+            grouping_order=tuple(str(joint) for joint in values.get("grouping_order", joints)),
+            mirror=mirror_from_names(joints)
+            if mirror is None
+            else tuple((str(a), str(b)) for a, b in mirror),
+        )
+
+
+def mirror_from_names(joints: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Pairs (left, right) found by exchanging the word ``left`` for ``right`` in a name.
+
+    Raises:
+        ValueError: a sided joint has no partner, which would make the mirror asymmetric.
+    """
+    pairs = []
+    for joint in joints:
+        if "left" in joint:
+            partner = joint.replace("left", "right")
+            if partner not in joints:
+                raise ValueError(f"the mirror is asymmetric: '{joint}' has no '{partner}'")
+            pairs.append((joint, partner))
+        elif "right" in joint and joint.replace("right", "left") not in joints:
+            raise ValueError(
+                f"the mirror is asymmetric: '{joint}' has no '{joint.replace('right', 'left')}'"
+            )
+    return tuple(pairs)
+
+
+def load_skeleton(name_or_file: str) -> Skeleton:
+    """A built-in skeleton by name, or one from a YAML file with the keys of ``to_dict``."""
+    if name_or_file in SKELETONS:
+        return SKELETONS[name_or_file]
+    path = Path(name_or_file)
+    if path.suffix not in {".yaml", ".yml"}:
+        raise ValueError(
+            f"skeleton '{name_or_file}' is neither built in ({', '.join(SKELETONS)}) "
+            "nor a YAML file"
+        )
+    if not path.is_file():
+        raise ValueError(f"skeleton file '{path}' does not exist")
+    values = yaml.safe_load(path.read_text())
+    if not isinstance(values, dict):
+        raise ValueError(f"skeleton file '{path}' is not a mapping of names to values")
+    return Skeleton.from_dict(values)
+
+
+_COCO_JOINTS = (
+    "nose", "left_eye", "right_eye", "left_ear", "right_ear",
+    "left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist",
+    "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle",
+)  # fmt: skip
+_LIMBS = (
+    ("left_shoulder", "right_shoulder"), ("left_hip", "right_hip"),
+    ("left_shoulder", "left_hip"), ("right_shoulder", "right_hip"),
+    ("left_shoulder", "left_elbow"), ("right_shoulder", "right_elbow"),
+    ("left_elbow", "left_wrist"), ("right_elbow", "right_wrist"),
+    ("left_hip", "left_knee"), ("right_hip", "right_knee"),
+    ("left_knee", "left_ankle"), ("right_knee", "right_ankle"),
+)  # fmt: skip
+
+COCO = Skeleton(
+    name="coco",
+    joints=_COCO_JOINTS,
+    bones=(
+        *_LIMBS,
+        ("nose", "left_eye"), ("nose", "right_eye"), ("left_eye", "right_eye"),
+        ("left_eye", "left_ear"), ("right_eye", "right_ear"),
+        ("left_ear", "left_shoulder"), ("right_ear", "right_shoulder"),
+    ),
+    sigmas=(
+        0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062,
+        0.107, 0.107, 0.087, 0.087, 0.089, 0.089,
+    ),
+    grouping_order=(
+        *_COCO_JOINTS[:7], "left_hip", "right_hip", *_COCO_JOINTS[7:11], *_COCO_JOINTS[13:],
+    ),
+    mirror=mirror_from_names(_COCO_JOINTS),
+)  # fmt: skip
+
+_CROWDPOSE_JOINTS = (
+    "left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist",
+    "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle",
+    "head", "neck",
+)  # fmt: skip
+
+CROWDPOSE = Skeleton(
+    name="crowdpose",
+    joints=_CROWDPOSE_JOINTS,
+    bones=(("head", "neck"), ("neck", "left_shoulder"), ("neck", "right_shoulder"), *_LIMBS),
+    sigmas=(
+        0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089, 0.089,
+        0.079, 0.079,
+    ),
+    # The published model groups CrowdPose by the first fourteen entries of the COCO order that
+    # fall inside fourteen joints; with these names that is arms, ankles, head, then the legs.
+    grouping_order=(
+        *_CROWDPOSE_JOINTS[:7], *_CROWDPOSE_JOINTS[11:13], *_CROWDPOSE_JOINTS[7:11], "neck",
+    ),
+    mirror=mirror_from_names(_CROWDPOSE_JOINTS),
+)  # fmt: skip
+
+SKELETONS: dict[str, Skeleton] = {skeleton.name: skeleton for skeleton in (COCO, CROWDPOSE)}

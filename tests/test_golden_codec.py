@@ -1,0 +1,174 @@
+"""Targets, grouping and assignment of the original code, equal array by array."""
+
+import numpy as np
+import pytest
+import torch
+
+from higherhrnet import geometry
+from higherhrnet.codecs import heatmaps as heat
+from higherhrnet.codecs import tags as tagging
+from higherhrnet.codecs.bottom_up import BottomUpCodec
+from higherhrnet.fields import Head, Outputs, View
+from higherhrnet.skeleton import COCO, CROWDPOSE
+
+from .shared import golden_arrays
+
+GROUPINGS = ("k0", "k1", "k3", "k4clean", "k8", "k8crowd", "multiscale", "crowdpose14")
+VARIANTS = [(flip, project) for flip in (0, 1) for project in (0, 1)]
+
+
+def codec_for(name):
+    skeleton = CROWDPOSE if name == "crowdpose14" else COCO
+    return BottomUpCodec(skeleton, (Head(4, len(skeleton)), Head(2)))
+
+
+def views_of(arrays, joints, flip):
+    scales = [2.0, 1.0, 0.5] if "plain_out0_s1" in arrays else [1.0]
+    views = []
+    for scale in scales:
+        suffix = f"_s{scale:g}" if len(scales) > 1 else ""
+        for prefix in ("plain", "flipped")[: 1 + flip]:
+            out0, out1 = (
+                torch.from_numpy(arrays[f"{prefix}_out{i}{suffix}"].astype(np.float32))
+                for i in (0, 1)
+            )
+            outputs = Outputs((out0[:, :joints], out1), (out0[:, joints:], out1[:, :0]))
+            views.append(View(outputs, scale, prefix == "flipped"))
+    return views
+
+
+def merged(codec, arrays, flip, project):
+    views = views_of(arrays, len(codec.skeleton), flip)
+    width, height = arrays["base_size"]
+    return codec.merge(views, (int(height), int(width)) if project else None)
+
+
+def to_picture(arrays, fields):
+    width, height = arrays["image_wh"]
+    smallest = 0.5 if "plain_out0_s1" in arrays else 1.0
+    view, _ = geometry.fit_view((height, width), int(arrays["input_size"]), smallest, smallest)
+    to_map = geometry.fit_map((height, width), view, fields.heatmaps.shape[1:])
+    return geometry.invert(to_map)
+
+
+def equal_people(people, expected, tolerance=0.0):
+    assert people.xy.shape[0] == len(expected)
+    np.testing.assert_allclose(people.xy, expected[..., :2], atol=tolerance)
+    np.testing.assert_allclose(people.score, expected[..., 2], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", GROUPINGS)
+@pytest.mark.parametrize(("flip", "project"), VARIANTS)
+def test_people(name, flip, project):
+    arrays = golden_arrays(f"grouping_{name}.npz")
+    prefix = f"flip{flip}_proj{project}"
+    codec = codec_for(name)
+    fields = merged(codec, arrays, flip, project)
+    case = {key.split("/")[1]: value for key, value in arrays.items() if key.startswith(f"{prefix}/")}
+
+    assert (1, *fields.heatmaps.shape) == tuple(case["heatmaps_shape"])
+    assert (1, *fields.tags.shape) == tuple(case["tags_shape"])
+    for maps, key in ((fields.heatmaps, "heatmaps"), (fields.tags, "tags")):
+        np.testing.assert_allclose(maps.ravel()[case[f"{key}_idx"]], case[f"{key}_val"], atol=1e-5)
+        np.testing.assert_allclose(maps.sum(dtype=np.float64), case[f"{key}_sum"], rtol=1e-5, atol=1e-2)
+        squares = (maps.astype(np.float64) ** 2).sum()
+        np.testing.assert_allclose(squares, case[f"{key}_sumsq"], rtol=1e-5)
+
+    peaks = heat.find_peaks(fields.heatmaps, codec.threshold, codec.most_candidates)
+    for joint, found in enumerate(peaks):
+        strong = case["topk_val"][joint] > codec.threshold
+        np.testing.assert_allclose(found.score, case["topk_val"][joint][strong], atol=1e-5)
+        np.testing.assert_array_equal(found.xy, case["topk_loc"][joint][strong])
+        tags = tagging.read_tags(fields.tags, joint, found.xy)
+        np.testing.assert_allclose(tags, case["topk_tag"][joint][strong], atol=1e-4)
+
+    people = codec.group(fields)
+    equal_people(people, case["match"])
+    np.testing.assert_allclose(people.tags, case["match"][..., 3:], atol=1e-4)
+    codec.adjust_peaks(people, fields.heatmaps)
+    equal_people(people, case["adjust"])
+    tagging.fill_missing(people, fields.heatmaps, fields.tags)
+    equal_people(people, case["refine"])
+
+    poses = codec.decode(fields, to_picture(arrays, fields))
+    assert len(poses) == len(case["final"])
+    present = poses.visibility > 0
+    np.testing.assert_allclose(poses.xy[present], case["final"][..., :2][present], atol=2e-4)
+    np.testing.assert_allclose(poses.score, case["final"][..., 2], atol=1e-5)
+    np.testing.assert_allclose(poses.person_score, case["scores"], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "grouping"),
+    [
+        ("_max5", {}),
+        ("_max5_ignore", {"only_compared": True}),
+        ("_nodetval", {"most_compared": 30, "use_score": False}),
+    ],
+)
+def test_limits_and_costs(suffix, grouping):
+    arrays = golden_arrays("grouping_k8crowd.npz")
+    most = grouping.get("most_compared", 5)
+    codec = BottomUpCodec(
+        COCO,
+        (Head(4, 17), Head(2)),
+        most_candidates=most,
+        grouping=tagging.Grouping(**{"most_compared": most, **grouping}),
+    )
+    fields = merged(codec, arrays, flip=1, project=1)
+    prefix = f"flip1_proj1{suffix}"
+    people = codec.group(fields)
+    if f"{prefix}/match" in arrays:
+        equal_people(people, arrays[f"{prefix}/match"])
+    poses = codec.decode(fields, to_picture(arrays, fields))
+    expected = arrays[f"{prefix}/final"]
+    present = poses.visibility > 0
+    np.testing.assert_allclose(poses.xy[present], expected[..., :2][present], atol=2e-4)
+    np.testing.assert_allclose(poses.person_score, arrays[f"{prefix}/scores"], atol=1e-5)
+
+
+def test_assignments():
+    arrays = golden_arrays("matching.npz")
+    for number in sorted({key.split("/")[0] for key in arrays}):
+        case = {k.split("/")[1]: v for k, v in arrays.items() if k.startswith(f"{number}/")}
+        *_, use_score = case["flags"]
+        for name, assign in tagging.ASSIGNMENTS.items():
+            distance, cost, pairs = tagging.match(
+                case["det_tag"],
+                case["det_score"],
+                case["group_tag"],
+                tagging.Grouping(use_score=bool(use_score), assign=assign),
+            )
+            np.testing.assert_allclose(distance, case["dist"], atol=1e-12)
+            np.testing.assert_allclose(cost, case["cost"], atol=1e-9)
+            real = [(r, c) for r, c in pairs if c < distance.shape[1]]
+            total = sum(cost[pair] for pair in real)
+            if name == "munkres":
+                np.testing.assert_array_equal(pairs, case["pairs"])
+            # The tie-break may cost less than one step of the rounded distance, never more.
+            np.testing.assert_allclose(total, case["optimum_real"], atol=0.5)
+
+
+@pytest.mark.parametrize("size", [128, 256])
+def test_targets(size):
+    arrays = golden_arrays("targets.npz")
+    joints = arrays[f"joints_{size}"]
+    xy, present = joints[..., :2], joints[..., 2] > 0
+    stamped = heat.stamp(xy, present, (size, size), sigma=2)
+    np.testing.assert_array_equal(stamped, arrays[f"heatmaps_{size}"])
+    np.testing.assert_array_equal(heat.kernel(2), arrays["kernel_sigma2"])
+    cells = tagging.joint_cells(xy, present, (size, size))
+    for key, per_joint in ((f"joints_list_{size}", 1), (f"joints_list_shared_{size}", 0)):
+        original = arrays[key]
+        for person, row in enumerate(cells):
+            flat = row + per_joint * np.arange(17) * size**2
+            listed = original[person][original[person, :, 1] > 0, 0]
+            np.testing.assert_array_equal(flat[row >= 0], listed)
+        assert not original[len(cells) :].any()
+
+
+def test_a_31st_person_is_kept():
+    joints = np.tile(np.array([[5.0, 5.0]]), (31, 17, 1))
+    cells = tagging.joint_cells(joints, np.ones((31, 17), bool), (16, 16))
+    assert cells.shape == (31, 17)
+    assert (cells == 85).all()
