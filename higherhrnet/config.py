@@ -1,0 +1,219 @@
+"""The config: every setting with its default, read from YAML and ``KEY VALUE`` pairs.
+
+Defaults are the published HigherHRNet-W32 512 protocol on COCO. Only this file and ``build.py``
+know config objects; ``configs/*.yaml`` name what differs.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yacs.config import CfgNode
+
+_DEFAULTS = {
+    "MODEL": {
+        "NAME": "higher_hrnet",  # higher_hrnet
+        "WIDTH": 32,  # channels of the highest resolution: 18, 32, 48
+        "MODULES": [1, 4, 3],  # exchange modules in stages 2, 3, 4
+        "BLOCKS": 4,  # residual blocks a branch
+        "FUSION": "nearest",  # upsampling in the exchange: nearest (published), bilinear
+        "TAG_HEADS": [True, False],  # one entry a head, 1/4 first: does it predict tags?
+        "SHARED_TAG": False,  # one tag map for all joints
+        "CONCATENATE": True,  # feed each head's output to the next deconvolution
+        "RESIDUAL_BLOCKS": 4,  # after each deconvolution
+        "PRETRAINED": "",  # weights file to start from; its trunk must fit
+    },
+    "DATASET": {
+        "KIND": "coco",  # coco (COCO-format keypoints) or toy (drawn)
+        "ROOT": "data/coco",
+        "TRAIN": "train2017",  # split names: annotations/person_keypoints_{split}.json,
+        "TEST": "val2017",  # images/{split}/
+        "TRAIN_LIMIT": 0,  # use only the first so many pictures; 0 uses all
+        "TEST_LIMIT": 0,
+        "SKELETON": "coco",  # built-in name or a YAML file
+        "INPUT_SIZE": 512,  # training crop, and short side in testing; a multiple of 64
+        "AUGMENT": True,  # False shows every picture whole and always the same
+        "SCALE": [0.75, 1.5],  # crop side, times the picture's short side
+        "ROTATION": 30.0,  # degrees either way
+        "SHIFT": 0.2,  # of the crop side, either way
+        "MIRROR": 0.5,  # probability
+        "COLOUR": 0.0,  # relative change of brightness, contrast, saturation
+    },
+    "TOY": {  # the drawn data set: pictures of shaded figures, made from their number
+        "TRAIN_IMAGES": 2000,
+        "TEST_IMAGES": 100,
+        "SIZE": 256,  # side of a picture, pixels
+        "PEOPLE": [1, 4],  # fewest and most in a picture
+        "HEIGHT": [0.35, 0.8],  # smallest and largest figure, fraction of the picture
+        "OVERLAP": 0.3,  # 0 keeps figures apart, 1 lets them stand anywhere
+        "OCCLUSION": 0.2,  # probability that an object hides part of a figure
+    },
+    "LOSS": {
+        "SIGMA": 2,  # of heatmap Gaussians, in cells of every head
+        "HEATMAP": [1.0, 1.0],  # factor of each head
+        "PULL": 0.001,
+        "PUSH": 0.001,
+        "PUSH_KIND": "exp",  # exp (published) or max
+    },
+    "TRAIN": {
+        "EPOCHS": 300,
+        "BATCH": 48,
+        "RATE": 0.001,
+        "SCHEDULE": "multistep",  # multistep or cosine
+        "MILESTONES": [200, 260],
+        "FACTOR": 0.1,
+        "WARMUP": 0,  # steps
+        "EMA": 0.0,  # decay of the average that is validated and kept; 0 for none
+        "CLIP": 0.0,  # largest gradient norm; 0 for none
+        "PRECISION": "bf16",  # fp32, bf16, fp16
+        "COMPILE": False,  # torch.compile: minutes to start, then about 1.5 times as fast
+        "FREEZE": [],  # module name prefixes that are not trained, e.g. [conv, bn, layer1]
+        "VALIDATE_EVERY": 10,  # epochs
+        "WORKERS": 4,
+        "SEED": 0,
+    },
+    "TEST": {
+        "FLIP": True,
+        "SCALES": [1.0],
+        "PROJECT": True,  # bring maps to the input size before peaks are sought
+        "AGGREGATE": True,  # average the heatmaps of all heads; False uses the finest alone
+        "THRESHOLD": 0.1,  # heat of a candidate
+        "CANDIDATES": 30,  # for each joint
+        "TAG_THRESHOLD": 1.0,  # tag distance below which a candidate joins a person
+        "ADJUST": True,  # quarter-cell shift
+        "REFINE": True,  # fill missing joints
+        "ASSIGNMENT": "munkres",  # munkres (published, slow) or nearest (scipy, tie to the nearest)
+        "PRECISION": "fp32",  # fp32, bf16, fp16
+    },
+}
+
+Config = CfgNode
+
+
+def default_config() -> Config:
+    """A frozen config of defaults only."""
+    return _frozen(CfgNode(_DEFAULTS))
+
+
+def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Defaults, then a YAML file, then ``KEY VALUE`` pairs; validated and frozen.
+
+    Raises:
+        ValueError: the file is missing or not YAML, a key is unknown, or a value is of the wrong
+            kind; the message names it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"config file '{path}' does not exist")
+    return parse_config(path.read_text(), overrides, source=str(path))
+
+
+def parse_config(text: str, overrides: Sequence[str] = (), source: str = "config") -> Config:
+    """Like :func:`read_config`, from YAML text."""
+    try:
+        loaded = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"'{source}' is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(loaded, dict):
+        raise ValueError(f"'{source}' is not a mapping of sections to settings")
+    if len(overrides) % 2:
+        raise ValueError(f"overrides come as KEY VALUE pairs, but '{overrides[-1]}' has no value")
+    config = CfgNode(_DEFAULTS)
+    pairs: list[tuple[str, Any]] = list(_flatten(loaded))
+    for key, value in zip(overrides[::2], overrides[1::2], strict=True):
+        pairs.append((key, yaml.safe_load(value) if value else ""))
+    known = dict(_flatten(_DEFAULTS))
+    for key, value in pairs:
+        if key not in known:
+            close = difflib.get_close_matches(key.upper(), known, n=1)
+            hint = f"; did you mean '{close[0]}'?" if close else ""
+            raise ValueError(f"unknown config key '{key}' in '{source}'{hint}")
+        config.merge_from_list([key, _coerced(key, value, known[key])])
+    _validate(config)
+    return _frozen(config)
+
+
+def to_yaml(config: Config) -> str:
+    """The whole config as YAML; inverse of :func:`parse_config`."""
+    text: str = config.dump()
+    return text
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _coerced(key: str, value: Any, default: Any) -> Any:
+    """The value as the default's type; a whole number will do for a decimal one."""
+    if isinstance(default, list) and isinstance(value, list | tuple):
+        if not default:
+            return list(value)
+        return [_coerced(key, item, default[0]) for item in value]
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(default, str) and isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    if type(value) is not type(default):
+        raise ValueError(
+            f"config key '{key}' must be a {type(default).__name__} like {default!r}, not {value!r}"
+        )
+    return value
+
+
+_CHOICES = {
+    "MODEL.NAME": ("higher_hrnet",),
+    "MODEL.FUSION": ("nearest", "bilinear"),
+    "DATASET.KIND": ("coco", "toy"),
+    "LOSS.PUSH_KIND": ("exp", "max"),
+    "TRAIN.SCHEDULE": ("multistep", "cosine"),
+    "TRAIN.PRECISION": ("fp32", "bf16", "fp16"),
+    "TEST.PRECISION": ("fp32", "bf16", "fp16"),
+    "TEST.ASSIGNMENT": ("munkres", "nearest"),
+}
+_AT_LEAST_ONE = (
+    "MODEL.WIDTH", "MODEL.BLOCKS", "LOSS.SIGMA", "TRAIN.EPOCHS", "TRAIN.BATCH",
+    "TRAIN.VALIDATE_EVERY", "TEST.CANDIDATES", "TOY.TRAIN_IMAGES", "TOY.TEST_IMAGES",
+)  # fmt: skip
+
+
+def _validate(config: Config) -> None:
+    values = dict(_flatten(config))
+    for key, choices in _CHOICES.items():
+        if values[key] not in choices:
+            raise ValueError(
+                f"config key '{key}' must be one of {', '.join(choices)}, not '{values[key]}'"
+            )
+    for key in _AT_LEAST_ONE:
+        if values[key] < 1:
+            raise ValueError(f"config key '{key}' must be at least 1, not {values[key]}")
+    size = config.DATASET.INPUT_SIZE
+    if size < 64 or size % 64:
+        raise ValueError(f"config key 'DATASET.INPUT_SIZE' must be a multiple of 64, not {size}")
+    if not any(config.MODEL.TAG_HEADS):
+        raise ValueError("config key 'MODEL.TAG_HEADS' must name at least one head with tags")
+    if len(config.LOSS.HEATMAP) != len(config.MODEL.TAG_HEADS):
+        raise ValueError(
+            f"config key 'LOSS.HEATMAP' has {len(config.LOSS.HEATMAP)} factors, but "
+            f"'MODEL.TAG_HEADS' has {len(config.MODEL.TAG_HEADS)} heads"
+        )
+    for key in ("DATASET.SCALE", "TOY.PEOPLE", "TOY.HEIGHT"):
+        bounds = values[key]
+        if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1]:
+            raise ValueError(f"config key '{key}' must be [lowest, highest], not {bounds}")
+    if not config.TEST.SCALES or min(config.TEST.SCALES) <= 0:
+        raise ValueError(
+            f"config key 'TEST.SCALES' must list scales above 0, not {config.TEST.SCALES}"
+        )
+
+
+def _frozen(config: Config) -> Config:
+    config.freeze()
+    return config

@@ -1,0 +1,1 @@
+"""Pictures with annotated people, and how training sees them."""

@@ -1,0 +1,169 @@
+"""COCO-format keypoint data sets: any skeleton, any folder."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from pycocotools import mask as rle
+
+from .. import geometry
+from ..fields import Sample
+from ..poses import Poses
+from ..skeleton import Skeleton
+
+
+class Pictures(Protocol):
+    """Annotated pictures by number; what data sets offer to training and validation."""
+
+    skeleton: Skeleton
+    annotations: dict[str, Any]
+    """The whole set in COCO format (images, annotations, categories)."""
+
+    def __len__(self) -> int: ...
+
+    def sample(self, index: int) -> Sample:
+        """The whole picture, untransformed."""
+
+
+class CocoKeypoints:
+    """Pictures of one split in COCO's layout.
+
+    ``root/annotations/person_keypoints_{split}.json`` and ``root/images/{split}/``; where the
+    official names differ, give the two paths.
+
+    Args:
+        annotation_file: JSON with images, annotations and categories.
+        image_folder: where the file names start.
+        skeleton: the K joints; each annotation must have 3 K keypoint numbers.
+        people_only: leave out pictures without any annotation, as published training does.
+        limit: use only the first so many pictures; 0 uses all.
+
+    Raises:
+        ValueError: a file or folder is missing, unreadable or does not fit the skeleton.
+    """
+
+    def __init__(
+        self,
+        annotation_file: Path,
+        image_folder: Path,
+        skeleton: Skeleton,
+        people_only: bool = False,
+        limit: int = 0,
+    ) -> None:
+        self.skeleton = skeleton
+        self.annotation_file = annotation_file
+        self.image_folder = image_folder
+        loaded = _read_annotations(annotation_file)
+        if not image_folder.is_dir():
+            raise ValueError(f"image folder '{image_folder}' does not exist")
+        self._people: dict[int | str, list[dict[str, Any]]] = defaultdict(list)
+        for record in loaded["annotations"]:
+            numbers = len(record.get("keypoints", ()))
+            if numbers != 3 * len(skeleton):
+                raise ValueError(
+                    f"'{annotation_file}': annotation {record.get('id')} has {numbers} keypoint "
+                    f"numbers, but skeleton '{skeleton.name}' with {len(skeleton)} joints needs "
+                    f"{3 * len(skeleton)}"
+                )
+            self._people[record["image_id"]].append(record)
+        self._images = [
+            image
+            for image in loaded["images"]
+            if not people_only or image["id"] in self._people
+        ][: limit or None]
+        if not self._images:
+            raise ValueError(f"'{annotation_file}' lists no pictures to use")
+        used = {image["id"] for image in self._images}
+        self.annotations = {
+            **loaded,
+            "images": self._images,
+            "annotations": [a for a in loaded["annotations"] if a["image_id"] in used],
+        }
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def path(self, index: int) -> Path:
+        """File of a picture."""
+        return self.image_folder / self._images[index]["file_name"]
+
+    def sample(self, index: int) -> Sample:
+        """The whole picture; ``ValueError`` names a missing or broken file."""
+        image = read_picture(self.path(index))
+        records = self._people.get(self._images[index]["id"], [])
+        labelled = [record for record in records if _labelled(record)]
+        return Sample(
+            image=image,
+            poses=Poses.annotated(
+                np.array([r["keypoints"] for r in labelled], dtype=np.float64).reshape(
+                    len(labelled), len(self.skeleton), 3
+                )
+            ),
+            valid=valid_mask(records, image.shape[:2]),
+            id=self._images[index]["id"],
+            affine=geometry.identity(),
+        )
+
+
+def _read_annotations(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ValueError(f"annotation file '{path}' does not exist")
+    try:
+        loaded = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"annotation file '{path}' is not valid JSON: {error}") from error
+    missing = {"images", "annotations"} - (loaded.keys() if isinstance(loaded, dict) else set())
+    if missing:
+        raise ValueError(f"annotation file '{path}' lacks {sorted(missing)}")
+    annotations: dict[str, Any] = loaded
+    return annotations
+
+
+def read_picture(path: Path) -> npt.NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB, as stored (EXIF orientation ignored, as COCO's annotations expect).
+
+    Raises:
+        ValueError: the file is missing, truncated or not a picture.
+    """
+    if not path.is_file():
+        raise ValueError(f"picture '{path}' does not exist")
+    data = np.frombuffer(path.read_bytes(), np.uint8)
+    if data[:2].tobytes() == b"\xff\xd8" and b"\xff\xd9" not in data[-64:].tobytes():
+        # OpenCV would decode what is there and leave the rest grey.
+        raise ValueError(f"picture '{path}' is truncated")
+    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    image = cv2.imdecode(data, flags) if data.size else None
+    if image is None:
+        raise ValueError(f"picture '{path}' cannot be decoded")
+    return np.asarray(image, dtype=np.uint8)
+
+
+def _labelled(record: dict[str, Any]) -> bool:
+    return any(v > 0 for v in record["keypoints"][2::3])
+
+
+def valid_mask(records: list[dict[str, Any]], shape: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """(H, W) 1 where the loss counts: outside crowd regions and people without keypoints.
+
+    The segmentation is used where there is one, else the box.
+    """
+    valid = np.ones(shape, np.uint8)
+    for record in records:
+        if not record.get("iscrowd") and _labelled(record):
+            continue
+        segmentation = record.get("segmentation")
+        if segmentation:
+            encoded = rle.frPyObjects(segmentation, *shape)
+            merged = rle.merge(encoded) if isinstance(encoded, list) else encoded
+            valid[rle.decode(merged) > 0] = 0
+        else:
+            x, y, w, h = record["bbox"]
+            left, top = max(round(x), 0), max(round(y), 0)
+            valid[top : max(round(y + h), 0), left : max(round(x + w), 0)] = 0
+    return valid

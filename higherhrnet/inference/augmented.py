@@ -1,0 +1,80 @@
+"""Test-time views: the scales and mirrorings at which the network looks at one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from .. import geometry
+from ..fields import Outputs, View
+
+Network = Callable[[torch.Tensor], Outputs]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a picture is shown to the network; the defaults are the published ones.
+
+    Attributes:
+        input_size: short side of the input at scale 1, pixels.
+        scales: test scales.
+        flip: look at the mirrored picture as well.
+        project: bring all maps to the scale-1 input size before peaks are sought.
+    """
+
+    input_size: int
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = True
+    project: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.scales or any(scale <= 0 for scale in self.scales):
+            raise ValueError(f"TEST.SCALES must be numbers above 0, not {list(self.scales)}")
+        if self.input_size % 64:
+            raise ValueError(f"INPUT_SIZE must be a multiple of 64, not {self.input_size}")
+
+    def projected_shape(self, picture: tuple[int, int]) -> tuple[int, int] | None:
+        """(H, W) of the maps for a picture (H, W), or None to leave them as they come."""
+        if not self.project:
+            return None
+        return geometry.fit_view(picture, self.input_size, 1.0, min(self.scales))[0]
+
+    def to_picture(self, picture: tuple[int, int], maps: tuple[int, int]) -> geometry.Affine:
+        """Cells of the merged maps (H, W) → pixels of the picture (H, W)."""
+        smallest = min(self.scales)
+        view, _ = geometry.fit_view(picture, self.input_size, smallest, smallest)
+        return geometry.invert(geometry.fit_map(picture, view, maps))
+
+    def inputs(self, image: npt.NDArray[np.uint8]) -> list[tuple[torch.Tensor, float]]:
+        """(1 or 2, 3, h, w) uint8 network inputs with their scales, largest first.
+
+        With ``flip`` the second of each pair is mirrored.
+        """
+        views = []
+        for scale in sorted(self.scales, reverse=True):
+            shape, affine = geometry.fit_view(
+                image.shape[:2], self.input_size, scale, min(self.scales)
+            )
+            view = torch.from_numpy(geometry.warp(image, affine, shape)).permute(2, 0, 1)
+            views.append((torch.stack([view, view.flip(2)] if self.flip else [view]), scale))
+        return views
+
+
+def look(network: Network, images: torch.Tensor, scale: float) -> list[View]:
+    """The network's answers to one scale's inputs, plain first."""
+    outputs = network(images)
+    return [
+        View(
+            Outputs(
+                tuple(heatmap[i : i + 1] for heatmap in outputs.heatmaps),
+                tuple(tag[i : i + 1] for tag in outputs.tags),
+            ),
+            scale,
+            mirrored=i == 1,
+        )
+        for i in range(len(images))
+    ]

@@ -1,0 +1,280 @@
+"""Weights in files: read any known layout, load with a report, write our own.
+
+Our module names *are* the official ones, so an official state dict needs no renaming; other
+trainers put prefixes before them, which :func:`official_names` takes off. Files of our own are
+safetensors whose metadata carries the config (YAML) and the skeleton (JSON).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from ..skeleton import Skeleton
+
+State = dict[str, torch.Tensor]
+
+# DataParallel, the original's half-precision wrapper, and mmpose's two halves of a model.
+_PREFIXES = ("module.", "1.", "model.", "backbone.", "keypoint_head.", "head.")
+_CONTAINERS = ("state_dict", "model", "model_state_dict")
+_HEADS = ("final_layer", "deconv_layers.", "incre_modules.", "downsamp_modules.", "classifier.")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a weights file holds.
+
+    Attributes:
+        path: where it was read.
+        state: official names → tensors as stored.
+        config: YAML of the config that made it, or None for files of other programs.
+        skeleton: the skeleton it predicts, or None likewise.
+    """
+
+    path: Path
+    state: State
+    config: str | None = None
+    skeleton: Skeleton | None = None
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What the tensors' shapes say of the network they belong to.
+
+    Attributes:
+        kind: ``higher_hrnet``, ``pose_hrnet``, ``classifier`` or ``trunk``.
+        width: HRNet width.
+        modules: exchange modules of stages 2-4.
+        blocks: BasicBlocks a branch.
+        joints: K, or None for a trunk or classifier.
+        tag_heads, shared_tag, concatenate, residual_blocks: see ``HigherHRNet``.
+    """
+
+    kind: str
+    width: int
+    modules: tuple[int, int, int]
+    blocks: int
+    joints: int | None = None
+    tag_heads: tuple[bool, ...] = ()
+    shared_tag: bool = False
+    concatenate: bool = False
+    residual_blocks: int = 0
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """How a state met a model: counts and names."""
+
+    matched: int
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    reshaped: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        parts = [f"{self.matched} tensors matched"]
+        for what, names in (
+            ("missing", self.missing),
+            ("unexpected", self.unexpected),
+            ("of another shape", self.reshaped),
+        ):
+            if names:
+                shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+                parts.append(f"{len(names)} {what} ({shown})")
+        return "; ".join(parts)
+
+
+def read(path: str | Path) -> Checkpoint:
+    """Read ``.safetensors`` or ``.pth`` / ``.pt`` / ``.bin`` (never unpickling code).
+
+    Raises:
+        ValueError: no such file, not a weights file, or no tensors in it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"weights file '{path}' does not exist")
+    metadata: Mapping[str, str] = {}
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        else:
+            state = _unwrap(torch.load(path, map_location="cpu", weights_only=True))
+    except (SafetensorError, RuntimeError, pickle.UnpicklingError, EOFError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"'{path}' is not a readable weights file: {reason}") from error
+    if not state:
+        raise ValueError(f"'{path}' holds no tensors")
+    skeleton = metadata.get("skeleton")
+    return Checkpoint(
+        path=path,
+        state=official_names(state),
+        config=metadata.get("config"),
+        skeleton=Skeleton.from_dict(json.loads(skeleton)) if skeleton else None,
+    )
+
+
+def _unwrap(loaded: Any) -> State:
+    """The state dict inside whatever a training program saved around it."""
+    for name in _CONTAINERS:
+        if isinstance(loaded, dict) and isinstance(loaded.get(name), dict):
+            return _unwrap(loaded[name])
+    if not isinstance(loaded, dict):
+        return {}
+    return {name: value for name, value in loaded.items() if isinstance(value, torch.Tensor)}
+
+
+def official_names(state: Mapping[str, torch.Tensor]) -> State:
+    """Take known prefixes off; names without one stay as they are."""
+    renamed = {}
+    for name, tensor in state.items():
+        stripped = True
+        while stripped:
+            stripped = False
+            for prefix in _PREFIXES:
+                if name.startswith(prefix):
+                    name, stripped = name.removeprefix(prefix), True
+        renamed[name] = tensor
+    return renamed
+
+
+def architecture(state: Mapping[str, torch.Tensor]) -> Architecture | None:
+    """Which of our networks the tensors belong to; None if to none of them."""
+    if "stage2.0.branches.0.0.conv1.weight" not in state or "conv1.weight" not in state:
+        return None
+
+    def count(pattern: str) -> int:
+        numbers = [int(m[1]) for name in state if (m := re.match(pattern, name))]
+        return max(numbers, default=-1) + 1
+
+    width = state["stage2.0.branches.0.0.conv1.weight"].shape[0]
+    modules = (count(r"stage2\.(\d+)\."), count(r"stage3\.(\d+)\."), count(r"stage4\.(\d+)\."))
+    blocks = count(r"stage2\.0\.branches\.0\.(\d+)\.")
+    if "classifier.weight" in state:
+        return Architecture("classifier", width, modules, blocks)
+    if "final_layer.weight" in state:
+        joints = state["final_layer.weight"].shape[0]
+        return Architecture("pose_hrnet", width, modules, blocks, joints)
+    heads = count(r"final_layers\.(\d+)\.weight")
+    if heads == 0:
+        return Architecture("trunk", width, modules, blocks)
+    outputs = [state[f"final_layers.{i}.weight"].shape[0] for i in range(heads)]
+    # A head gives K or K + T maps, T = K or 1; the smallest head is taken to have no tags if
+    # another has more, and a lone head to have a tag map for each joint.
+    smallest, largest = min(outputs), max(outputs)
+    joints = smallest if largest > smallest else largest // 2
+    first_deconvolution = state.get("deconv_layers.0.0.0.weight")
+    return Architecture(
+        "higher_hrnet",
+        width,
+        modules,
+        blocks,
+        joints,
+        tag_heads=tuple(count > joints for count in outputs),
+        shared_tag=largest == joints + 1,
+        concatenate=first_deconvolution is not None and first_deconvolution.shape[0] > width,
+        residual_blocks=max(count(r"deconv_layers\.0\.(\d+)\.") - 1, 0),
+    )
+
+
+def compare(model: nn.Module, state: Mapping[str, torch.Tensor]) -> LoadReport:
+    """How the state would meet the model, without touching either."""
+    own = model.state_dict()
+    counters = {name for name in own if name.endswith("num_batches_tracked")}
+    reshaped = [n for n, t in state.items() if n in own and own[n].shape != t.shape]
+    return LoadReport(
+        matched=sum(name in own for name in state) - len(reshaped),
+        missing=[name for name in own if name not in state and name not in counters],
+        unexpected=[name for name in state if name not in own],
+        reshaped=reshaped,
+    )
+
+
+def load_all(model: nn.Module, checkpoint: Checkpoint) -> LoadReport:
+    """Load a checkpoint of this very model; half precision becomes the model's own.
+
+    Raises:
+        ValueError: anything is missing, unexpected or of another shape; nothing was loaded.
+    """
+    report = compare(model, checkpoint.state)
+    if report.missing or report.unexpected or report.reshaped:
+        raise ValueError(f"'{checkpoint.path}' is a checkpoint of another model: {report}")
+    model.load_state_dict(checkpoint.state, strict=False)
+    return report
+
+
+def load_trunk(model: nn.Module, checkpoint: Checkpoint) -> LoadReport:
+    """Start a model from pre-trained weights: the trunk must fit, heads are taken where they do.
+
+    Raises:
+        ValueError: a trunk tensor is missing or of another shape; nothing was loaded.
+    """
+    report = compare(model, checkpoint.state)
+    wrong = [
+        name for name in (*report.missing, *report.reshaped) if not name.startswith(_HEADS)
+    ]
+    if wrong:
+        raise ValueError(
+            f"'{checkpoint.path}' does not hold the trunk of this model: {report}"
+        )
+    fitting = {n: t for n, t in checkpoint.state.items() if n not in report.reshaped}
+    model.load_state_dict(fitting, strict=False)
+    return report
+
+
+def write(
+    path: str | Path,
+    state: Mapping[str, torch.Tensor],
+    config: str,
+    skeleton: Skeleton,
+    half: bool = False,
+) -> None:
+    """Write native safetensors, whole or not at all.
+
+    Args:
+        path: file to (over)write.
+        state: names → tensors.
+        config: YAML of the whole config.
+        skeleton: what the K heatmaps mean.
+        half: store floating tensors as float16.
+    """
+    tensors = {
+        name: (tensor.half() if half and tensor.is_floating_point() else tensor).cpu().contiguous()
+        for name, tensor in state.items()
+    }
+    metadata = {
+        "format": "higherhrnet",
+        "config": config,
+        "skeleton": json.dumps(skeleton.to_dict()),
+    }
+    partial = Path(f"{path}.partial")
+    try:
+        save_file(tensors, partial, metadata)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_official(path: str | Path, state: Mapping[str, torch.Tensor]) -> None:
+    """Write a plain float32 state dict that the original code loads, whole or not at all."""
+    tensors = {
+        name: (tensor.float() if tensor.is_floating_point() else tensor).cpu()
+        for name, tensor in state.items()
+    }
+    partial = Path(f"{path}.partial")
+    try:
+        torch.save(tensors, partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,56 @@
+"""Training checkpoints: everything a run needs to go on, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+LAST = "last.pth"
+
+
+def save(folder: Path, values: dict[str, Any]) -> None:
+    """Replace the folder's last checkpoint; an error (full disk) leaves the former one.
+
+    Raises:
+        OSError: it could not be written; the message names the file.
+    """
+    target = folder / LAST
+    partial = target.with_suffix(".partial")
+    try:
+        torch.save({**values, "random": random_state()}, partial)
+        os.replace(partial, target)
+    except (OSError, RuntimeError) as error:
+        raise OSError(f"could not write checkpoint '{target}': {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load(folder: Path) -> dict[str, Any]:
+    """The folder's last checkpoint; random generators are set to where they were.
+
+    Raises:
+        ValueError: there is none.
+    """
+    path = folder / LAST
+    if not path.is_file():
+        raise ValueError(f"there is no checkpoint to resume from: '{path}' does not exist")
+    values: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    torch.set_rng_state(values["random"]["torch"])
+    return values
+
+
+def random_state() -> dict[str, Any]:
+    """State of torch's generator. (Views draw from their own, numbered by epoch and picture.)"""
+    return {"torch": torch.get_rng_state()}
+
+
+def seed_everything(seed: int) -> None:
+    """Start Python's, NumPy's and torch's global generators from one number."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002  libraries that we call may use the global generator
+    torch.manual_seed(seed)

@@ -1,0 +1,79 @@
+"""Learning-rate schedules as functions of the step, and an average of the weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+ScheduleKind = Literal["multistep", "cosine"]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Warm-up, then steps down or a cosine.
+
+    Attributes:
+        kind: ``multistep`` (published) or ``cosine``.
+        base: learning rate after warm-up.
+        epochs: length of the whole training.
+        milestones: epochs after which a multi-step rate is multiplied by ``factor``.
+        factor: of each milestone.
+        warmup: length of the linear start, in steps.
+    """
+
+    kind: ScheduleKind
+    base: float
+    epochs: int
+    milestones: Sequence[int] = ()
+    factor: float = 0.1
+    warmup: int = 0
+
+    def rate(self, step: int, steps_per_epoch: int) -> float:
+        """Learning rate of a step, counted from 0 over all epochs."""
+        warm = min(1.0, (step + 1) / (self.warmup + 1))
+        if self.kind == "cosine":
+            done = min(step / max(self.epochs * steps_per_epoch, 1), 1.0)
+            return self.base * warm * 0.5 * (1 + math.cos(math.pi * done))
+        passed = sum(step // steps_per_epoch >= milestone for milestone in self.milestones)
+        rate: float = self.base * warm * self.factor**passed
+        return rate
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give every parameter group the rate times its own ``scale``."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get("scale", 1.0)
+
+
+class Average:
+    """Exponential moving average of a model's parameters and buffers.
+
+    Args:
+        model: the model to follow.
+        decay: weight of the past; smaller during the first steps, (1 + n) / (10 + n).
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.steps = 0
+        self.state = {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Take one step towards the model."""
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        floating: list[torch.Tensor] = []
+        followed: list[torch.Tensor] = []
+        for name, value in model.state_dict().items():
+            if value.is_floating_point():
+                floating.append(self.state[name])
+                followed.append(value)
+            else:
+                self.state[name].copy_(value)
+        torch._foreach_lerp_(floating, followed, 1 - decay)
