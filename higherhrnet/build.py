@@ -19,7 +19,7 @@ from .codecs import tags as tagging
 from .codecs.bottom_up import BottomUpCodec
 from .config import Config, parse_config, to_yaml
 from .datasets.catalog import coco_paths
-from .datasets.keypoints import CocoKeypoints, Pictures
+from .datasets.keypoints import CocoKeypoints, Joined, Pictures
 from .datasets.loader import Loader, Views
 from .datasets.toy import DrawnPeople
 from .datasets.transforms import CentredView, RandomView
@@ -31,7 +31,6 @@ from .losses import BottomUpLoss
 from .models import weights
 from .models.higher_hrnet import HigherHRNet
 from .models.pixels import normalise
-from .poses import Poses
 from .skeleton import SKELETONS, Skeleton, load_skeleton
 from .training import checkpoint, loop
 from .training.log import Log
@@ -103,19 +102,29 @@ def pictures(config: Config, split: str) -> Pictures:
     limit = d.TRAIN_LIMIT if split == "train" else d.TEST_LIMIT
     if d.KIND == "toy":
         count = toy.TRAIN_IMAGES if split == "train" else toy.TEST_IMAGES
-        return DrawnPeople(
-            count=min(count, limit) if limit else count,
-            seed=config.TRAIN.SEED if split == "train" else config.TRAIN.SEED + 1_000_003,
-            size=toy.SIZE,
-            people=tuple(toy.PEOPLE),
-            height=tuple(toy.HEIGHT),
-            overlap=toy.OVERLAP,
-            occlusion=toy.OCCLUSION,
-        )
+        # Training and test pictures come from different seeds.
+        seed = config.TRAIN.SEED + (0 if split == "train" else 1_000_003)
+        return _drawn(config, min(count, limit) if limit else count, seed)
     root = expand_path(d.ROOT, "DATASET.ROOT")
     annotation_file, image_folder = coco_paths(root, d.TRAIN if split == "train" else d.TEST)
-    return CocoKeypoints(
+    real = CocoKeypoints(
         annotation_file, image_folder, joints, people_only=split == "train", limit=limit
+    )
+    if split == "test" or not d.DRAWN:
+        return real
+    return Joined((real, _drawn(config, d.DRAWN, config.TRAIN.SEED)))
+
+
+def _drawn(config: Config, count: int, seed: int) -> DrawnPeople:
+    toy = config.TOY
+    return DrawnPeople(
+        count=count,
+        seed=seed,
+        size=toy.SIZE,
+        people=tuple(toy.PEOPLE),
+        height=tuple(toy.HEIGHT),
+        overlap=toy.OVERLAP,
+        occlusion=toy.OCCLUSION,
     )
 
 
@@ -142,7 +151,7 @@ def predictor(
 ) -> Predictor:
     """A predictor with the config's test protocol."""
     return Predictor(
-        model=network.to(on, memory_format=torch.channels_last).eval(),
+        model=network.to(on).to(memory_format=torch.channels_last).eval(),
         codec=codec(config, network, joints),
         protocol=Protocol(
             input_size=config.DATASET.INPUT_SIZE,
@@ -254,7 +263,7 @@ def train(config: Config, output: Path, device_name: str = "auto", resume: bool 
     trained, truth = pictures(config, "train"), pictures(config, "test")
     output.mkdir(parents=True, exist_ok=True)
     (output / "config.yaml").write_text(to_yaml(config))
-    network.to(on, memory_format=torch.channels_last)
+    network.to(on).to(memory_format=torch.channels_last)
     _freeze(network, t.FREEZE)
     parameters = [p for p in network.parameters() if p.requires_grad]
     # A second network validates averaged weights, so that training goes on undisturbed.
@@ -288,9 +297,7 @@ def train(config: Config, output: Path, device_name: str = "auto", resume: bool 
                 t.SCHEDULE, t.RATE, t.EPOCHS, tuple(t.MILESTONES), t.FACTOR, t.WARMUP
             ),
             average=Average(network, t.EMA) if t.EMA else None,
-            settings=loop.Settings(
-                t.EPOCHS, on, t.PRECISION, t.CLIP, t.VALIDATE_EVERY, t.COMPILE
-            ),
+            settings=loop.Settings(t.EPOCHS, on, t.PRECISION, t.CLIP, t.VALIDATE_EVERY, t.COMPILE),
             normalise=normalise,
             validate=examine,
             keep_best=keep,
@@ -305,9 +312,7 @@ def _training_view(config: Config, joints: Skeleton) -> RandomView | CentredView
     d = config.DATASET
     if not d.AUGMENT:
         return CentredView(joints, d.INPUT_SIZE)
-    return RandomView(
-        joints, d.INPUT_SIZE, tuple(d.SCALE), d.ROTATION, d.SHIFT, d.MIRROR, d.COLOUR
-    )
+    return RandomView(joints, d.INPUT_SIZE, tuple(d.SCALE), d.ROTATION, d.SHIFT, d.MIRROR, d.COLOUR)
 
 
 def _freeze(network: nn.Module, prefixes: Sequence[str]) -> None:
@@ -328,6 +333,3 @@ def _pictures(ready: Predictor, sample: Sample) -> dict[str, Any]:
         "heatmaps": show.heat(sample.image, fields.heatmaps.max(axis=0)),
         "tags": show.heat(sample.image, np.median(fields.tags[..., 0], axis=0)),
     }
-
-
-__all__ = ["Poses", "load", "train", "validate"]

@@ -1,18 +1,32 @@
-"""The command line: five verbs on one program."""
+"""Multi-person keypoint estimation: HigherHRNet, trained, validated and used from one command."""
 
 from __future__ import annotations
 
 import argparse
-import json
+import dataclasses
 import re
 import signal
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.resources import as_file, files
 from pathlib import Path
 
-from . import build
-from .config import read_config
+from . import __version__, build, show
+from .config import Config, read_config, to_yaml
+from .datasets.check import check
+from .datasets.keypoints import CocoKeypoints, read_picture
+from .datasets.toy import DrawnPeople, write_coco
+from .evaluation import results
+from .files import write_json
+from .inference.frames import find_pictures, output_names
+from .models import weights
 from .training.loop import DivergenceError
+
+_KEY = re.compile(r"[A-Z]+\.[A-Z_0-9]+")
+DEFAULT_WEIGHTS = "higherhrnet_w18_mini"
+WEIGHTS_HELP = f"weights file, or a bundled name like {DEFAULT_WEIGHTS}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,9 +48,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGINT
 
 
-_KEY = re.compile(r"[A-Z]+\.[A-Z_0-9]+")
-
-
 def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Take ``SECTION.KEY VALUE`` pairs out of the command line, wherever they stand."""
     rest: list[str] = []
@@ -54,19 +65,280 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _train(options: argparse.Namespace) -> int:
     config = read_config(options.config, options.overrides)
-    output = options.output or Path("output") / Path(options.config).stem
+    output = options.output or _default_output(options.config)
     best = build.train(config, output, options.device, options.resume)
     print(f"best AP {100 * best:.2f}; weights in {output / 'best.safetensors'}")
     return 0
 
 
+def _valid(options: argparse.Namespace) -> int:
+    config = read_config(options.config, options.overrides)
+    output = options.output or _default_output(options.config)
+    file = weights.read(build.find_weights(options.weights))
+    joints = build.skeleton(config)
+    network = build.model(config, len(joints))
+    print(f"{file.path}: {weights.load_all(network, file)}")
+    predictor = build.predictor(config, network, joints, build.device(options.device))
+    truth = build.pictures(config, "test")
+    records, metrics, beyond = build.validate(config, predictor, truth)
+    protocol = _protocol(config)
+    write_json(output / "results.json", records)
+    write_json(
+        output / "metrics.json",
+        {
+            "metrics": metrics,
+            "protocol": protocol,
+            "weights": options.weights,
+            "pictures": len(truth),
+            "people": len(records),
+            "people_beyond_20_a_picture": beyond,
+        },
+    )
+    print(f"{len(truth)} pictures, {len(records)} people found; protocol:")
+    print("  " + ", ".join(f"{name} {value}" for name, value in protocol.items()))
+    print(results.table(metrics))
+    if beyond:
+        print(f"{beyond} people were beyond the 20 a picture that COCO's evaluation looks at")
+    print(f"results.json and metrics.json in {output}")
+    return 0
+
+
+def _protocol(config: Config) -> dict[str, object]:
+    """The settings that produced a figure."""
+    test = config.TEST
+    return {
+        "size": config.DATASET.INPUT_SIZE,
+        "flip": test.FLIP,
+        "scales": list(test.SCALES),
+        "project": test.PROJECT,
+        "aggregate": test.AGGREGATE,
+        "adjust": test.ADJUST,
+        "refine": test.REFINE,
+        "threshold": test.THRESHOLD,
+        "tag threshold": test.TAG_THRESHOLD,
+        "candidates": test.CANDIDATES,
+        "assignment": test.ASSIGNMENT,
+        "precision": test.PRECISION,
+    }
+
+
+def _predict(options: argparse.Namespace) -> int:
+    return predict(
+        options.inputs,
+        options.weights,
+        options.output or Path("output/predict"),
+        options.device,
+        options.min_score,
+        options.overrides,
+    )
+
+
+def predict(
+    inputs: Sequence[str],
+    weights_name: str,
+    output: Path,
+    device: str,
+    min_score: float,
+    overrides: Sequence[str],
+) -> int:
+    """Draw and list the people of pictures; a broken picture is reported and the rest is done."""
+    pictures = find_pictures(inputs)
+    predictor = build.load(weights_name, device, overrides)
+    images, annotations, failures = [], [], 0
+    seconds = {"read": 0.0, "write": 0.0}
+    interrupted: KeyboardInterrupt | None = None
+    for number, (path, name) in enumerate(zip(pictures, output_names(pictures), strict=True), 1):
+        try:
+            with timed(seconds, "read"):
+                image = read_picture(path)
+            poses = predictor(image).filter(person=min_score)
+            with timed(seconds, "write"):
+                show.save(output / name, show.draw(image, poses, predictor.skeleton))
+        except ValueError as error:
+            failures += 1
+            print(f"higherhrnet: {error}", file=sys.stderr)
+            continue
+        except KeyboardInterrupt as error:
+            interrupted = error
+            break
+        people = "1 person" if len(poses) == 1 else f"{len(poses)} people"
+        print(f"{path}: {people} → {output / name}")
+        height, width = image.shape[:2]
+        images.append({"id": number, "file_name": str(path), "width": width, "height": height})
+        annotations += poses.to_coco(number)
+    category = {"id": 1, "name": "person", "keypoints": list(predictor.skeleton.joints)}
+    write_json(
+        output / "predictions.json",
+        {"images": images, "annotations": annotations, "categories": [category]},
+    )
+    if images:
+        spent = seconds | predictor.seconds
+        shares = ", ".join(f"{k} {1000 * v / len(images):.0f}" for k, v in spent.items())
+        print(f"{len(annotations)} people in {len(images)} pictures; ms a picture: {shares}")
+    print(f"predictions.json in {output}")
+    if interrupted:
+        raise interrupted
+    return 2 if failures else 0
+
+
+@contextmanager
+def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Add the block's wall-clock seconds to a stage."""
+    start = time.perf_counter()
+    yield
+    seconds[stage] += time.perf_counter() - start
+
+
+def _demo(options: argparse.Namespace) -> int:
+    with as_file(files("higherhrnet") / "assets" / "crowd.png") as picture:
+        return predict(
+            [str(picture)], DEFAULT_WEIGHTS, options.output, "auto", options.min_score, []
+        )
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    file = weights.read(build.find_weights(options.file))
+    numbers = sum(tensor.numel() for tensor in file.state.values())
+    kinds = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in file.state.values()})
+    print(f"{file.path}: {len(file.state)} tensors, {numbers:,} numbers, {', '.join(kinds)}")
+    found = weights.architecture(file.state)
+    if found is None:
+        raise ValueError(f"'{file.path}' holds no HRNet that is known here")
+    described = {k: v for k, v in dataclasses.asdict(found).items() if v not in (None, ())}
+    print("  network: " + ", ".join(f"{k} {v}" for k, v in described.items()))
+    if file.skeleton:
+        print(f"  skeleton: {file.skeleton.name}, {len(file.skeleton)} joints")
+    print(f"  config: {'inside' if file.config else 'none; guessed from the tensors'}")
+    if found.kind == "higher_hrnet":
+        config = build.config_of(file)
+        joints = file.skeleton or build.skeleton(config)
+        print(f"  {weights.compare(build.model(config, len(joints)), file.state)}")
+    return 0
+
+
+def _convert(options: argparse.Namespace) -> int:
+    file = weights.read(build.find_weights(options.source))
+    to = options.to or ("native" if options.target.suffix == ".safetensors" else "official")
+    config = build.config_of(file)
+    joints = file.skeleton or build.skeleton(config)
+    network = build.model(config, len(joints))
+    report = weights.load_all(network, file)
+    if to == "native":
+        weights.write(options.target, network.state_dict(), to_yaml(config), joints, options.half)
+    else:
+        weights.write_official(options.target, network.state_dict())
+    print(f"{file.path}: {report}; written as {to} to {options.target}")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    config = read_config(options.config, options.overrides)
+    failed = False
+    for split in ("train", "test"):
+        pictures = build.pictures(config, split)
+        if not isinstance(pictures, CocoKeypoints):
+            print(f"{split}: {len(pictures)} drawn pictures, nothing to check")
+            continue
+        counts, problems = check(pictures)
+        print(f"{split}: " + ", ".join(f"{number} {what}" for what, number in counts.items()))
+        for problem in problems:
+            print(f"higherhrnet: '{pictures.annotation_file}': {problem}", file=sys.stderr)
+        failed |= bool(problems)
+    return 2 if failed else 0
+
+
+def _toy(options: argparse.Namespace) -> int:
+    if options.images < 1:
+        raise ValueError(f"--images must be at least 1, not {options.images}")
+    people = DrawnPeople(
+        count=options.images,
+        seed=options.seed,
+        size=options.size,
+        people=tuple(options.people),
+        overlap=options.overlap,
+        occlusion=options.occlusion,
+    )
+    file = write_coco(options.folder, people)
+    print(f"{options.images} pictures with {len(people.annotations['annotations'])} people: {file}")
+    return 0
+
+
+def _default_output(config: str) -> Path:
+    return Path("output") / Path(config).stem
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="higherhrnet", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="higherhrnet",
+        description=__doc__,
+        epilog="Settings are changed by KEY VALUE pairs anywhere, e.g. TEST.FLIP False.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
-    train = verbs.add_parser("train", help="train what a config describes")
+    where = argparse.ArgumentParser(add_help=False)
+    where.add_argument("--output", type=Path, metavar="DIR", help="folder for what is written")
+    where.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:N or mps")
+    tail = "KEY VALUE pairs change settings of the config, e.g. TRAIN.EPOCHS 10."
+
+    train = verbs.add_parser(
+        "train", parents=[where], epilog=tail, help="train what a config describes"
+    )
     train.add_argument("config", metavar="CONFIG")
-    train.add_argument("--output", type=Path, metavar="DIR")
-    train.add_argument("--resume", action="store_true")
-    train.add_argument("--device", default="auto")
+    train.add_argument("--resume", action="store_true", help="go on from DIR/last.pth")
     train.set_defaults(run=_train)
+
+    valid = verbs.add_parser(
+        "valid", parents=[where], epilog=tail, help="measure AP on annotated pictures"
+    )
+    valid.add_argument("config", metavar="CONFIG")
+    valid.add_argument("--weights", required=True, metavar="FILE_OR_NAME", help=WEIGHTS_HELP)
+    valid.set_defaults(run=_valid)
+
+    predictor = verbs.add_parser(
+        "predict", parents=[where], epilog=tail, help="find and draw people in pictures"
+    )
+    predictor.add_argument("inputs", nargs="+", metavar="INPUT", help="picture, folder or glob")
+    predictor.add_argument(
+        "--weights", default=DEFAULT_WEIGHTS, metavar="FILE_OR_NAME", help=WEIGHTS_HELP
+    )
+    _add_min_score(predictor)
+    predictor.set_defaults(run=_predict)
+
+    weight = verbs.add_parser("weights", help="look into and convert weights files")
+    weight_verbs = weight.add_subparsers(required=True, metavar="COMMAND")
+    inspect = weight_verbs.add_parser("inspect", help="say what a weights file holds")
+    inspect.add_argument("file", metavar="FILE")
+    inspect.set_defaults(run=_inspect)
+    convert = weight_verbs.add_parser("convert", help="between our and the original layout")
+    convert.add_argument("source", metavar="IN")
+    convert.add_argument("target", metavar="OUT", type=Path)
+    convert.add_argument("--to", choices=("native", "official"), help="default: by OUT's suffix")
+    convert.add_argument("--half", action="store_true", help="native only: store float16")
+    convert.set_defaults(run=_convert)
+
+    data = verbs.add_parser("data", help="check annotations, draw pictures")
+    data_verbs = data.add_subparsers(required=True, metavar="COMMAND")
+    checker = data_verbs.add_parser("check", epilog=tail, help="look over a config's data sets")
+    checker.add_argument("config", metavar="CONFIG")
+    checker.set_defaults(run=_check)
+    toy = data_verbs.add_parser("toy", help="write drawn people in COCO's layout")
+    toy.add_argument("folder", metavar="DIR", type=Path)
+    toy.add_argument("--images", type=int, required=True, metavar="N")
+    toy.add_argument("--seed", type=int, default=0)
+    toy.add_argument("--size", type=int, default=256, help="side of a picture, pixels")
+    toy.add_argument("--people", type=int, nargs=2, default=(1, 4), metavar=("LOW", "HIGH"))
+    toy.add_argument("--overlap", type=float, default=0.3, help="0 apart … 1 anywhere")
+    toy.add_argument("--occlusion", type=float, default=0.2, help="chance of an object in front")
+    toy.set_defaults(run=_toy)
+
+    demo = verbs.add_parser("demo", help="find people in a picture that comes with the package")
+    demo.add_argument("--output", type=Path, default=Path("output/demo"), metavar="DIR")
+    _add_min_score(demo)
+    demo.set_defaults(run=_demo)
     return parser
+
+
+def _add_min_score(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--min-score", type=float, default=0.1, help="leave out people scoring less (default 0.1)"
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import yaml
 from yacs.config import CfgNode
@@ -34,6 +34,7 @@ _DEFAULTS = {
         "TEST": "val2017",  # images/{split}/
         "TRAIN_LIMIT": 0,  # use only the first so many pictures; 0 uses all
         "TEST_LIMIT": 0,
+        "DRAWN": 0,  # drawn pictures (section TOY) mixed into every epoch of training
         "SKELETON": "coco",  # built-in name or a YAML file
         "INPUT_SIZE": 512,  # training crop, and short side in testing; a multiple of 64
         "AUGMENT": True,  # False shows every picture whole and always the same
@@ -91,7 +92,7 @@ _DEFAULTS = {
     },
 }
 
-Config = CfgNode
+Config: TypeAlias = CfgNode
 
 
 def default_config() -> Config:

@@ -57,7 +57,7 @@ def is_mirrored(affine: Affine) -> bool:
 
 def invert(affine: Affine) -> Affine:
     """The affine that brings every point back."""
-    return np.linalg.inv(affine)
+    return np.asarray(np.linalg.inv(affine), dtype=np.float64)
 
 
 def apply(affine: Affine, points: Points) -> npt.NDArray[np.float64]:
@@ -118,9 +118,7 @@ def fit_view(
     return shape, fit_map(picture, shape, shape)
 
 
-def fit_map(
-    picture: tuple[int, int], view: tuple[int, int], shape: tuple[int, int]
-) -> Affine:
+def fit_map(picture: tuple[int, int], view: tuple[int, int], shape: tuple[int, int]) -> Affine:
     """Picture → a map (H, W) of what :func:`fit_view` placed on a view (H, W)."""
     height, width = picture
     # The picture's extent that the view's width shows: all of it in portrait; in landscape as

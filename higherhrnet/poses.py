@@ -55,7 +55,7 @@ class Poses:
     @classmethod
     def annotated(cls, keypoints: npt.NDArray[np.floating]) -> Poses:
         """Ground truth from (N, K, 3) x, y, visibility 0..2."""
-        present = keypoints[..., 2] > 0
+        present: npt.NDArray[np.bool_] = np.asarray(keypoints)[..., 2] > 0
         return cls(
             xy=np.where(present[..., None], keypoints[..., :2], 0.0).astype(np.float64),
             score=present.astype(np.float64),
@@ -65,7 +65,7 @@ class Poses:
 
     @property
     def filled(self) -> npt.NDArray[np.bool_]:
-        """(N, K) joints that are labelled but hidden (annotated) or filled by refine (predicted)."""
+        """(N, K) joints that are annotated as hidden, or were filled in by refine."""
         filled: npt.NDArray[np.bool_] = self.visibility == INFERRED
         return filled
 

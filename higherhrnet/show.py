@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from .files import whole
 from .poses import ABSENT, Poses
 from .skeleton import Side, Skeleton
 
@@ -96,3 +99,11 @@ def _dot(
     thickness: int,
 ) -> None:
     cv2.circle(canvas, _fixed(centre), radius << _SUB, colour, thickness, cv2.LINE_AA, _SUB)
+
+
+def save(path: Path, image: Image) -> None:
+    """Write a picture in the format of its suffix, whole or not at all."""
+    done, encoded = cv2.imencode(path.suffix, image[..., ::-1])
+    assert done
+    with whole(path) as partial:
+        partial.write_bytes(encoded.tobytes())

@@ -64,13 +64,17 @@ def test_people(name, flip, project):
     prefix = f"flip{flip}_proj{project}"
     codec = codec_for(name)
     fields = merged(codec, arrays, flip, project)
-    case = {key.split("/")[1]: value for key, value in arrays.items() if key.startswith(f"{prefix}/")}
+    case = {
+        key.split("/")[1]: value for key, value in arrays.items() if key.startswith(f"{prefix}/")
+    }
 
     assert (1, *fields.heatmaps.shape) == tuple(case["heatmaps_shape"])
     assert (1, *fields.tags.shape) == tuple(case["tags_shape"])
     for maps, key in ((fields.heatmaps, "heatmaps"), (fields.tags, "tags")):
         np.testing.assert_allclose(maps.ravel()[case[f"{key}_idx"]], case[f"{key}_val"], atol=1e-5)
-        np.testing.assert_allclose(maps.sum(dtype=np.float64), case[f"{key}_sum"], rtol=1e-5, atol=1e-2)
+        np.testing.assert_allclose(
+            maps.sum(dtype=np.float64), case[f"{key}_sum"], rtol=1e-5, atol=1e-2
+        )
         squares = (maps.astype(np.float64) ** 2).sum()
         np.testing.assert_allclose(squares, case[f"{key}_sumsq"], rtol=1e-5)
 

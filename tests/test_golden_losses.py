@@ -27,7 +27,9 @@ def cells_of(joints, size):
 @pytest.mark.parametrize("name", ["pull", "push"])
 def test_tag_losses(kind, name):
     tags = torch.from_numpy(ARRAYS["tags"]).requires_grad_()
-    losses = dict(zip(("pull", "push"), tag_losses(tags, cells_of(ARRAYS["joints"], 32), kind), strict=True))
+    losses = dict(
+        zip(("pull", "push"), tag_losses(tags, cells_of(ARRAYS["joints"], 32), kind), strict=True)
+    )
     np.testing.assert_allclose(losses[name].detach(), ARRAYS[f"{kind}_{name}"], atol=5e-7)
     losses[name].sum().backward()
     np.testing.assert_allclose(tags.grad, ARRAYS[f"{kind}_{name}_grad"], atol=1e-7)
@@ -83,7 +85,9 @@ def test_both_outputs_with_published_factors():
     total.backward()
     for i, out in enumerate((out0, out1)):
         gradient = out.grad.numpy()
-        np.testing.assert_allclose(gradient.sum(dtype=np.float64), ARRAYS[f"multi_grad{i}_sum"], atol=1e-8)
+        np.testing.assert_allclose(
+            gradient.sum(dtype=np.float64), ARRAYS[f"multi_grad{i}_sum"], atol=1e-8
+        )
         squares = (gradient.astype(np.float64) ** 2).sum()
         np.testing.assert_allclose(squares, ARRAYS[f"multi_grad{i}_sumsq"], rtol=1e-5)
         picked = gradient.ravel()[ARRAYS[f"multi_grad{i}_idx"]]

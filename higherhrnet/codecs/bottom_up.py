@@ -90,9 +90,7 @@ class BottomUpCodec:
         total: torch.Tensor | None = None
         tags: list[torch.Tensor] = []
         for scale in scales:
-            upright = [
-                self._upright(view, shape) for view in views if view.scale == scale
-            ]
+            upright = [self._upright(view, shape) for view in views if view.scale == scale]
             heatmaps = sum(heatmap for heatmap, _ in upright[1:]) + upright[0][0]
             heatmaps = heatmaps / len(upright)
             total = heatmaps if total is None else total + _resize(heatmaps, total.shape[-2:])
@@ -167,9 +165,7 @@ class BottomUpCodec:
 
 
 def _resize(maps: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-    """Bilinear resize of (B, C, h, w) to (H, W), edges aligned; the same maps if nothing changes."""
+    """Bilinear resize of (B, C, h, w) to (H, W), pixel edges aligned."""
     if tuple(maps.shape[-2:]) == tuple(shape):
         return maps
     return F.interpolate(maps, size=tuple(shape), mode="bilinear", align_corners=False)
-
-

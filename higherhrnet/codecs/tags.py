@@ -39,10 +39,11 @@ def solve_nearest(
     cost: npt.NDArray[np.float64], distance: npt.NDArray[np.float64]
 ) -> list[tuple[int, int]]:
     """Optimal assignment whose ties go to the smaller unrounded tag distance; O(n³) in C."""
-    candidates, groups = distance.shape
     tie_break = np.zeros_like(cost)
-    tie_break[:, :groups] = 1e-3 * np.minimum(distance, 100.0)
-    return list(zip(*(index.tolist() for index in linear_sum_assignment(cost + tie_break)), strict=True))
+    tie_break[:, : distance.shape[1]] = 1e-3 * np.minimum(distance, 100.0)
+    return list(
+        zip(*(index.tolist() for index in linear_sum_assignment(cost + tie_break)), strict=True)
+    )
 
 
 ASSIGNMENTS: dict[str, Assignment] = {"munkres": solve_munkres, "nearest": solve_nearest}
@@ -189,11 +190,11 @@ def fill_missing(
     """
     missing = people.score == 0
     filled = np.zeros_like(missing)
-    for person in np.flatnonzero(missing.any(axis=1)):
-        found = np.flatnonzero(~missing[person])
+    for person in np.flatnonzero(missing.any(axis=1)).tolist():
+        found = np.flatnonzero(~missing[person]).tolist()
         at = cells_of(people.xy[person])
         mean = np.mean([read_tags(tags, j, at[j : j + 1])[0] for j in found], axis=0)
-        for joint in np.flatnonzero(missing[person]):
+        for joint in np.flatnonzero(missing[person]).tolist():
             heat = heatmaps[joint]
             xy = _best_cell(heat, tags[min(joint, len(tags) - 1)], mean)
             score = heat[xy[1], xy[0]]
@@ -213,7 +214,9 @@ def _best_cell(
     the best of a coarse sample need their distance.
     """
 
-    def value(heat: npt.NDArray[np.float32], tags: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def value(
+        heat: npt.NDArray[np.float32], tags: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.float32]:
         distance = ((tags - mean) ** 2).sum(axis=-1) ** 0.5
         return heat - np.round(distance)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,9 +22,13 @@ from ..skeleton import Skeleton
 class Pictures(Protocol):
     """Annotated pictures by number; what data sets offer to training and validation."""
 
-    skeleton: Skeleton
-    annotations: dict[str, Any]
-    """The whole set in COCO format (images, annotations, categories)."""
+    @property
+    def skeleton(self) -> Skeleton:
+        """The joints of its people."""
+
+    @property
+    def annotations(self) -> dict[str, Any]:
+        """The whole set in COCO format (images, annotations, categories)."""
 
     def __len__(self) -> int: ...
 
@@ -73,14 +78,12 @@ class CocoKeypoints:
                 )
             self._people[record["image_id"]].append(record)
         self._images = [
-            image
-            for image in loaded["images"]
-            if not people_only or image["id"] in self._people
+            image for image in loaded["images"] if not people_only or image["id"] in self._people
         ][: limit or None]
         if not self._images:
             raise ValueError(f"'{annotation_file}' lists no pictures to use")
         used = {image["id"] for image in self._images}
-        self.annotations = {
+        self._annotations = {
             **loaded,
             "images": self._images,
             "annotations": [a for a in loaded["annotations"] if a["image_id"] in used],
@@ -88,6 +91,10 @@ class CocoKeypoints:
 
     def __len__(self) -> int:
         return len(self._images)
+
+    @property
+    def annotations(self) -> dict[str, Any]:
+        return self._annotations
 
     def path(self, index: int) -> Path:
         """File of a picture."""
@@ -109,6 +116,39 @@ class CocoKeypoints:
             id=self._images[index]["id"],
             affine=geometry.identity(),
         )
+
+
+class Joined:
+    """Several sets of one skeleton as one; its annotations cannot be evaluated.
+
+    Args:
+        parts: the sets; pictures are numbered through in their order.
+    """
+
+    def __init__(self, parts: Sequence[Pictures]) -> None:
+        self.parts = parts
+        self.skeleton = parts[0].skeleton
+        for part in parts:
+            if part.skeleton != self.skeleton:
+                raise ValueError(
+                    f"sets of skeletons '{self.skeleton.name}' and '{part.skeleton.name}' "
+                    "cannot be joined"
+                )
+
+    @property
+    def annotations(self) -> dict[str, Any]:
+        raise ValueError("joined sets have no common annotations to evaluate against")
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def sample(self, index: int) -> Sample:
+        """The whole picture of whichever set has the number."""
+        for part in self.parts:
+            if index < len(part):
+                return part.sample(index)
+            index -= len(part)
+        raise IndexError(index)
 
 
 def _read_annotations(path: Path) -> dict[str, Any]:

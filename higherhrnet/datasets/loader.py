@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -93,7 +95,7 @@ class Loader:
 
     def __init__(self, views: Views, batch: int, workers: int) -> None:
         self.sampler = ShuffledBatches(len(views.pictures), batch, views.seed)
-        self._loader: DataLoader[Batch] = DataLoader(
+        self._loader: DataLoader[Any] = DataLoader(
             views,
             batch_sampler=self.sampler,
             num_workers=workers,
@@ -119,7 +121,5 @@ class Loader:
 
 def _one_thread(worker: int) -> None:
     """Workers share the cores among themselves; OpenCV and torch must not fight over them."""
-    import cv2
-
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

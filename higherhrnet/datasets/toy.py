@@ -7,9 +7,9 @@ made to order; a network of the tiny width learns them in minutes on a CPU.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -18,8 +18,10 @@ import numpy.typing as npt
 
 from .. import geometry
 from ..fields import Sample
+from ..files import whole, write_json
 from ..poses import ABSENT, INFERRED, SEEN, Poses
 from ..skeleton import COCO, Skeleton
+from .catalog import coco_paths
 from .keypoints import valid_mask
 
 Vector = npt.NDArray[np.float64]
@@ -119,7 +121,9 @@ class DrawnPeople:
             }
             for index in range(self.count)
         ]
-        records = [r for index in range(self.count) for r in self._records(index, self.drawing(index))]
+        records = [
+            r for index in range(self.count) for r in self._records(index, self.drawing(index))
+        ]
         category = {
             "id": 1,
             "name": "person",
@@ -158,9 +162,7 @@ class DrawnPeople:
         return places
 
 
-def _covered(
-    a: tuple[float, tuple[float, float]], b: tuple[float, tuple[float, float]]
-) -> float:
+def _covered(a: tuple[float, tuple[float, float]], b: tuple[float, tuple[float, float]]) -> float:
     """Shared part of two upright boxes 0.45 heights wide, as a fraction of the smaller one."""
     (ha, (xa, ya)), (hb, (xb, yb)) = a, b
     w = min(xa + 0.22 * ha, xb + 0.22 * hb) - max(xa - 0.22 * ha, xb - 0.22 * hb)
@@ -168,14 +170,14 @@ def _covered(
     return max(w, 0) * max(h, 0) / (0.44 * min(ha, hb) ** 2)
 
 
-def _figure(
-    rng: np.random.Generator, height: float, middle: tuple[float, float]
-) -> Vector:
+def _figure(rng: np.random.Generator, height: float, middle: tuple[float, float]) -> Vector:
     """(17, 2) joints of a standing, waving, striding figure, seen from the front or the back."""
     front = 1.0 if rng.random() < 0.75 else -1.0
     across = front * rng.uniform(0.7, 1.0)  # a person's left is right in the picture, from front
 
-    def limb(start: Vector, lengths: tuple[float, float], side: float, spread: float, bend: float) -> list[Vector]:
+    def limb(
+        start: Vector, lengths: tuple[float, float], side: float, spread: float, bend: float
+    ) -> list[Vector]:
         angle = np.deg2rad(spread)
         first = start + lengths[0] * np.array([side * np.sin(angle), np.cos(angle)])
         angle += np.deg2rad(bend)
@@ -183,11 +185,14 @@ def _figure(
 
     joints = np.zeros((len(COCO), 2))
     head = np.array([rng.uniform(-0.02, 0.02), -0.43])
-    joints[0] = head + (0, 0.015)
-    for side, eye, ear, shoulder, elbow, hip, knee in ((1, 1, 3, 5, 7, 11, 13), (-1, 2, 4, 6, 8, 12, 14)):
+    joints[0] = head + np.array([0.0, 0.015])
+    for side, eye, ear, shoulder, elbow, hip, knee in (
+        (1, 1, 3, 5, 7, 11, 13),
+        (-1, 2, 4, 6, 8, 12, 14),
+    ):
         lateral = side * across
-        joints[eye] = head + (0.025 * lateral, -0.01)
-        joints[ear] = head + (0.055 * lateral, 0.0)
+        joints[eye] = head + np.array([0.025 * lateral, -0.01])
+        joints[ear] = head + np.array([0.055 * lateral, 0.0])
         joints[shoulder] = (0.11 * lateral, -0.31)
         joints[hip] = (0.07 * lateral, 0.02)
         bend = rng.uniform(-20, 110)
@@ -229,8 +234,36 @@ def _background(rng: np.random.Generator, size: int) -> npt.NDArray[np.uint8]:
             cv2.rectangle(canvas, corner.tolist(), (corner + extent).tolist(), colour, -1)
         else:
             angle = float(rng.uniform(0, 180))
-            cv2.ellipse(canvas, corner.tolist(), extent.tolist(), angle, 0, 360, colour, -1, cv2.LINE_AA)
+            cv2.ellipse(
+                canvas, corner.tolist(), extent.tolist(), angle, 0, 360, colour, -1, cv2.LINE_AA
+            )
     return canvas
+
+
+@dataclass(frozen=True)
+class _Brush:
+    """Paints a figure and marks the painted pixels as its own."""
+
+    image: npt.NDArray[np.uint8]
+    owner: npt.NDArray[np.int32]
+    number: int
+
+    def disc(self, centre: Vector, radius: int, colour: Colour) -> None:
+        cv2.circle(self.image, _at(centre), radius, colour, -1)
+        cv2.circle(self.owner, _at(centre), radius, self.number, -1)
+
+    def stick(self, start: Vector, end: Vector, thickness: int, colour: Colour) -> None:
+        cv2.line(self.image, _at(start), _at(end), colour, thickness)
+        cv2.line(self.owner, _at(start), _at(end), self.number, thickness)
+        # Light falls from the left: a thin lighter streak shades the limb.
+        shift = np.array([-0.25, -0.1]) * thickness
+        streak = (_at(start + shift), _at(end + shift))
+        cv2.line(self.image, *streak, _scaled(colour, 1.25), max(1, thickness // 3), cv2.LINE_AA)
+
+    def patch(self, corners: Vector, colour: Colour) -> None:
+        points = np.array([_at(corner) for corner in corners])
+        cv2.fillConvexPoly(self.image, points, colour)
+        cv2.fillConvexPoly(self.owner, points, self.number)
 
 
 def _draw_figure(
@@ -241,45 +274,36 @@ def _draw_figure(
     rng: np.random.Generator,
 ) -> None:
     """Paint a figure and mark its pixels with its number."""
+    brush = _Brush(image, owner, number)
     height = float(np.linalg.norm(joints[[11, 12]].mean(0) - joints[0]) / 0.435)
-    skin = _scaled(rng.choice([(240, 205, 180), (200, 150, 115), (120, 80, 60)]), rng.uniform(0.8, 1.1))
+    tone = rng.choice([(240, 205, 180), (200, 150, 115), (120, 80, 60)])
+    skin = _scaled(tone, rng.uniform(0.8, 1.1))
     shirt, trousers, hair = _colour(rng, 30, 230), _colour(rng, 20, 180), _colour(rng, 10, 110)
     from_front = joints[5, 0] > joints[6, 0]
 
-    def paint(draw: Callable[[Any, Any], None], colour: Colour) -> None:
-        draw(image, colour)
-        draw(owner, number)
-
     def bone(a: int, b: int, width: float, colour: Colour) -> None:
-        thickness = max(2, round(width * height))
-        start, end = joints[a], joints[b]
-        paint(lambda to, c: cv2.line(to, _at(start), _at(end), c, thickness), colour)
-        # Light falls from the left: a thin lighter streak shades the limb.
-        offset = np.array([-0.25, -0.1]) * thickness
-        lighter = _scaled(colour, 1.25)
-        cv2.line(image, _at(start + offset), _at(end + offset), lighter, max(1, thickness // 3), cv2.LINE_AA)
+        brush.stick(joints[a], joints[b], max(2, round(width * height)), colour)
 
-    for hip, knee in ((11, 13), (12, 14)):
-        bone(knee, knee + 2, 0.055, trousers)
+    for hip, knee, ankle in ((11, 13, 15), (12, 14, 16)):
+        bone(knee, ankle, 0.055, trousers)
         bone(hip, knee, 0.075, trousers)
-        paint(lambda to, c, j=knee + 2: cv2.circle(to, _at(joints[j]), max(2, round(0.03 * height)), c, -1), hair)  # type: ignore[misc]
-    torso = np.array([_at(joints[j]) for j in (5, 6, 12, 11)])
-    neck = joints[[5, 6]].mean(0)
+        brush.disc(joints[ankle], max(2, round(0.03 * height)), hair)
     head = joints[[3, 4]].mean(0)
     radius = max(3, round(0.065 * height))
-    paint(lambda to, c: cv2.line(to, _at(neck), _at(head), c, max(2, round(0.05 * height))), skin)
-    paint(lambda to, c: cv2.fillConvexPoly(to, torso, c), shirt)
-    for a, b in ((5, 6), (5, 11), (6, 12), (11, 12)):
-        bone(a, b, 0.07, shirt if b != 12 or a != 11 else trousers)
-    for shoulder, elbow in ((5, 7), (6, 8)):
+    brush.stick(joints[[5, 6]].mean(0), head, max(2, round(0.05 * height)), skin)
+    brush.patch(joints[[5, 6, 12, 11]], shirt)
+    for a, b in ((5, 6), (5, 11), (6, 12)):
+        bone(a, b, 0.07, shirt)
+    bone(11, 12, 0.07, trousers)
+    for shoulder, elbow, wrist in ((5, 7, 9), (6, 8, 10)):
         bone(shoulder, elbow, 0.055, shirt)
-        bone(elbow, elbow + 2, 0.04, skin)
+        bone(elbow, wrist, 0.04, skin)
     for ear in (3, 4):
-        paint(lambda to, c, j=ear: cv2.circle(to, _at(joints[j]), max(1, radius // 4), c, -1), skin)  # type: ignore[misc]
-    paint(lambda to, c: cv2.circle(to, _at(head), radius, c, -1), skin if from_front else hair)
+        brush.disc(joints[ear], max(1, radius // 4), skin)
+    brush.disc(head, radius, skin if from_front else hair)
     if from_front:
-        brow = head - (0, 0.55 * radius)
-        cv2.ellipse(image, _at(brow), (radius, max(1, radius // 2)), 0, 180, 360, hair, -1, cv2.LINE_AA)
+        brow = _at(head - np.array([0.0, 0.55 * radius]))
+        cv2.ellipse(image, brow, (radius, max(1, radius // 2)), 0, 180, 360, hair, -1, cv2.LINE_AA)
         small = max(1, radius // 5)
         for eye in (1, 2):
             cv2.circle(image, _at(joints[eye]), small, (250, 250, 250), -1)
@@ -316,3 +340,17 @@ def _colour(rng: np.random.Generator, low: int, high: int) -> Colour:
 def _scaled(colour: Any, factor: float) -> Colour:
     r, g, b = (min(255, int(channel * factor)) for channel in colour)
     return r, g, b
+
+
+def write_coco(folder: Path, people: DrawnPeople, split: str = "toy") -> Path:
+    """Write drawn pictures in COCO's layout; returns the annotation file.
+
+    Pictures go to ``folder/images/{split}``, annotations are written last.
+    """
+    for index, image in enumerate(people.annotations["images"]):
+        _, png = cv2.imencode(".png", people.drawing(index).image[..., ::-1])
+        with whole(folder / "images" / split / image["file_name"]) as partial:
+            partial.write_bytes(png.tobytes())
+    annotation_file, _ = coco_paths(folder, split)
+    write_json(annotation_file, people.annotations)
+    return annotation_file

@@ -40,7 +40,9 @@ class HighResolutionModule(nn.Module):
             nn.Sequential(*(BasicBlock(width, width) for _ in range(blocks))) for width in channels
         )
         self.fuse_layers = nn.ModuleList(
-            nn.ModuleList(_exchange(channels, source, target, fusion) for source in range(len(channels)))
+            nn.ModuleList(
+                _exchange(channels, source, target, fusion) for source in range(len(channels))
+            )
             for target in range(outputs)
         )
         self.relu = nn.ReLU(inplace=True)
@@ -137,9 +139,7 @@ class HRNet(nn.Module):
         xs = [self.layer1(x)]
         for stage in (2, 3, 4):
             transition = getattr(self, f"transition{stage - 1}")
-            xs = [
-                transition[i](xs[min(i, len(xs) - 1)]) for i in range(len(transition))
-            ]
+            xs = [transition[i](xs[min(i, len(xs) - 1)]) for i in range(len(transition))]
             xs = getattr(self, f"stage{stage}")(xs)
         return xs
 

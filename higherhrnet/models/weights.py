@@ -8,7 +8,6 @@ safetensors whose metadata carries the config (YAML) and the skeleton (JSON).
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import re
 from collections.abc import Mapping
@@ -18,9 +17,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
+from ..files import whole
 from ..skeleton import Skeleton
 
 State = dict[str, torch.Tensor]
@@ -221,13 +221,9 @@ def load_trunk(model: nn.Module, checkpoint: Checkpoint) -> LoadReport:
         ValueError: a trunk tensor is missing or of another shape; nothing was loaded.
     """
     report = compare(model, checkpoint.state)
-    wrong = [
-        name for name in (*report.missing, *report.reshaped) if not name.startswith(_HEADS)
-    ]
+    wrong = [name for name in (*report.missing, *report.reshaped) if not name.startswith(_HEADS)]
     if wrong:
-        raise ValueError(
-            f"'{checkpoint.path}' does not hold the trunk of this model: {report}"
-        )
+        raise ValueError(f"'{checkpoint.path}' does not hold the trunk of this model: {report}")
     fitting = {n: t for n, t in checkpoint.state.items() if n not in report.reshaped}
     model.load_state_dict(fitting, strict=False)
     return report
@@ -258,12 +254,8 @@ def write(
         "config": config,
         "skeleton": json.dumps(skeleton.to_dict()),
     }
-    partial = Path(f"{path}.partial")
-    try:
-        save_file(tensors, partial, metadata)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole(path) as partial:
+        partial.write_bytes(save(tensors, metadata))
 
 
 def write_official(path: str | Path, state: Mapping[str, torch.Tensor]) -> None:
@@ -272,9 +264,5 @@ def write_official(path: str | Path, state: Mapping[str, torch.Tensor]) -> None:
         name: (tensor.float() if tensor.is_floating_point() else tensor).cpu()
         for name, tensor in state.items()
     }
-    partial = Path(f"{path}.partial")
-    try:
+    with whole(path) as partial:
         torch.save(tensors, partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import random
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+
+from ..files import whole
 
 LAST = "last.pth"
 
@@ -19,15 +20,11 @@ def save(folder: Path, values: dict[str, Any]) -> None:
     Raises:
         OSError: it could not be written; the message names the file.
     """
-    target = folder / LAST
-    partial = target.with_suffix(".partial")
-    try:
-        torch.save({**values, "random": random_state()}, partial)
-        os.replace(partial, target)
-    except (OSError, RuntimeError) as error:
-        raise OSError(f"could not write checkpoint '{target}': {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole(folder / LAST) as partial:
+        try:
+            torch.save({**values, "random": random_state()}, partial)
+        except RuntimeError as error:  # torch's own writer reports a full disk this way
+            raise OSError(str(error).splitlines()[0]) from error
 
 
 def load(folder: Path) -> dict[str, Any]:

@@ -174,13 +174,13 @@ def _one_epoch(
         losses = criterion(outputs, targets)
         total = torch.stack(list(losses.values())).sum()
         if not torch.isfinite(total):
+            parts = ", ".join(f"{name} {value.item():.3g}" for name, value in losses.items())
             raise DivergenceError(
                 f"the loss became {total.item()} in epoch {progress.epoch + 1}, step "
-                f"{progress.step + 1} ({', '.join(f'{k} {v.item():.3g}' for k, v in losses.items())})"
-                f" on pictures {list(batch.ids)}"
+                f"{progress.step + 1} ({parts}) on pictures {list(batch.ids)}"
             )
         optimizer.zero_grad(set_to_none=True)
-        scaler.scale(total).backward()
+        torch.autograd.backward(scaler.scale(total))
         if settings.clip:
             scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(model.parameters(), settings.clip)

@@ -1,0 +1,18 @@
+# docker build -t higherhrnet .
+# docker run --gpus all -v "$PWD:/data" -w /data higherhrnet predict photo.jpg
+FROM nvidia/cuda:12.6.3-runtime-ubuntu24.04
+
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends python3 python3-venv \
+    && rm -rf /var/lib/apt/lists/*
+RUN useradd --create-home pose
+ENV PATH=/opt/higherhrnet/bin:$PATH PYTHONUNBUFFERED=1
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE ./
+COPY higherhrnet higherhrnet
+RUN python3 -m venv /opt/higherhrnet && pip install --no-cache-dir .
+
+USER pose
+WORKDIR /home/pose
+ENTRYPOINT ["higherhrnet"]
+CMD ["--help"]
