@@ -72,11 +72,11 @@ class Poses:
     @property
     def boxes(self) -> npt.NDArray[np.float64]:
         """(N, 4) x, y, w, h of the box around each person's present joints; zeros if none."""
-        present = self.visibility > ABSENT
+        present: npt.NDArray[np.bool_] = np.asarray(self.visibility > ABSENT)
         low = np.where(present[..., None], self.xy, np.inf).min(axis=1, initial=np.inf)
         high = np.where(present[..., None], self.xy, -np.inf).max(axis=1, initial=-np.inf)
         boxes = np.concatenate([low, high - low], axis=1)
-        return np.where(present.any(axis=1)[:, None], boxes, 0.0)
+        return np.where(present.any(axis=1, keepdims=True), boxes, 0.0)
 
     def select(self, people: npt.NDArray[Any] | Sequence[int]) -> Poses:
         """The people given by rows or by a (N,) boolean mask, in that order."""
