@@ -6,7 +6,9 @@ know config objects; ``configs/*.yaml`` name what differs.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -158,8 +160,13 @@ def _coerced(key: str, value: Any, default: Any) -> Any:
         if not default:
             return list(value)
         return [_coerced(key, item, default[0]) for item in value]
-    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+    if isinstance(default, float) and not isinstance(value, bool):
+        # YAML reads 1e-3 (no dot) as text; everybody writes it.
+        with contextlib.suppress(ValueError, TypeError):
+            number = float(value)
+            if math.isfinite(number):
+                return number
+        raise ValueError(f"config key '{key}' must be a finite number, not {value!r}")
     if isinstance(default, str) and isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     if type(value) is not type(default):

@@ -95,6 +95,8 @@ def test_defaults_are_valid():
         ("", ["TEST.ASSIGNMENT", "greedy"], "'TEST.ASSIGNMENT' must be one of munkres, nearest"),
         ("", ["TEST.SCALES", "[0]"], "'TEST.SCALES' must list scales above 0"),
         ("", ["MODEL.TAG_HEADS", "[false]"], "'MODEL.TAG_HEADS' must name at least one head"),
+        ("", ["TRAIN.RATE", "fast"], "'TRAIN.RATE' must be a finite number, not 'fast'"),
+        ("", ["TRAIN.RATE", ".nan"], "'TRAIN.RATE' must be a finite number"),
         ("- a list", [], "not a mapping"),
         ("a: [", [], "not valid YAML"),
     ],
@@ -106,6 +108,7 @@ def test_wrong_configs_get_a_sentence(text, overrides, sentence):
 
 def test_whole_numbers_serve_as_decimals():
     assert parse_config("", ["TEST.SCALES", "[1, 2]"]).TEST.SCALES == [1.0, 2.0]
+    assert parse_config("", ["TRAIN.RATE", "1e-4"]).TRAIN.RATE == 0.0001
 
 
 def readme_blocks(language):

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from faster_coco_eval import COCO
 from faster_coco_eval import COCOeval_faster as COCOeval
 
@@ -48,8 +49,25 @@ def evaluate(
         run.params.imgIds = sorted((image["id"] for image in annotations["images"]), key=str)
         run.evaluate()
         run.accumulate()
-        run.summarize()
-    return {name: float(value) for name, value in zip(NAMES, run.stats[:10], strict=True)}
+    return _summary(run.eval, run.params.iouThrs)
+
+
+def _summary(tables: Mapping[str, Any], thresholds: npt.NDArray[np.float64]) -> dict[str, float]:
+    """The ten figures from the precision (T, R, 1, A, 1) and recall (T, 1, A, 1) tables.
+
+    T OKS thresholds, R recall levels, A areas (all, medium, large). Taken as means in the order
+    in which pycocotools takes them; another order differs in the last bit.
+    """
+    figures = {}
+    for name in NAMES:
+        table = tables["precision" if name.startswith("AP") else "recall"]
+        area = {"M": 1, "L": 2}.get(name[2:], 0)
+        rows = table[..., area, 0]
+        if name[2:].isdigit():
+            rows = rows[np.isclose(thresholds, int(name[2:]) / 100)]
+        there = rows[rows > -1]
+        figures[name] = float(np.mean(there)) if len(there) else -1.0
+    return figures
 
 
 def _labelled(record: Mapping[str, Any]) -> bool:

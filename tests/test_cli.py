@@ -1,0 +1,250 @@
+"""Every verb through the real command line, and a sentence for every wrong input."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from higherhrnet.cli import main
+from higherhrnet.datasets.toy import DrawnPeople, write_coco
+from higherhrnet.show import save
+
+from .shared import ROOT, SHARED
+
+TINY = """
+MODEL: {WIDTH: 4, MODULES: [1, 1, 1], BLOCKS: 1, RESIDUAL_BLOCKS: 1}
+DATASET: {ROOT: %s, TRAIN: toy, TEST: toy, INPUT_SIZE: 64}
+TRAIN: {EPOCHS: 1, BATCH: 2, WORKERS: 0, PRECISION: fp32}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_coco(tmp_path / "data", DrawnPeople(4, size=64))
+    (tmp_path / "tiny.yaml").write_text(TINY % (tmp_path / "data"))
+    return tmp_path
+
+
+def edit_annotations(folder, change):
+    file = folder / "data" / "annotations" / "person_keypoints_toy.json"
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+
+
+def sentence(capsys, status, *words):
+    """The command ended with the status and said exactly one line holding the words."""
+    got, arguments = status
+    error = capsys.readouterr().err.strip().splitlines()
+    said = [line for line in error if line.startswith("higherhrnet: ")]
+    assert got in (1, 2), arguments
+    assert len(said) == 1, error
+    for word in words:
+        assert word in said[0]
+    return said[0]
+
+
+def run(*arguments):
+    words = [str(a) for a in arguments]
+    return main(words), words
+
+
+def test_train_valid_predict_convert(folder, capsys):
+    config, out = folder / "tiny.yaml", folder / "out"
+    assert run("train", config, "--output", out, "--device", "cpu")[0] == 0
+    best = out / "best.safetensors"
+    assert run("valid", config, "--weights", best, "--output", out / "v", "--device", "cpu")[0] == 0
+    metrics = json.loads((out / "v" / "metrics.json").read_text())
+    assert set(metrics["metrics"]) == {
+        "AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL"
+    }  # fmt: skip
+    assert metrics["protocol"]["size"] == 64
+    assert isinstance(json.loads((out / "v" / "results.json").read_text()), list)
+    said = capsys.readouterr().out
+    for word in ("tensors matched", "flip True", "scales [1.0]", "refine True", "AP75"):
+        assert word in said
+
+    pictures = folder / "data" / "images" / "toy"
+    found = run("predict", pictures, "--weights", best, "--output", out / "p", "TEST.FLIP", "False")
+    assert found[0] == 0
+    written = json.loads((out / "p" / "predictions.json").read_text())
+    assert len(written["images"]) == 4
+    assert len(list((out / "p").glob("*_poses.jpg"))) == 4
+    assert cv2.imread(str(next((out / "p").glob("*.jpg")))).shape == (64, 64, 3)
+    said = capsys.readouterr().out
+    for word in ("people", "ms a picture", "network", "decode"):
+        assert word in said
+
+    assert run("weights", "inspect", best)[0] == 0
+    assert run("weights", "convert", best, out / "official.pth")[0] == 0
+    assert (
+        run("weights", "convert", out / "official.pth", out / "back.safetensors", "--half")[0] == 0
+    )
+    official = torch.load(out / "official.pth", weights_only=True)
+    assert "stage4.0.fuse_layers.0.0.weight" not in official
+    assert "deconv_layers.0.0.0.weight" in official
+    assert "higher_hrnet" in capsys.readouterr().out
+
+
+def test_nobody_found_is_ap_zero_not_a_crash(folder):
+    config, out = folder / "tiny.yaml", folder / "out"
+    run("train", config, "--output", out)
+    arguments = ("--weights", out / "best.safetensors", "--output", out, "TEST.THRESHOLD", "9.0")
+    assert run("valid", config, *arguments)[0] == 0
+    assert json.loads((out / "results.json").read_text()) == []
+    assert json.loads((out / "metrics.json").read_text())["metrics"]["AP"] == 0
+    blank = folder / "blank.png"
+    save(blank, np.full((40, 60, 3), 90, np.uint8))
+    arguments = (
+        "--weights",
+        out / "best.safetensors",
+        "--output",
+        out / "p",
+        "TEST.THRESHOLD",
+        "9.0",
+    )
+    assert run("predict", blank, *arguments)[0] == 0
+    assert json.loads((out / "p" / "predictions.json").read_text())["annotations"] == []
+
+
+def test_data_verbs(folder, capsys):
+    assert (
+        run("data", "toy", folder / "more", "--images", 3, "--people", 5, 5, "--overlap", 1)[0] == 0
+    )
+    assert len(list((folder / "more" / "images" / "toy").iterdir())) == 3
+    assert run("data", "check", folder / "tiny.yaml")[0] == 0
+    assert "4 pictures" in capsys.readouterr().out
+
+    def spoil(content):
+        content["annotations"][0] |= {
+            "area": 0,
+            "num_keypoints": 99,
+            "id": content["annotations"][1]["id"],
+        }
+
+    edit_annotations(folder, spoil)
+    (folder / "data" / "images" / "toy" / "000002.png").unlink()
+    assert run("data", "check", folder / "tiny.yaml")[0] == 2
+    said = capsys.readouterr().err
+    for word in ("area of 0", "num_keypoints", "used twice", "without a file: 000002.png"):
+        assert word in said
+
+
+def test_help(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0
+    said = capsys.readouterr().out
+    for verb in ("train", "valid", "predict", "weights", "data", "demo"):
+        assert verb in said
+
+
+def test_missing_inputs(folder, capsys):
+    config, out = folder / "tiny.yaml", folder / "never"
+    (folder / "empty").mkdir()
+    cases = [
+        (("predict", folder / "none.jpg"), "none.jpg", "does not exist"),
+        (("predict", folder / "empty"), "holds no pictures"),
+        (("predict", folder / "*.webp"), "*.webp"),
+        (("train", folder / "none.yaml"), "none.yaml"),
+        (("train", config, "TRAIN.EPOCH", "3"), "TRAIN.EPOCH", "did you mean"),
+        (("train", config, "DATASET.TRAIN", "nowhere"), "person_keypoints_nowhere.json"),
+        (("train", config, "MODEL.PRETRAINED", "none.pth"), "none.pth"),
+        (("train", config, "--resume"), "no checkpoint to resume from"),
+        (("train", config, "DATASET.ROOT", "${NOT_SET_ANYWHERE}/x"), "NOT_SET_ANYWHERE"),
+        (("valid", config, "--weights", "none.pth"), "none.pth"),
+        (("predict", ROOT / "README.md", "--device", "quantum"), "quantum"),
+        (("weights", "inspect", "none.pth"), "none.pth"),
+        (("data", "toy", out, "--images", "0"), "--images"),
+    ]
+    for arguments, *words in cases:
+        extra = () if arguments[0] in ("weights", "data") else ("--output", out)
+        sentence(capsys, run(*arguments, *extra), *words)
+        assert not list(out.glob("**/*.json"))
+
+
+def test_broken_pictures_are_reported_and_the_rest_is_done(folder, capsys):
+    good = folder / "data" / "images" / "toy" / "000000.png"
+    cut, text = folder / "cut.jpg", folder / "text.jpg"
+    save(cut, DrawnPeople(1).drawing(0).image)
+    cut.write_bytes(cut.read_bytes()[:2000])
+    text.write_text("no picture")
+    out = folder / "p"
+    assert run("predict", cut, text, good, "--output", out, "DATASET.INPUT_SIZE", "64")[0] == 2
+    error = capsys.readouterr().err
+    assert f"picture '{cut}' is truncated" in error
+    assert f"picture '{text}' cannot be decoded" in error
+    assert [p.name for p in out.glob("*.jpg")] == ["000000_poses.jpg"]
+    written = json.loads((out / "predictions.json").read_text())
+    assert [image["file_name"] for image in written["images"]] == [str(good)]
+
+
+def test_wrong_joint_count(folder, capsys):
+    edit_annotations(folder, lambda c: c["annotations"][0].update(keypoints=[1, 2, 2] * 14))
+    said = sentence(
+        capsys, run("train", folder / "tiny.yaml", "--output", folder / "o"), "42 keypoint"
+    )
+    assert "17 joints" in said
+    assert not (folder / "o").exists()
+
+
+def test_missing_and_truncated_training_pictures(folder, capsys):
+    file = folder / "data" / "images" / "toy" / "000001.png"
+    file.write_bytes(file.read_bytes()[:200])
+    sentence(capsys, run("train", folder / "tiny.yaml", "--output", folder / "o"), "000001.png")
+    file.unlink()
+    sentence(
+        capsys, run("train", folder / "tiny.yaml", "--output", folder / "o"), "000001.png", "exist"
+    )
+
+
+def test_checkpoint_of_another_model(folder, capsys):
+    out = folder / "out"
+    run("train", folder / "tiny.yaml", "--output", out)
+    capsys.readouterr()
+    arguments = ("--weights", out / "best.safetensors", "--output", out / "v", "MODEL.WIDTH", "8")
+    sentence(
+        capsys, run("valid", folder / "tiny.yaml", *arguments), "another model", "best.safetensors"
+    )
+    assert not (out / "v").exists()
+
+
+def test_nan_loss_exits_with_1(folder, capsys):
+    status = run("train", folder / "tiny.yaml", "--output", folder / "o", "TRAIN.RATE", "1e30")
+    assert status[0] == 1
+    sentence(capsys, status, "the loss became", "on pictures")
+
+
+def test_a_full_disk_exits_with_1(folder, capsys, monkeypatch):
+    def full(self, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    good = folder / "data" / "images" / "toy" / "000000.png"
+    status = run("predict", good, "--output", folder / "p", "DATASET.INPUT_SIZE", "64")
+    assert status[0] == 1
+    sentence(capsys, status, "could not write", "000000_poses.jpg", "No space left")
+    assert not list((folder / "p").iterdir())
+
+
+@pytest.mark.data
+def test_real_pictures_end_to_end(tmp_path, capsys):
+    """Real COCO pictures, the real trunk: a few steps, AP of two pictures, and a drawing."""
+    config = ROOT / "configs" / "mini" / "higherhrnet_w18_256.yaml"
+    short = ["DATASET.TRAIN_LIMIT", "4", "DATASET.TEST_LIMIT", "2", "TRAIN.BATCH", "2"]
+    short += ["TRAIN.EPOCHS", "1", "TRAIN.WORKERS", "0"]
+    assert run("train", config, "--output", tmp_path, *short)[0] == 0
+    assert "1460 tensors matched" in capsys.readouterr().out
+    photos = sorted((SHARED / "coco_mini" / "images" / "val_mini").iterdir())[:2]
+    assert run("predict", *photos, "--output", tmp_path / "p")[0] == 0
+    assert len(list((tmp_path / "p").glob("*_poses.jpg"))) == 2
+
+
+@pytest.mark.data
+def test_annotations_of_the_real_sets_are_sound(capsys):
+    run("data", "check", ROOT / "configs" / "mini" / "higherhrnet_w18_256.yaml")
+    said = capsys.readouterr().out
+    assert "train: 2489 pictures, 9662 people" in said
+    assert "test: 200 pictures" in said

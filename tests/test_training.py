@@ -1,0 +1,254 @@
+"""The training side, on drawn pictures: views, batches, loop, checkpoints, resuming."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from higherhrnet import build, geometry
+from higherhrnet.config import parse_config
+from higherhrnet.datasets.loader import Loader, Views
+from higherhrnet.datasets.toy import DrawnPeople, write_coco
+from higherhrnet.datasets.transforms import CentredView, RandomView
+from higherhrnet.evaluation import results
+from higherhrnet.skeleton import COCO
+from higherhrnet.training import checkpoint
+from higherhrnet.training.loop import DivergenceError
+from higherhrnet.training.optim import Average, Schedule
+
+TINY = """
+MODEL: {WIDTH: 4, MODULES: [1, 1, 1], BLOCKS: 1, RESIDUAL_BLOCKS: 1}
+DATASET: {KIND: toy, INPUT_SIZE: 64}
+TOY: {SIZE: 64, TRAIN_IMAGES: 8, TEST_IMAGES: 3}
+TRAIN: {EPOCHS: 2, BATCH: 2, WORKERS: 0, EMA: 0.9, PRECISION: fp32, VALIDATE_EVERY: 1}
+"""
+
+
+def tiny(*overrides):
+    return parse_config(TINY, overrides)
+
+
+def test_drawn_pictures_depend_on_seed_and_number_alone():
+    first, again = DrawnPeople(5, seed=1).drawing(3), DrawnPeople(99, seed=1).drawing(3)
+    np.testing.assert_array_equal(first.image, again.image)
+    np.testing.assert_array_equal(first.keypoints, again.keypoints)
+    assert (DrawnPeople(5, seed=2).drawing(3).image != first.image).any()
+
+
+def test_drawn_people_can_be_crowded_and_hidden():
+    calm = DrawnPeople(30, people=(5, 5), overlap=0.0, occlusion=0.0)
+    packed = DrawnPeople(30, people=(5, 5), overlap=1.0, occlusion=1.0)
+
+    def shares(people):
+        visibility = np.concatenate(
+            [people.drawing(i).keypoints[..., 2].ravel() for i in range(30)]
+        )
+        return len(visibility), (visibility == 1).mean()
+
+    calm_joints, calm_hidden = shares(calm)
+    packed_joints, packed_hidden = shares(packed)
+    assert packed_joints > calm_joints
+    assert packed_hidden > 2 * calm_hidden
+
+
+def test_drawn_truth_scores_itself_with_one():
+    people = DrawnPeople(6)
+    records = []
+    for i in range(6):
+        sample = people.sample(i)
+        records += sample.poses.to_coco(sample.id)
+    assert results.evaluate(records, people.annotations, COCO)["AP"] == pytest.approx(1.0)
+
+
+def test_written_pictures_read_back_the_same(tmp_path):
+    people = DrawnPeople(3)
+    write_coco(tmp_path, people)
+    config = parse_config(f"DATASET: {{ROOT: {tmp_path}, TRAIN: toy, TEST: toy}}")
+    read = build.pictures(config, "test")
+    for i in range(3):
+        drawn, stored = people.sample(i), read.sample(i)
+        np.testing.assert_array_equal(drawn.image, stored.image)
+        np.testing.assert_allclose(drawn.poses.xy, stored.poses.xy, atol=0.006)
+        np.testing.assert_array_equal(drawn.valid, stored.valid)
+
+
+@pytest.mark.parametrize("mirror", [0.0, 1.0])
+def test_views_carry_pixels_and_joints_together(mirror):
+    """A white pixel painted on each joint is found where the view says the joint went."""
+    sample = DrawnPeople(1, people=(1, 1)).sample(0)
+    canvas = np.zeros_like(sample.image)
+    xy = sample.poses.xy[0].round().astype(int)
+    for x, y in xy[sample.poses.visibility[0] > 0]:
+        canvas[y, x] = 255
+    painted = type(sample)(canvas, sample.poses, sample.valid, sample.id, sample.affine)
+    view = RandomView(COCO, 512, mirror=mirror)(painted, np.random.default_rng(0))
+    assert geometry.is_mirrored(view.affine) == bool(mirror)
+    joint = COCO.index("right_wrist" if mirror else "left_wrist")
+    x, y = view.poses.xy[0, joint].round().astype(int)
+    assert view.image[y - 2 : y + 3, x - 2 : x + 3].max() > 50
+    back = geometry.apply(geometry.invert(view.affine), view.poses.xy[0, joint])
+    np.testing.assert_allclose(back, sample.poses.xy[0, COCO.index("left_wrist")], atol=1e-6)
+
+
+def views(transform=None):
+    network = build.model(tiny(), 17)
+    encode = build.codec(tiny(), network, COCO).encode
+    return Views(DrawnPeople(8), transform or RandomView(COCO, 64), encode, seed=3)
+
+
+def test_batches_do_not_depend_on_workers_or_on_where_one_starts():
+    alone = list(Loader(views(), 2, workers=0).epoch(5))
+    loader = Loader(views(), 2, workers=2)
+    for epoch, start in ((5, 0), (5, 2)):
+        shared = list(loader.epoch(epoch, start))
+        assert [b.ids for b in shared] == [b.ids for b in alone[start:]]
+        for a, b in zip(alone[start:], shared, strict=True):
+            torch.testing.assert_close(a.images, b.images)
+            torch.testing.assert_close(a.targets.heatmaps[0], b.targets.heatmaps[0])
+    assert sorted(i for b in alone for i in b.ids) == list(range(8))
+    assert [b.ids for b in Loader(views(), 2, 0).epoch(6)] != [b.ids for b in alone]
+
+
+def test_targets_decode_to_the_people_they_came_from():
+    """encode → decode on the maps themselves, tags being the person's number."""
+    network = build.model(tiny(), 17)
+    codec = build.codec(tiny("TEST.ASSIGNMENT", "nearest"), network, COCO)
+    sample = CentredView(COCO, 256)(
+        DrawnPeople(1, seed=5, people=(3, 3), overlap=0.0, occlusion=0).sample(0),
+        np.random.default_rng(0),
+    )
+    targets = codec.encode(sample)
+    heat = targets.heatmaps[1].numpy()
+    tags = np.full((17, 128, 128, 1), 99.0, np.float32)
+    for person, cells in enumerate(targets.cells[0]):
+        for joint, cell in enumerate(cells.tolist()):
+            if cell >= 0:
+                y, x = divmod(cell, 64)
+                tags[joint, 2 * y : 2 * y + 3, 2 * x : 2 * x + 3] = 10 * person
+    from higherhrnet.codecs.bottom_up import Fields
+
+    found = codec.decode(Fields(heat, tags), geometry.scaling(2))
+    assert len(found) == len(sample.poses)
+    for truth, visibility in zip(sample.poses.xy, sample.poses.visibility, strict=True):
+        error = np.linalg.norm(found.xy - truth, axis=2)[:, visibility > 0].mean(axis=1)
+        assert error.min() < 2.0  # one cell at 1/2
+
+
+def test_schedules():
+    steps = Schedule("multistep", 1.0, 300, (200, 260), warmup=3)
+    assert [steps.rate(s, 1) for s in (0, 3, 199, 200, 260)] == pytest.approx(
+        [0.25, 1, 1, 0.1, 0.01]
+    )
+    cosine = Schedule("cosine", 1.0, 10)
+    assert [cosine.rate(s, 10) for s in (0, 50, 100)] == pytest.approx([1, 0.5, 0], abs=1e-9)
+
+
+def test_average_follows():
+    layer = torch.nn.Linear(1, 1)
+    average = Average(layer, 0.9)
+    before = layer.weight.item()
+    with torch.no_grad():
+        layer.weight += 1
+    for _ in range(200):
+        average.update(layer)
+    assert average.state["weight"].item() == pytest.approx(before + 1, abs=1e-3)
+
+
+def test_training_writes_what_it_should(tmp_path):
+    best = build.train(tiny(), tmp_path, "cpu")
+    assert best >= 0
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
+    assert {"heatmap/4", "heatmap/2", "pull/4", "push/4", "loss", "AP"} <= lines[0].keys()
+    assert lines[1]["loss"] < lines[0]["loss"]
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "best.safetensors", "config.yaml", "last.pth", "log.jsonl", "tensorboard"
+    }  # fmt: skip
+    predictor = build.load(tmp_path / "best.safetensors", "cpu")
+    assert predictor.skeleton == COCO
+    assert predictor.protocol.input_size == 64
+    predictor(DrawnPeople(1).drawing(0).image)
+
+
+def trained_weights(folder):
+    saved = torch.load(folder / checkpoint.LAST, weights_only=True)
+    return saved["model"] | {f"average.{k}": v for k, v in saved["average"][1].items()}
+
+
+def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, monkeypatch):
+    from higherhrnet.training import loop
+
+    build.train(tiny(), tmp_path / "whole", "cpu")
+    original, calls = loop.set_rate, []
+
+    def interrupting(optimizer, rate):
+        calls.append(rate)
+        if len(calls) == 6:  # second step of the second epoch
+            raise KeyboardInterrupt
+        original(optimizer, rate)
+
+    monkeypatch.setattr(loop, "set_rate", interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        build.train(tiny(), tmp_path / "parts", "cpu")
+    build.train(tiny(), tmp_path / "parts", "cpu", resume=True)
+    whole, parts = trained_weights(tmp_path / "whole"), trained_weights(tmp_path / "parts")
+    assert whole.keys() == parts.keys()
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, parts[name]), name
+
+
+def test_nan_stops_with_the_pictures_named(tmp_path):
+    with pytest.raises(
+        DivergenceError, match=r"the loss became (nan|inf) in epoch 1.*on pictures \["
+    ):
+        build.train(tiny("TRAIN.RATE", "1e30"), tmp_path, "cpu")
+    assert not (tmp_path / "last.pth").exists()
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
+    checkpoint.save(tmp_path, {"progress": 1})
+
+    def full(values, path):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match=r"could not write '.*last\.pth': No space left on device"):
+        checkpoint.save(tmp_path, {"progress": 2})
+    monkeypatch.undo()
+    assert checkpoint.load(tmp_path)["progress"] == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["last.pth"]
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_precisions_and_freezing(tmp_path, precision):
+    config = tiny("TRAIN.PRECISION", precision, "TRAIN.FREEZE", "[conv1]", "TRAIN.EPOCHS", "1")
+    checkpoint.seed_everything(0)
+    start = build.model(config, 17).conv1.weight.clone()
+    build.train(config, tmp_path, "cpu")
+    trained = torch.load(tmp_path / "last.pth", weights_only=True)["model"]
+    assert torch.equal(trained["conv1.weight"], start)
+    assert math.isfinite(trained["final_layers.0.weight"].sum().item())
+
+
+def test_freezing_nothing_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match=r"'TRAIN.FREEZE': no parameter starts with 'stage9'"):
+        build.train(tiny("TRAIN.FREEZE", "[stage9]"), tmp_path, "cpu")
+
+
+@pytest.mark.gpu
+def test_training_on_a_gpu(tmp_path):
+    for precision in ("bf16", "fp16"):
+        config = tiny("TRAIN.PRECISION", precision)
+        assert build.train(config, tmp_path / precision, "cuda") >= 0
+
+
+@pytest.mark.slow
+def test_drawn_crowds_are_learnt(tmp_path):
+    from higherhrnet.config import read_config
+
+    from .shared import ROOT
+
+    assert build.train(read_config(ROOT / "configs" / "toy.yaml"), tmp_path, "cpu") > 0.6
