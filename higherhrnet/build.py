@@ -251,6 +251,10 @@ def train(config: Config, output: Path, device_name: str = "auto", resume: bool 
     Writes ``last.pth`` (to resume), ``best.safetensors`` (by AP), ``config.yaml``,
     ``log.jsonl`` and ``tensorboard/``.
     """
+    if not resume and (output / checkpoint.LAST).exists():
+        raise ValueError(
+            f"'{output}' already holds a run; go on with --resume or choose another --output"
+        )
     t = config.TRAIN
     checkpoint.seed_everything(t.SEED)
     on = device(device_name)

@@ -16,7 +16,7 @@ from pathlib import Path
 from . import __version__, build, show
 from .config import Config, read_config, to_yaml
 from .datasets.check import check
-from .datasets.keypoints import CocoKeypoints, read_picture
+from .datasets.keypoints import CocoKeypoints, Joined, read_picture
 from .datasets.toy import DrawnPeople, write_coco
 from .evaluation import results
 from .files import write_json
@@ -150,7 +150,7 @@ def predict(
     for number, (path, name) in enumerate(zip(pictures, output_names(pictures), strict=True), 1):
         try:
             with timed(seconds, "read"):
-                image = read_picture(path)
+                image = read_picture(path, upright=True)
             poses = predictor(image).filter(person=min_score)
             with timed(seconds, "write"):
                 show.save(output / name, show.draw(image, poses, predictor.skeleton))
@@ -174,7 +174,7 @@ def predict(
     if images:
         spent = seconds | predictor.seconds
         shares = ", ".join(f"{k} {1000 * v / len(images):.0f}" for k, v in spent.items())
-        print(f"{len(annotations)} people in {len(images)} pictures; ms a picture: {shares}")
+        print(f"found {len(annotations)} in {len(images)}; ms a picture: {shares}")
     print(f"predictions.json in {output}")
     if interrupted:
         raise interrupted
@@ -236,14 +236,15 @@ def _check(options: argparse.Namespace) -> int:
     failed = False
     for split in ("train", "test"):
         pictures = build.pictures(config, split)
-        if not isinstance(pictures, CocoKeypoints):
-            print(f"{split}: {len(pictures)} drawn pictures, nothing to check")
-            continue
-        counts, problems = check(pictures)
-        print(f"{split}: " + ", ".join(f"{number} {what}" for what, number in counts.items()))
-        for problem in problems:
-            print(f"higherhrnet: '{pictures.annotation_file}': {problem}", file=sys.stderr)
-        failed |= bool(problems)
+        for part in pictures.parts if isinstance(pictures, Joined) else [pictures]:
+            if not isinstance(part, CocoKeypoints):
+                print(f"{split}: {len(part)} drawn pictures, nothing to check")
+                continue
+            counts, problems = check(part)
+            print(f"{split}: " + ", ".join(f"{number} {what}" for what, number in counts.items()))
+            for problem in problems:
+                print(f"higherhrnet: '{part.annotation_file}': {problem}", file=sys.stderr)
+            failed |= bool(problems)
     return 2 if failed else 0
 
 

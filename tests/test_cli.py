@@ -6,8 +6,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from higherhrnet.cli import main
+from higherhrnet.datasets.keypoints import read_picture
 from higherhrnet.datasets.toy import DrawnPeople, write_coco
 from higherhrnet.show import save
 
@@ -190,14 +192,39 @@ def test_wrong_joint_count(folder, capsys):
     assert not (folder / "o").exists()
 
 
-def test_missing_and_truncated_training_pictures(folder, capsys):
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_missing_and_truncated_training_pictures(folder, capsys, workers):
     file = folder / "data" / "images" / "toy" / "000001.png"
-    file.write_bytes(file.read_bytes()[:200])
-    sentence(capsys, run("train", folder / "tiny.yaml", "--output", folder / "o"), "000001.png")
-    file.unlink()
-    sentence(
-        capsys, run("train", folder / "tiny.yaml", "--output", folder / "o"), "000001.png", "exist"
+    file.write_bytes(file.read_bytes()[:1000])
+    for output, words in (("o1", "is truncated"), ("o2", "does not exist")):
+        arguments = ("--output", folder / output, "TRAIN.WORKERS", workers)
+        status = run("train", folder / "tiny.yaml", *arguments)
+        sentence(capsys, status, "000001.png", words)
+        file.unlink(missing_ok=True)
+
+
+def test_a_run_is_not_overwritten(folder, capsys):
+    arguments = ("train", folder / "tiny.yaml", "--output", folder / "o")
+    assert run(*arguments)[0] == 0
+    capsys.readouterr()
+    sentence(capsys, run(*arguments), "already holds a run", "--resume")
+    assert run(*arguments, "--resume", "TRAIN.EPOCHS", 2)[0] == 0
+
+
+def test_pictures_are_turned_upright_to_predict_only(tmp_path):
+    wide = tmp_path / "wide.jpg"
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(
+        wide, exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
     )
+    assert read_picture(wide).shape == (20, 30, 3)
+    assert read_picture(wide, upright=True).shape == (30, 20, 3)
+
+
+def test_bytes_after_the_picture_do_no_harm(tmp_path):
+    file = tmp_path / "camera.jpg"
+    save(file, DrawnPeople(1).drawing(0).image)
+    file.write_bytes(file.read_bytes() + bytes(1000))
+    assert read_picture(file).shape == (256, 256, 3)
 
 
 def test_checkpoint_of_another_model(folder, capsys):

@@ -165,23 +165,39 @@ def _read_annotations(path: Path) -> dict[str, Any]:
     return annotations
 
 
-def read_picture(path: Path) -> npt.NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB, as stored (EXIF orientation ignored, as COCO's annotations expect).
+def read_picture(path: Path, upright: bool = False) -> npt.NDArray[np.uint8]:
+    """Read a picture file as (H, W, 3) uint8 RGB.
+
+    Args:
+        path: JPEG, PNG, or whatever else OpenCV reads.
+        upright: turn the picture as its EXIF orientation says, as viewers do; otherwise it is
+            given as stored, which is what COCO's annotations refer to.
 
     Raises:
         ValueError: the file is missing, truncated or not a picture.
     """
     if not path.is_file():
         raise ValueError(f"picture '{path}' does not exist")
-    data = np.frombuffer(path.read_bytes(), np.uint8)
-    if data[:2].tobytes() == b"\xff\xd8" and b"\xff\xd9" not in data[-64:].tobytes():
+    data = path.read_bytes()
+    if _is_truncated(data):
         # OpenCV would decode what is there and leave the rest grey.
         raise ValueError(f"picture '{path}' is truncated")
-    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-    image = cv2.imdecode(data, flags) if data.size else None
+    flags = cv2.IMREAD_COLOR_RGB | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION)
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
     if image is None:
         raise ValueError(f"picture '{path}' cannot be decoded")
     return np.asarray(image, dtype=np.uint8)
+
+
+def _is_truncated(data: bytes) -> bool:
+    """Whether a JPEG's last scan has no end, or a PNG no end chunk.
+
+    Inside a scan a JPEG escapes every 0xFF, so that the end marker cannot occur by chance; a
+    thumbnail's end comes before the scan's start, and what cameras append comes after its end.
+    """
+    if data.startswith(b"\xff\xd8"):
+        return data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
+    return data.startswith(b"\x89PNG") and b"IEND" not in data
 
 
 def _labelled(record: dict[str, Any]) -> bool:

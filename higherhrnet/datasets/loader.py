@@ -6,6 +6,7 @@ the data set, so neither worker processes nor an interruption change what is see
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -102,7 +103,7 @@ class Loader:
             collate_fn=collate,
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
-            worker_init_fn=_one_thread,
+            worker_init_fn=_start_worker,
         )
 
     def __len__(self) -> int:
@@ -116,10 +117,16 @@ class Loader:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Batches ``start``, ``start + 1``, … of an epoch."""
         self.sampler.epoch, self.sampler.start = epoch, start
-        return iter(self._loader)
+        try:
+            yield from self._loader
+        except ValueError as error:
+            # A worker's error arrives with its whole traceback as the message.
+            message = str(error).strip().splitlines()[-1]
+            raise ValueError(message.removeprefix("ValueError: ")) from error
 
 
-def _one_thread(worker: int) -> None:
-    """Workers share the cores among themselves; OpenCV and torch must not fight over them."""
+def _start_worker(worker: int) -> None:
+    """Workers share the cores among themselves, and leave Ctrl-C to the main process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

@@ -59,7 +59,9 @@ class Predictor:
     @torch.inference_mode()
     def predict(self, image: npt.NDArray[np.uint8] | str | Path) -> tuple[Poses, Fields]:
         """People, and the merged maps they were found on."""
-        picture = read_picture(Path(image)) if isinstance(image, str | Path) else image
+        picture = (
+            read_picture(Path(image), upright=True) if isinstance(image, str | Path) else image
+        )
         if not _is_picture(picture):
             raise ValueError(
                 "an image must be an (H, W, 3) uint8 RGB array with at least one pixel, not "

@@ -79,7 +79,7 @@ def fit(
     log: Log,
     resume: bool = False,
 ) -> Progress:
-    """Train; a checkpoint is written after every epoch and on Ctrl-C.
+    """Train; a checkpoint is written after every epoch, on Ctrl-C and on a broken picture.
 
     Args:
         validate: (weights, epoch) → metrics with an ``AP``.
@@ -87,7 +87,7 @@ def fit(
 
     Raises:
         DivergenceError: the loss became NaN or infinite; the last checkpoint is from before.
-        KeyboardInterrupt: after the checkpoint has been written.
+        KeyboardInterrupt, ValueError: after the checkpoint has been written.
     """
     progress = Progress()
     scaler = torch.amp.GradScaler(settings.device.type, enabled=settings.precision == "fp16")
@@ -131,7 +131,7 @@ def fit(
                     keep_best(weights)
             log.epoch(record)
             checkpoint.save(folder, state())
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, ValueError):  # ValueError: a picture that cannot be read
         checkpoint.save(folder, state())
         raise
     return progress
