@@ -213,9 +213,9 @@ def test_a_run_is_not_overwritten(folder, capsys):
 
 def test_pictures_are_turned_upright_to_predict_only(tmp_path):
     wide = tmp_path / "wide.jpg"
-    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(
-        wide, exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
-    )
+    orientation = Image.Exif()
+    orientation[0x0112] = 6  # the camera was held upright
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(wide, exif=orientation)
     assert read_picture(wide).shape == (20, 30, 3)
     assert read_picture(wide, upright=True).shape == (30, 20, 3)
 
