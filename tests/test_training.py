@@ -2,6 +2,11 @@
 
 import json
 import math
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -17,6 +22,8 @@ from higherhrnet.skeleton import COCO
 from higherhrnet.training import checkpoint
 from higherhrnet.training.loop import DivergenceError
 from higherhrnet.training.optim import Average, Schedule
+
+from .shared import ROOT
 
 TINY = """
 MODEL: {WIDTH: 4, MODULES: [1, 1, 1], BLOCKS: 1, RESIDUAL_BLOCKS: 1}
@@ -199,6 +206,36 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, monkeypatch):
         assert torch.equal(tensor, parts[name]), name
 
 
+def test_ctrl_c_leaves_a_resumable_checkpoint(tmp_path):
+    """A real SIGINT to a real process with workers: one sentence, exit 130, and it goes on."""
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    command = [sys.executable, "-m", "higherhrnet", "train", "tiny.yaml", "--output", "run"]
+    command += ["--device", "cpu", "TRAIN.WORKERS", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [*command, "TRAIN.EPOCHS", "100000"],
+        cwd=tmp_path,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run" / "last.pth").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert error.rstrip().endswith("higherhrnet: interrupted")
+    assert "Traceback" not in error
+    done = checkpoint.load(tmp_path / "run")["progress"]
+    assert done["epoch"] >= 1
+    more = [*command, "--resume", "TRAIN.EPOCHS", str(done["epoch"] + 1)]
+    subprocess.run(more, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    assert checkpoint.load(tmp_path / "run")["progress"]["epoch"] == done["epoch"] + 1
+
+
 def test_nan_stops_with_the_pictures_named(tmp_path):
     with pytest.raises(
         DivergenceError, match=r"the loss became (nan|inf) in epoch 1.*on pictures \["
@@ -248,7 +285,5 @@ def test_training_on_a_gpu(tmp_path):
 @pytest.mark.slow
 def test_drawn_crowds_are_learnt(tmp_path):
     from higherhrnet.config import read_config
-
-    from .shared import ROOT
 
     assert build.train(read_config(ROOT / "configs" / "toy.yaml"), tmp_path, "cpu") > 0.6
