@@ -1,5 +1,5 @@
 # docker build -t higherhrnet .
-# docker run --gpus all -v "$PWD:/data" -w /data higherhrnet predict photo.jpg
+# docker run --gpus all --user "$(id -u):$(id -g)" -v "$PWD:/data" -w /data higherhrnet predict photo.jpg
 FROM nvidia/cuda:12.6.3-runtime-ubuntu24.04
 
 RUN apt-get update \

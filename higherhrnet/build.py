@@ -25,6 +25,7 @@ from .datasets.toy import DrawnPeople
 from .datasets.transforms import CentredView, RandomView
 from .evaluation import results
 from .fields import Sample
+from .files import whole
 from .inference.augmented import Protocol
 from .inference.predictor import Predictor
 from .losses import BottomUpLoss
@@ -104,7 +105,12 @@ def pictures(config: Config, split: str) -> Pictures:
         count = toy.TRAIN_IMAGES if split == "train" else toy.TEST_IMAGES
         # Training and test pictures come from different seeds.
         seed = config.TRAIN.SEED + (0 if split == "train" else 1_000_003)
-        return _drawn(config, min(count, limit) if limit else count, seed)
+        drawn = _drawn(config, min(count, limit) if limit else count, seed)
+        if joints != drawn.skeleton:
+            raise ValueError(
+                f"config key 'DATASET.SKELETON' must be 'coco' for drawn people, not '{d.SKELETON}'"
+            )
+        return drawn
     root = expand_path(d.ROOT, "DATASET.ROOT")
     annotation_file, image_folder = coco_paths(root, d.TRAIN if split == "train" else d.TEST)
     real = CocoKeypoints(
@@ -187,11 +193,11 @@ def config_of(checkpoint_file: weights.Checkpoint, overrides: Sequence[str] = ()
     if found is None or found.kind != "higher_hrnet":
         kind = "no HRNet" if found is None else f"a {found.kind} of width {found.width}"
         raise ValueError(f"'{source}' is a checkpoint of another model: it holds {kind}")
-    by_joints = {len(known): known.name for known in SKELETONS.values()}
-    if found.joints not in by_joints:
+    by_joints: dict[int | None, str] = {len(s): s.name for s in SKELETONS.values()}
+    if found.joints not in by_joints and "DATASET.SKELETON" not in overrides:
         raise ValueError(
             f"'{source}' predicts {found.joints} joints, which is no built-in skeleton; "
-            "give a CONFIG with DATASET.SKELETON"
+            "give one with DATASET.SKELETON FILE.yaml"
         )
     guess = {
         "MODEL": {
@@ -204,7 +210,7 @@ def config_of(checkpoint_file: weights.Checkpoint, overrides: Sequence[str] = ()
             "RESIDUAL_BLOCKS": found.residual_blocks,
         },
         "LOSS": {"HEATMAP": [1.0] * len(found.tag_heads)},
-        "DATASET": {"SKELETON": by_joints[found.joints]},
+        "DATASET": {"SKELETON": by_joints.get(found.joints, "coco")},
     }
     return parse_config(json.dumps(guess), overrides, source)
 
@@ -266,7 +272,8 @@ def train(config: Config, output: Path, device_name: str = "auto", resume: bool 
     encoder = codec(config, network, joints)
     trained, truth = pictures(config, "train"), pictures(config, "test")
     output.mkdir(parents=True, exist_ok=True)
-    (output / "config.yaml").write_text(to_yaml(config))
+    with whole(output / "config.yaml") as partial:
+        partial.write_text(to_yaml(config))
     network.to(on).to(memory_format=torch.channels_last)
     _freeze(network, t.FREEZE)
     parameters = [p for p in network.parameters() if p.requires_grad]

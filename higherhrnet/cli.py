@@ -24,7 +24,7 @@ from .inference.frames import find_pictures, output_names
 from .models import weights
 from .training.loop import DivergenceError
 
-_KEY = re.compile(r"[A-Z]+\.[A-Z_0-9]+")
+_KEY = re.compile(r"(MODEL|DATASET|TOY|LOSS|TRAIN|TEST)\.[A-Z_0-9]+")
 DEFAULT_WEIGHTS = "higherhrnet_w18_mini"
 WEIGHTS_HELP = f"weights file, or a bundled name like {DEFAULT_WEIGHTS}"
 
@@ -35,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(words)
     options.overrides = overrides
     try:
+        if overrides and options.run in (_demo, _inspect, _convert, _toy):
+            raise ValueError(f"this command has no config, so '{overrides[0]}' changes nothing")
         status: int = options.run(options)
         return status
     except ValueError as error:

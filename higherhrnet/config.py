@@ -128,14 +128,18 @@ def parse_config(text: str, overrides: Sequence[str] = (), source: str = "config
     config = CfgNode(_DEFAULTS)
     pairs: list[tuple[str, Any]] = list(_flatten(loaded))
     for key, value in zip(overrides[::2], overrides[1::2], strict=True):
-        pairs.append((key, yaml.safe_load(value) if value else ""))
+        try:
+            pairs.append((key, yaml.safe_load(value) if value else ""))
+        except yaml.YAMLError as error:
+            raise ValueError(f"config key '{key}': '{value}' is not valid YAML") from error
     known = dict(_flatten(_DEFAULTS))
     for key, value in pairs:
         if key not in known:
             close = difflib.get_close_matches(key.upper(), known, n=1)
             hint = f"; did you mean '{close[0]}'?" if close else ""
             raise ValueError(f"unknown config key '{key}' in '{source}'{hint}")
-        config.merge_from_list([key, _coerced(key, value, known[key])])
+        section, name = key.split(".")
+        config[section][name] = _coerced(key, value, known[key])
     _validate(config)
     return _frozen(config)
 
@@ -157,8 +161,8 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 def _coerced(key: str, value: Any, default: Any) -> Any:
     """The value as the default's type; a whole number will do for a decimal one."""
     if isinstance(default, list) and isinstance(value, list | tuple):
-        if not default:
-            return list(value)
+        if not default:  # the only list without a default entry is one of names
+            return [_coerced(key, item, "") for item in value]
         return [_coerced(key, item, default[0]) for item in value]
     if isinstance(default, float) and not isinstance(value, bool):
         # YAML reads 1e-3 (no dot) as text; everybody writes it.
@@ -202,6 +206,13 @@ def _validate(config: Config) -> None:
     for key in _AT_LEAST_ONE:
         if values[key] < 1:
             raise ValueError(f"config key '{key}' must be at least 1, not {values[key]}")
+    for key in ("DATASET.TRAIN_LIMIT", "DATASET.TEST_LIMIT", "DATASET.DRAWN", "TRAIN.WORKERS"):
+        if values[key] < 0:
+            raise ValueError(f"config key '{key}' must be at least 0, not {values[key]}")
+    if len(config.MODEL.MODULES) != 3 or min(config.MODEL.MODULES) < 1:
+        raise ValueError(
+            f"config key 'MODEL.MODULES' must be three counts above 0, not {config.MODEL.MODULES}"
+        )
     size = config.DATASET.INPUT_SIZE
     if size < 64 or size % 64:
         raise ValueError(f"config key 'DATASET.INPUT_SIZE' must be a multiple of 64, not {size}")

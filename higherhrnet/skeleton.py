@@ -187,10 +187,13 @@ def load_skeleton(name_or_file: str) -> Skeleton:
         )
     if not path.is_file():
         raise ValueError(f"skeleton file '{path}' does not exist")
-    values = yaml.safe_load(path.read_text())
-    if not isinstance(values, dict):
-        raise ValueError(f"skeleton file '{path}' is not a mapping of names to values")
-    return Skeleton.from_dict(values)
+    try:
+        values = yaml.safe_load(path.read_text())
+        if not isinstance(values, dict):
+            raise ValueError("it is not a mapping of names to values")
+        return Skeleton.from_dict(values)
+    except (ValueError, TypeError, yaml.YAMLError) as error:
+        raise ValueError(f"skeleton file '{path}': {' '.join(str(error).split())}") from error
 
 
 _COCO_JOINTS = (

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pycocotools import mask as rle
 
-from higherhrnet.cli import main
-from higherhrnet.datasets.keypoints import read_picture
+from higherhrnet.cli import main, split_overrides
+from higherhrnet.datasets.keypoints import read_picture, valid_mask
 from higherhrnet.datasets.toy import DrawnPeople, write_coco
 from higherhrnet.show import save
 
@@ -160,6 +161,8 @@ def test_missing_inputs(folder, capsys):
         (("predict", ROOT / "README.md", "--device", "quantum"), "quantum"),
         (("weights", "inspect", "none.pth"), "none.pth"),
         (("data", "toy", out, "--images", "0"), "--images"),
+        (("weights", "inspect", "none.pth", "TEST.FLIP", "False"), "TEST.FLIP"),
+        (("train", config, "DATASET.KIND", "toy", "DATASET.SKELETON", "crowdpose"), "SKELETON"),
     ]
     for arguments, *words in cases:
         extra = () if arguments[0] in ("weights", "data") else ("--output", out)
@@ -201,6 +204,52 @@ def test_missing_and_truncated_training_pictures(folder, capsys, workers):
         status = run("train", folder / "tiny.yaml", *arguments)
         sentence(capsys, status, "000001.png", words)
         file.unlink(missing_ok=True)
+
+
+def test_scales_that_the_network_cannot_take(folder, capsys):
+    picture = folder / "data" / "images" / "toy" / "000000.png"
+    status = run("predict", picture, "--output", folder / "p", "TEST.SCALES", "[1, 1.2]")
+    sentence(capsys, status, "TEST.SCALES", "multiples of 32")
+
+
+def test_resuming_with_another_model_or_a_broken_file(folder, capsys):
+    arguments = ("train", folder / "tiny.yaml", "--output", folder / "o")
+    assert run(*arguments)[0] == 0
+    capsys.readouterr()
+    sentence(capsys, run(*arguments, "--resume", "MODEL.WIDTH", 8), "does not fit this config")
+    (folder / "o" / "last.pth").write_bytes(b"broken")
+    sentence(capsys, run(*arguments, "--resume"), "last.pth", "cannot be read")
+
+
+def test_file_names_in_capitals_are_not_settings(tmp_path):
+    save(tmp_path / "PHOTO.JPG", DrawnPeople(1, size=64).drawing(0).image)
+    assert run("predict", tmp_path / "PHOTO.JPG", "--output", tmp_path / "p")[0] == 0
+    assert split_overrides(["predict", "PHOTO.JPG", "TEST.FLIP", "False"]) == (
+        ["predict", "PHOTO.JPG"],
+        ["TEST.FLIP", "False"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "ignored"),
+    [
+        ([[10, 10, 30, 10, 30, 30, 10, 30]], 400),
+        ([[]], 2500),  # no polygon: the box
+        ([], 2500),
+        (None, 2500),
+        ({"size": [60, 60], "counts": [600, 600, 2400]}, 600),
+        ({"size": [60, 60], "counts": "compressed"}, 3600),
+        ({"size": [9, 9], "counts": [81]}, 2500),  # of another picture
+    ],
+)
+def test_ignored_regions_in_every_form(segmentation, ignored):
+    if segmentation and segmentation == {"size": [60, 60], "counts": "compressed"}:
+        whole = rle.encode(np.asfortranarray(np.ones((60, 60), np.uint8)))
+        segmentation["counts"] = whole["counts"].decode()
+    record = {"keypoints": [0] * 51, "bbox": [0, 0, 50, 50], "segmentation": segmentation}
+    valid = valid_mask([record], (60, 60))
+    assert abs(int((valid == 0).sum()) - ignored) <= 45
+    assert valid_mask([{"keypoints": [0] * 51}], (60, 60)).all()
 
 
 def test_a_run_is_not_overwritten(folder, capsys):

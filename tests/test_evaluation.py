@@ -90,3 +90,16 @@ def test_no_detections():
     assert set(evaluate([], annotations, COCO).values()) == {0.0}
     nobody = {**annotations, "annotations": []}
     assert set(evaluate([], nobody, COCO).values()) == {-1.0}
+
+
+def test_annotations_of_other_writers_score_the_same():
+    """Ids from 0 or as text, another category, and fields left out change no figure."""
+    annotations = DrawnPeople(4, people=(2, 3)).annotations
+    records = guesses(annotations, 0)
+    expected = evaluate(records, annotations, COCO)
+    for change in ({"id": 0}, {"id": "a"}, {"category_id": 7}, {"iscrowd": None}):
+        people = [{**person, **change} for person in annotations["annotations"]]
+        assert evaluate(records, {**annotations, "annotations": people}, COCO) == expected
+    kept = {"image_id", "keypoints", "area"}
+    bare = [{k: v for k, v in p.items() if k in kept} for p in annotations["annotations"]]
+    assert evaluate(records, {**annotations, "annotations": bare}, COCO)["AP"] >= 0

@@ -98,6 +98,10 @@ def test_defaults_are_valid():
         ("", ["MODEL.TAG_HEADS", "[false]"], "'MODEL.TAG_HEADS' must name at least one head"),
         ("", ["TRAIN.RATE", "fast"], "'TRAIN.RATE' must be a finite number, not 'fast'"),
         ("", ["TRAIN.RATE", ".nan"], "'TRAIN.RATE' must be a finite number"),
+        ("", ["TEST.SCALES", "[1, 2"], "'TEST.SCALES': .* is not valid YAML"),
+        ("", ["MODEL.MODULES", "[1, 4]"], "'MODEL.MODULES' must be three counts"),
+        ("", ["TRAIN.FREEZE", "[[1]]"], "'TRAIN.FREEZE' must be a str"),
+        ("", ["DATASET.TRAIN_LIMIT", "-1"], "'DATASET.TRAIN_LIMIT' must be at least 0"),
         ("- a list", [], "not a mapping"),
         ("a: [", [], "not valid YAML"),
     ],
@@ -110,6 +114,7 @@ def test_wrong_configs_get_a_sentence(text, overrides, sentence):
 def test_whole_numbers_serve_as_decimals():
     assert parse_config("", ["TEST.SCALES", "[1, 2]"]).TEST.SCALES == [1.0, 2.0]
     assert parse_config("", ["TRAIN.RATE", "1e-4"]).TRAIN.RATE == 0.0001
+    assert parse_config("", ["DATASET.TRAIN", "2017"]).DATASET.TRAIN == "2017"
 
 
 def readme_blocks(language):

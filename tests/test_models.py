@@ -250,7 +250,7 @@ def test_imagenet_classifier_starts_training(tmp_path):
     assert all(name.startswith(("final_layers", "deconv")) for name in report.missing)
 
 
-@pytest.mark.parametrize("content", [b"", b"not weights", b"PK\x03\x04 broken zip"])
+@pytest.mark.parametrize("content", [b"", b"not weights", b"broken", b"PK\x03\x04 broken zip"])
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_unreadable_files_get_a_sentence(tmp_path, content, suffix):
     file = tmp_path / f"broken{suffix}"

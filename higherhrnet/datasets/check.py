@@ -13,8 +13,8 @@ from .keypoints import CocoKeypoints
 def check(pictures: CocoKeypoints) -> tuple[dict[str, int], list[str]]:
     """Counts of what is there, and one sentence for each kind of problem.
 
-    Looked for: missing picture files, repeated ids, annotations of unlisted pictures, areas and
-    boxes without extent, joints outside the picture, and wrong ``num_keypoints``.
+    Looked for: missing picture files, repeated ids, areas and boxes without extent, joints outside
+    the picture, and wrong ``num_keypoints``.
     """
     images = {image["id"]: image for image in pictures.annotations["images"]}
     people = pictures.annotations["annotations"]
@@ -27,15 +27,17 @@ def check(pictures: CocoKeypoints) -> tuple[dict[str, int], list[str]]:
     }
     problems: dict[str, list[Any]] = {
         "pictures without a file": [
-            images[image]["file_name"]
-            for i, image in enumerate(images)
+            image["file_name"]
+            for i, image in enumerate(pictures.annotations["images"])
             if not pictures.path(i).is_file()
         ],
-        "annotation ids used twice": _repeated([a["id"] for a in people]),
+        "annotation ids used twice": _repeated([a.get("id") for a in people]),
         "picture ids used twice": _repeated([i["id"] for i in pictures.annotations["images"]]),
-        "people with an area of 0 or less": [a["id"] for a in people if not a.get("area", 0) > 0],
+        "people with an area of 0 or less": [
+            a.get("id") for a in people if not (a.get("area") or 0) > 0
+        ],
         "people with an empty box": [
-            a["id"] for a in people if "bbox" not in a or min(a["bbox"][2:]) <= 0
+            a.get("id") for a in people if min((a.get("bbox") or (0, 0, 0, 0))[2:]) <= 0
         ],
         "people with joints outside the picture": [],
         "people whose num_keypoints is wrong": [],
@@ -44,11 +46,11 @@ def check(pictures: CocoKeypoints) -> tuple[dict[str, int], list[str]]:
         joints = np.array(person["keypoints"], dtype=float).reshape(k, 3)
         labelled = joints[joints[:, 2] > 0, :2]
         image = images[person["image_id"]]
-        size = (image["width"], image["height"])
+        size = (image.get("width", np.inf), image.get("height", np.inf))
         if ((labelled < -1) | (labelled > size)).any():
-            problems["people with joints outside the picture"].append(person["id"])
+            problems["people with joints outside the picture"].append(person.get("id"))
         if person.get("num_keypoints", len(labelled)) != len(labelled):
-            problems["people whose num_keypoints is wrong"].append(person["id"])
+            problems["people whose num_keypoints is wrong"].append(person.get("id"))
     sentences = [
         f"{len(found)} {what}: {', '.join(map(str, found[:5]))}{', …' if len(found) > 5 else ''}"
         for what, found in problems.items()

@@ -68,8 +68,15 @@ class CocoKeypoints:
         if not image_folder.is_dir():
             raise ValueError(f"image folder '{image_folder}' does not exist")
         self._people: dict[int | str, list[dict[str, Any]]] = defaultdict(list)
+        for image in loaded["images"]:
+            if not {"id", "file_name"} <= image.keys():
+                raise ValueError(f"'{annotation_file}': image {image} lacks 'id' or 'file_name'")
         for record in loaded["annotations"]:
-            numbers = len(record.get("keypoints", ()))
+            if "image_id" not in record:
+                raise ValueError(
+                    f"'{annotation_file}': annotation {record.get('id')} lacks 'image_id'"
+                )
+            numbers = len(record.get("keypoints") or ())
             if numbers != 3 * len(skeleton):
                 raise ValueError(
                     f"'{annotation_file}': annotation {record.get('id')} has {numbers} keypoint "
@@ -178,12 +185,18 @@ def read_picture(path: Path, upright: bool = False) -> npt.NDArray[np.uint8]:
     """
     if not path.is_file():
         raise ValueError(f"picture '{path}' does not exist")
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"picture '{path}' cannot be read: {error.strerror}") from error
     if _is_truncated(data):
         # OpenCV would decode what is there and leave the rest grey.
         raise ValueError(f"picture '{path}' is truncated")
     flags = cv2.IMREAD_COLOR_RGB | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION)
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    except cv2.error:  # larger than OpenCV is willing to decode
+        image = None
     if image is None:
         raise ValueError(f"picture '{path}' cannot be decoded")
     return np.asarray(image, dtype=np.uint8)
@@ -207,19 +220,34 @@ def _labelled(record: dict[str, Any]) -> bool:
 def valid_mask(records: list[dict[str, Any]], shape: tuple[int, int]) -> npt.NDArray[np.uint8]:
     """(H, W) 1 where the loss counts: outside crowd regions and people without keypoints.
 
-    The segmentation is used where there is one, else the box.
+    The segmentation is used where there is one, else the box, else nothing is ignored.
     """
     valid = np.ones(shape, np.uint8)
     for record in records:
         if not record.get("iscrowd") and _labelled(record):
             continue
-        segmentation = record.get("segmentation")
-        if segmentation:
-            encoded = rle.frPyObjects(segmentation, *shape)
-            merged = rle.merge(encoded) if isinstance(encoded, list) else encoded
-            valid[rle.decode(merged) > 0] = 0
-        else:
+        region = _region(record.get("segmentation"), shape)
+        if region is not None:
+            valid[region] = 0
+        elif record.get("bbox"):
             x, y, w, h = record["bbox"]
             left, top = max(round(x), 0), max(round(y), 0)
             valid[top : max(round(y + h), 0), left : max(round(x + w), 0)] = 0
     return valid
+
+
+def _region(
+    segmentation: list[Any] | dict[str, Any] | None, shape: tuple[int, int]
+) -> npt.NDArray[np.bool_] | None:
+    """Pixels (H, W) of polygons or run lengths (plain or compressed); None if there are none."""
+    if isinstance(segmentation, dict):
+        if list(segmentation["size"]) != list(shape):
+            return None
+        plain = isinstance(segmentation["counts"], list)
+        encoded = rle.frPyObjects(segmentation, *shape) if plain else segmentation
+    else:
+        polygons = [polygon for polygon in segmentation or () if len(polygon) >= 6]
+        if not polygons:
+            return None
+        encoded = rle.merge(rle.frPyObjects(polygons, *shape))
+    return np.asarray(rle.decode(encoded) > 0)

@@ -53,12 +53,20 @@ class Protocol:
         """(1 or 2, 3, h, w) uint8 network inputs with their scales, largest first.
 
         With ``flip`` the second of each pair is mirrored.
+
+        Raises:
+            ValueError: the scales give a size that the network cannot halve five times.
         """
         views = []
         for scale in sorted(self.scales, reverse=True):
             shape, affine = geometry.fit_view(
                 image.shape[:2], self.input_size, scale, min(self.scales)
             )
+            if shape[0] % 32 or shape[1] % 32:
+                raise ValueError(
+                    f"TEST.SCALES {list(self.scales)} with INPUT_SIZE {self.input_size} makes an "
+                    f"input of {shape[1]}x{shape[0]} pixels; both must be multiples of 32"
+                )
             view = torch.from_numpy(geometry.warp(image, affine, shape)).permute(2, 0, 1)
             views.append((torch.stack([view, view.flip(2)] if self.flip else [view]), scale))
         return views

@@ -31,12 +31,15 @@ def load(folder: Path) -> dict[str, Any]:
     """The folder's last checkpoint; random generators are set to where they were.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or it is broken.
     """
     path = folder / LAST
     if not path.is_file():
         raise ValueError(f"there is no checkpoint to resume from: '{path}' does not exist")
-    values: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        values: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # arbitrary bytes make torch's reader raise nearly anything
+        raise ValueError(f"checkpoint '{path}' cannot be read") from error
     torch.set_rng_state(values["random"]["torch"])
     return values
 

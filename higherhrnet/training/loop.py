@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -61,7 +62,7 @@ class Progress:
 
     epoch: int = 0
     step: int = 0
-    best: float = -1.0
+    best: float = -math.inf
 
 
 def fit(
@@ -113,23 +114,24 @@ def fit(
                 settings, normalise, progress, log,
             )  # fmt: skip
             seconds = time.perf_counter() - started
-            progress.epoch, progress.step = progress.epoch + 1, 0
+            epoch = progress.epoch + 1
             record = {
-                "epoch": progress.epoch,
+                "epoch": epoch,
                 "pictures_per_second": (len(batches) - first) * batches.batch / seconds,
                 "learning_rate": optimizer.param_groups[0]["lr"],
                 **means,
             }
-            last = progress.epoch == settings.epochs
-            if last or progress.epoch % settings.validate_every == 0:
+            if epoch == settings.epochs or epoch % settings.validate_every == 0:
                 weights = model.state_dict() if average is None else average.state
-                metrics = validate(weights, progress.epoch)
+                metrics = validate(weights, epoch)
                 record |= metrics
-                log.scalars(progress.epoch, {f"val/{k}": v for k, v in metrics.items()})
+                log.scalars(epoch, {f"val/{k}": v for k, v in metrics.items()})
                 if metrics["AP"] > progress.best:
                     progress.best = metrics["AP"]
                     keep_best(weights)
             log.epoch(record)
+            # Only now: an interruption while validating comes back to validate.
+            progress.epoch, progress.step = epoch, 0
             checkpoint.save(folder, state())
     except (KeyboardInterrupt, ValueError):  # ValueError: a picture that cannot be read
         checkpoint.save(folder, state())
@@ -206,8 +208,13 @@ def _restore(
     average: Average | None,
     progress: Progress,
 ) -> None:
-    model.load_state_dict(saved["model"])
-    optimizer.load_state_dict(saved["optimizer"])
+    try:
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"the checkpoint to resume does not fit this config: {str(error).splitlines()[0]}"
+        ) from error
     scaler.load_state_dict(saved["scaler"])
     if average is not None and saved["average"] is not None:
         average.steps = saved["average"][0]
