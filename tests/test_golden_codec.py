@@ -7,7 +7,7 @@ import torch
 from higherhrnet import geometry
 from higherhrnet.codecs import heatmaps as heat
 from higherhrnet.codecs import tags as tagging
-from higherhrnet.codecs.bottom_up import BottomUpCodec
+from higherhrnet.codecs.bottom_up import BottomUpCodec, Fields
 from higherhrnet.fields import Head, Outputs, View
 from higherhrnet.skeleton import COCO, CROWDPOSE
 
@@ -161,6 +161,8 @@ def test_targets(size):
     stamped = heat.stamp(xy, present, (size, size), sigma=2)
     np.testing.assert_array_equal(stamped, arrays[f"heatmaps_{size}"])
     np.testing.assert_array_equal(heat.kernel(2), arrays["kernel_sigma2"])
+    empty = heat.stamp(xy[:0], present[:0], (size, size), sigma=2)
+    assert empty.max() == arrays["empty_heatmap_max"]
     cells = tagging.joint_cells(xy, present, (size, size))
     for key, per_joint in ((f"joints_list_{size}", 1), (f"joints_list_shared_{size}", 0)):
         original = arrays[key]
@@ -176,3 +178,26 @@ def test_a_31st_person_is_kept():
     cells = tagging.joint_cells(joints, np.ones((31, 17), bool), (16, 16))
     assert cells.shape == (31, 17)
     assert (cells == 85).all()
+
+
+def test_scales_without_one_use_the_nearest_scale_for_tags():
+    """The original crashes on such lists."""
+    arrays = golden_arrays("grouping_multiscale.npz")
+    codec = codec_for("multiscale")
+    views = [view for view in views_of(arrays, 17, flip=1) if view.scale != 1.0]
+    fields = codec.merge(views, (128, 128))
+    assert fields.heatmaps.shape == (17, 128, 128)
+    assert fields.tags.shape == (17, 128, 128, 2)
+    assert len(codec.decode(fields, to_picture(arrays, fields))) > 0
+
+
+def test_shared_tags_group_people():
+    """One tag map for all joints reads the same tag wherever every joint's map would."""
+    arrays = golden_arrays("grouping_k1.npz")
+    codec = codec_for("k1")
+    fields = merged(codec, arrays, 1, 1)
+    same = np.repeat(fields.tags[:1], 17, axis=0)
+    shared = codec.decode(Fields(fields.heatmaps, fields.tags[:1]), geometry.identity())
+    repeated = codec.decode(Fields(fields.heatmaps, same), geometry.identity())
+    np.testing.assert_array_equal(shared.xy, repeated.xy)
+    np.testing.assert_array_equal(shared.person_score, repeated.person_score)
