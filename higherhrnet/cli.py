@@ -13,16 +13,22 @@ from contextlib import contextmanager
 from importlib.resources import as_file, files
 from pathlib import Path
 
+import torch
+
 from . import __version__, build, show
 from .config import Config, read_config, to_yaml
 from .datasets.check import check
-from .datasets.keypoints import CocoKeypoints, Joined, read_picture
+from .datasets.keypoints import CocoKeypoints, Joined
+from .datasets.loader import WorkerLostError
+from .datasets.pictures import read_picture
 from .datasets.toy import DrawnPeople, write_coco
 from .evaluation import results
 from .files import write_json
 from .inference.frames import find_pictures, output_names
 from .models import weights
-from .training.loop import DivergenceError
+from .training.distributed import PeerLostError
+from .training.stop import StoppedError
+from .training.watch import DivergenceError
 
 _KEY = re.compile(r"(MODEL|DATASET|TOY|LOSS|TRAIN|TEST)\.[A-Z_0-9]+")
 DEFAULT_WEIGHTS = "higherhrnet_w18_mini"
@@ -42,9 +48,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"higherhrnet: {error}", file=sys.stderr)
         return 2
-    except (DivergenceError, OSError) as error:
+    except (DivergenceError, PeerLostError, WorkerLostError, OSError) as error:
         print(f"higherhrnet: {error}", file=sys.stderr)
         return 1
+    except torch.OutOfMemoryError as error:
+        print(
+            f"higherhrnet: {str(error).splitlines()[0]} Set TRAIN.MICRO_BATCH lower or "
+            "TRAIN.CHECKPOINTING True; higherhrnet train CONFIG --plan shows what fits",
+            file=sys.stderr,
+        )
+        return 1
+    except StoppedError as error:
+        print(f"higherhrnet: {error}", file=sys.stderr)
+        return 128 + error.signal
     except KeyboardInterrupt:
         print("higherhrnet: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
@@ -82,25 +98,32 @@ def _valid(options: argparse.Namespace) -> int:
     print(f"{file.path}: {weights.load_all(network, file)}")
     predictor = build.predictor(config, network, joints, build.device(options.device))
     truth = build.pictures(config, "test")
-    records, metrics, beyond = build.validate(config, predictor, truth)
+    found = build.validate(predictor, truth)
     protocol = _protocol(config)
-    write_json(output / "results.json", records)
+    write_json(output / "results.json", found.records)
     write_json(
         output / "metrics.json",
         {
-            "metrics": metrics,
+            "metrics": found.metrics,
+            "health": found.health,
             "protocol": protocol,
             "weights": options.weights,
             "pictures": len(truth),
-            "people": len(records),
-            "people_beyond_20_a_picture": beyond,
+            "people": len(found.records),
+            "people_beyond_20_a_picture": found.beyond,
         },
     )
-    print(f"{len(truth)} pictures, {len(records)} people found; protocol:")
+    print(f"{len(truth)} pictures, {len(found.records)} people found; protocol:")
     print("  " + ", ".join(f"{name} {value}" for name, value in protocol.items()))
-    print(results.table(metrics))
-    if beyond:
-        print(f"{beyond} people were beyond the 20 a picture that COCO's evaluation looks at")
+    print(results.table(found.metrics))
+    if "tags/separability" in found.health:
+        print(
+            "  tags: {tags/within:.2f} within a person, {tags/between:.2f} between people, "
+            "separability {tags/separability:.3f}, true joints grouped right "
+            "{tags/grouped_right:.3f}".format_map(found.health)
+        )
+    if found.beyond:
+        print(f"{found.beyond} people were beyond the 20 a picture that COCO's evaluation looks at")
     print(f"results.json and metrics.json in {output}")
     return 0
 

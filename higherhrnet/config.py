@@ -18,7 +18,7 @@ from yacs.config import CfgNode
 
 _DEFAULTS = {
     "MODEL": {
-        "NAME": "higher_hrnet",  # higher_hrnet
+        "NAME": "higher_hrnet",  # higher_hrnet, or classifier (pre-training)
         "WIDTH": 32,  # channels of the highest resolution: 18, 32, 48
         "MODULES": [1, 4, 3],  # exchange modules in stages 2, 3, 4
         "BLOCKS": 4,  # residual blocks a branch
@@ -30,7 +30,7 @@ _DEFAULTS = {
         "PRETRAINED": "",  # weights file to start from; its trunk must fit
     },
     "DATASET": {
-        "KIND": "coco",  # coco (COCO-format keypoints) or toy (drawn)
+        "KIND": "coco",  # coco (COCO-format keypoints), toy (drawn), folder (one a class)
         "ROOT": "data/coco",
         "TRAIN": "train2017",  # split names: annotations/person_keypoints_{split}.json,
         "TEST": "val2017",  # images/{split}/
@@ -45,6 +45,8 @@ _DEFAULTS = {
         "SHIFT": 0.2,  # of the crop side, either way
         "MIRROR": 0.5,  # probability
         "COLOUR": 0.0,  # relative change of brightness, contrast, saturation
+        "CACHE": "none",  # keep decoded pictures: none, ram (shared by workers), device
+        "WARP": "host",  # where views are made: host, or device (which then gets whole pictures)
     },
     "TOY": {  # the drawn data set: pictures of shaded figures, made from their number
         "TRAIN_IMAGES": 2000,
@@ -64,7 +66,8 @@ _DEFAULTS = {
     },
     "TRAIN": {
         "EPOCHS": 300,
-        "BATCH": 48,
+        "BATCH": 48,  # pictures a step, over all processes and parts
+        "MICRO_BATCH": 0,  # pictures at once in a process; 0 all its share of the batch
         "RATE": 0.001,
         "SCHEDULE": "multistep",  # multistep or cosine
         "MILESTONES": [200, 260],
@@ -72,10 +75,19 @@ _DEFAULTS = {
         "WARMUP": 0,  # steps
         "EMA": 0.0,  # decay of the average that is validated and kept; 0 for none
         "CLIP": 0.0,  # largest gradient norm; 0 for none
+        "OPTIMIZER": "adam",  # adam, or sgd (Nesterov)
+        "MOMENTUM": 0.9,  # of sgd
+        "WEIGHT_DECAY": 0.0,  # the published 1e-4 was never applied; with it AP fell to 12
+        "NORM": "batch",  # batch norms: batch, sync (over GPUs), frozen (as loaded)
+        "CHECKPOINTING": False,  # store less and compute again in the backward pass
         "PRECISION": "bf16",  # fp32, bf16, fp16
         "COMPILE": False,  # torch.compile: minutes to start, then about 1.5 times as fast
         "FREEZE": [],  # module name prefixes that are not trained, e.g. [conv, bn, layer1]
+        "UNFREEZE_EPOCH": 0,  # from this epoch on they are trained too; 0 never
+        "RATE_FACTORS": [],  # layer-wise learning rates: "PREFIX FACTOR", e.g. [stage2 0.1]
         "VALIDATE_EVERY": 10,  # epochs
+        "SAVE_EVERY": 0,  # steps between checkpoints inside an epoch; 0 for none
+        "KEEP": 0,  # so many epochs' checkpoints are kept beside the last
         "WORKERS": 4,
         "SEED": 0,
     },
@@ -181,10 +193,14 @@ def _coerced(key: str, value: Any, default: Any) -> Any:
 
 
 _CHOICES = {
-    "MODEL.NAME": ("higher_hrnet",),
+    "MODEL.NAME": ("higher_hrnet", "classifier"),
     "MODEL.FUSION": ("nearest", "bilinear"),
-    "DATASET.KIND": ("coco", "toy"),
+    "DATASET.KIND": ("coco", "toy", "folder"),
+    "DATASET.CACHE": ("none", "ram", "device"),
+    "DATASET.WARP": ("host", "device"),
     "LOSS.PUSH_KIND": ("exp", "max"),
+    "TRAIN.NORM": ("batch", "sync", "frozen"),
+    "TRAIN.OPTIMIZER": ("adam", "sgd"),
     "TRAIN.SCHEDULE": ("multistep", "cosine"),
     "TRAIN.PRECISION": ("fp32", "bf16", "fp16"),
     "TEST.PRECISION": ("fp32", "bf16", "fp16"),
@@ -193,6 +209,12 @@ _CHOICES = {
 _AT_LEAST_ONE = (
     "MODEL.WIDTH", "MODEL.BLOCKS", "LOSS.SIGMA", "TRAIN.EPOCHS", "TRAIN.BATCH",
     "TRAIN.VALIDATE_EVERY", "TEST.CANDIDATES", "TOY.TRAIN_IMAGES", "TOY.TEST_IMAGES",
+)  # fmt: skip
+
+
+_AT_LEAST_ZERO = (
+    "DATASET.TRAIN_LIMIT", "DATASET.TEST_LIMIT", "DATASET.DRAWN", "TRAIN.WORKERS",
+    "TRAIN.MICRO_BATCH", "TRAIN.SAVE_EVERY", "TRAIN.KEEP", "TRAIN.UNFREEZE_EPOCH",
 )  # fmt: skip
 
 
@@ -206,7 +228,7 @@ def _validate(config: Config) -> None:
     for key in _AT_LEAST_ONE:
         if values[key] < 1:
             raise ValueError(f"config key '{key}' must be at least 1, not {values[key]}")
-    for key in ("DATASET.TRAIN_LIMIT", "DATASET.TEST_LIMIT", "DATASET.DRAWN", "TRAIN.WORKERS"):
+    for key in _AT_LEAST_ZERO:
         if values[key] < 0:
             raise ValueError(f"config key '{key}' must be at least 0, not {values[key]}")
     if len(config.MODEL.MODULES) != 3 or min(config.MODEL.MODULES) < 1:
@@ -223,6 +245,8 @@ def _validate(config: Config) -> None:
             f"config key 'LOSS.HEATMAP' has {len(config.LOSS.HEATMAP)} factors, but "
             f"'MODEL.TAG_HEADS' has {len(config.MODEL.TAG_HEADS)} heads"
         )
+    if config.TRAIN.CHECKPOINTING and config.TRAIN.COMPILE:
+        raise ValueError("config keys 'TRAIN.CHECKPOINTING' and 'TRAIN.COMPILE' exclude each other")
     for key in ("DATASET.SCALE", "TOY.PEOPLE", "TOY.HEIGHT"):
         bounds = values[key]
         if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1]:

@@ -1,8 +1,9 @@
 """The contract between data, codec, model and loss: what each hands to the next.
 
-``Sample`` → (codec) → ``Targets`` ; ``Batch`` → (model) → ``Outputs`` → (codec) → ``Poses``.
-B images, K joints, P people, S the input's side, s a head's stride. Those that travel to a
-device or through ``torch.compile`` and DDP are named tuples, which torch takes apart by itself.
+``Sample`` → (codec) → ``Marks`` → ``Batch`` → (to the device, codec) → ``Targets``; images →
+(model) → ``Outputs`` → (codec) → ``Poses``. B images, K joints, P people, S the input's side,
+s a head's stride. Those that travel to a device or through ``torch.compile`` and DDP are named
+tuples, which torch takes apart by itself.
 """
 
 from __future__ import annotations
@@ -51,14 +52,26 @@ class Sample:
     affine: Affine
 
 
-class Targets(NamedTuple):
-    """What a network should answer, one entry a head; of one image or (leading B) a batch.
+class Marks(NamedTuple):
+    """Where people are on a view: all that travels to the device beside its pixels.
 
     Attributes:
-        heatmaps: per head ([B,] K, S/s, S/s) float32 in 0..1.
-        weights: per head ([B,] S/s, S/s) float32, 1 where the loss counts, else 0.
-        cells: per head ([B,] P, K) int64, flat cell y * width + x of each joint in its tag map,
-            -1 where absent or outside; P = 0 for a head without tags.
+        cells: per head ([B,] P, K) int64, flat cell y * width + x of each joint on the head's
+            maps, -1 where absent or outside.
+        valid: ([B,] S/s, S/s) uint8 for the finest head's stride s, 1 where the loss counts.
+    """
+
+    cells: tuple[torch.Tensor, ...]
+    valid: torch.Tensor
+
+
+class Targets(NamedTuple):
+    """What a network should answer, one entry a head.
+
+    Attributes:
+        heatmaps: per head (B, K, S/s, S/s) float32 in 0..1.
+        weights: per head (B, S/s, S/s) float32, 1 where the loss counts, else 0.
+        cells: as in :class:`Marks`.
     """
 
     heatmaps: tuple[torch.Tensor, ...]
@@ -66,11 +79,36 @@ class Targets(NamedTuple):
     cells: tuple[torch.Tensor, ...]
 
 
-class Batch(NamedTuple):
-    """What the loader yields: (B, 3, S, S) uint8 RGB images, their targets, and their ids."""
+class Packed(NamedTuple):
+    """Whole pictures of any sizes that the device is to warp into views.
 
-    images: torch.Tensor
-    targets: Targets
+    Attributes:
+        pixels: (bytes,) uint8, each picture's (H, W, 3) RGB one after another; empty where the
+            device holds all pictures already.
+        start: (B,) int64, first byte of each picture there.
+        shape: (B, 2) int64, H and W of each picture.
+        affine: (B, 2, 3) float64, view pixel → picture pixel.
+    """
+
+    pixels: torch.Tensor
+    start: torch.Tensor
+    shape: torch.Tensor
+    affine: torch.Tensor
+
+
+class Batch(NamedTuple):
+    """What the loader yields.
+
+    Attributes:
+        images: (B, 3, S, S) uint8 RGB views, or the pictures that they are to be made from.
+        marks: where their people are.
+        colour: (B, 3) float32 factors of brightness, contrast and saturation; 1 changes nothing.
+        ids: the data set's names of the pictures.
+    """
+
+    images: torch.Tensor | Packed
+    marks: Marks
+    colour: torch.Tensor
     ids: tuple[int | str, ...]
 
 

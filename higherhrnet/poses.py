@@ -22,6 +22,11 @@ ABSENT, INFERRED, SEEN = 0, 1, 2
 filled in from the heatmap by refine, found as a peak."""
 
 
+def is_labelled(record: Mapping[str, Any]) -> bool:
+    """Whether a COCO annotation has at least one labelled joint."""
+    return any(visibility > 0 for visibility in record["keypoints"][2::3])
+
+
 @dataclass(frozen=True)
 class Poses:
     """N people with K joints each.

@@ -10,7 +10,8 @@ from PIL import Image
 from pycocotools import mask as rle
 
 from higherhrnet.cli import main, split_overrides
-from higherhrnet.datasets.keypoints import read_picture, valid_mask
+from higherhrnet.datasets.keypoints import valid_mask
+from higherhrnet.datasets.pictures import read_picture
 from higherhrnet.datasets.toy import DrawnPeople, write_coco
 from higherhrnet.show import save
 

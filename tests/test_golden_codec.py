@@ -158,10 +158,11 @@ def test_targets(size):
     arrays = golden_arrays("targets.npz")
     joints = arrays[f"joints_{size}"]
     xy, present = joints[..., :2], joints[..., 2] > 0
-    stamped = heat.stamp(xy, present, (size, size), sigma=2)
+    cells = torch.from_numpy(tagging.joint_cells(xy, present, (size, size)))
+    stamped = heat.stamp(cells[None], (size, size), sigma=2)[0]
     np.testing.assert_array_equal(stamped, arrays[f"heatmaps_{size}"])
     np.testing.assert_array_equal(heat.kernel(2), arrays["kernel_sigma2"])
-    empty = heat.stamp(xy[:0], present[:0], (size, size), sigma=2)
+    empty = heat.stamp(cells[None, :0], (size, size), sigma=2)
     assert empty.max() == arrays["empty_heatmap_max"]
     cells = tagging.joint_cells(xy, present, (size, size))
     for key, per_joint in ((f"joints_list_{size}", 1), (f"joints_list_shared_{size}", 0)):

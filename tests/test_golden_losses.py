@@ -47,14 +47,16 @@ def test_heatmap_loss():
 def multi_targets():
     """Targets of both outputs, made by the codec's own stamping from the joints behind them."""
     from higherhrnet.codecs import heatmaps as heat
+    from higherhrnet.codecs.tags import joint_cells
 
     maps = []
     for image in range(4):
         joints = ARRAYS[f"joints_xyv_{image}"]
-        maps.append(heat.stamp(joints[..., :2] * 2, joints[..., 2] > 0, (64, 64), 2))
+        cells = joint_cells(joints[..., :2] * 2, joints[..., 2] > 0, (64, 64))
+        maps.append(heat.stamp(torch.from_numpy(cells)[None], (64, 64), 2))
     mask = ARRAYS["hm_mask"].astype(np.float32)
     return Targets(
-        heatmaps=(torch.from_numpy(ARRAYS["hm_gt"]), torch.from_numpy(np.stack(maps))),
+        heatmaps=(torch.from_numpy(ARRAYS["hm_gt"]), torch.cat(maps)),
         weights=(
             torch.from_numpy(mask),
             torch.from_numpy(mask.repeat(2, axis=1).repeat(2, axis=2)),

@@ -14,14 +14,16 @@ import torch
 
 from higherhrnet import build, geometry
 from higherhrnet.config import parse_config
-from higherhrnet.datasets.loader import Loader, Views
+from higherhrnet.datasets.loader import Loader, ShuffledBatches, Views
 from higherhrnet.datasets.toy import DrawnPeople, write_coco
-from higherhrnet.datasets.transforms import CentredView, RandomView
+from higherhrnet.datasets.transforms import CentredView, RandomView, warped
 from higherhrnet.evaluation import results
+from higherhrnet.fields import Marks
 from higherhrnet.skeleton import COCO
-from higherhrnet.training import checkpoint
-from higherhrnet.training.loop import DivergenceError
+from higherhrnet.training import checkpoint, loop
 from higherhrnet.training.optim import Average, Schedule
+from higherhrnet.training.stop import StoppedError
+from higherhrnet.training.watch import DivergenceError
 
 from .shared import ROOT
 
@@ -90,7 +92,8 @@ def test_views_carry_pixels_and_joints_together(mirror):
     for x, y in xy[sample.poses.visibility[0] > 0]:
         canvas[y, x] = 255
     painted = type(sample)(canvas, sample.poses, sample.valid, sample.id, sample.affine)
-    view = RandomView(COCO, 512, mirror=mirror)(painted, np.random.default_rng(0))
+    chosen = RandomView(512, mirror=mirror)((256, 256), np.random.default_rng(0))
+    view = warped(painted, chosen.affine, 512, COCO)
     assert geometry.is_mirrored(view.affine) == bool(mirror)
     joint = COCO.index("right_wrist" if mirror else "left_wrist")
     x, y = view.poses.xy[0, joint].round().astype(int)
@@ -99,37 +102,41 @@ def test_views_carry_pixels_and_joints_together(mirror):
     np.testing.assert_allclose(back, sample.poses.xy[0, COCO.index("left_wrist")], atol=1e-6)
 
 
-def views(transform=None):
+def views(**settings):
     network = build.model(tiny(), 17)
-    encode = build.codec(tiny(), network, COCO).encode
-    return Views(DrawnPeople(8), transform or RandomView(COCO, 64), encode, seed=3)
+    mark = build.codec(tiny(), network, COCO).mark
+    return Views(DrawnPeople(8), RandomView(64), mark, seed=3, **settings)
+
+
+def loader(workers, **settings):
+    return Loader(views(), ShuffledBatches(8, 2, 3, **settings), workers)
 
 
 def test_batches_do_not_depend_on_workers_or_on_where_one_starts():
-    alone = list(Loader(views(), 2, workers=0).epoch(5))
-    loader = Loader(views(), 2, workers=2)
+    alone = list(loader(workers=0).epoch(5))
+    with_workers = loader(workers=2)
     for epoch, start in ((5, 0), (5, 2)):
-        shared = list(loader.epoch(epoch, start))
+        shared = list(with_workers.epoch(epoch, start))
         assert [b.ids for b in shared] == [b.ids for b in alone[start:]]
         for a, b in zip(alone[start:], shared, strict=True):
             torch.testing.assert_close(a.images, b.images)
-            torch.testing.assert_close(a.targets.heatmaps[0], b.targets.heatmaps[0])
+            torch.testing.assert_close(a.marks, b.marks)
     assert sorted(i for b in alone for i in b.ids) == list(range(8))
-    assert [b.ids for b in Loader(views(), 2, 0).epoch(6)] != [b.ids for b in alone]
+    assert [b.ids for b in loader(0).epoch(6)] != [b.ids for b in alone]
 
 
 def test_targets_decode_to_the_people_they_came_from():
     """encode → decode on the maps themselves, tags being the person's number."""
     network = build.model(tiny(), 17)
     codec = build.codec(tiny("TEST.ASSIGNMENT", "nearest"), network, COCO)
-    sample = CentredView(COCO, 256)(
-        DrawnPeople(1, seed=5, people=(3, 3), overlap=0.0, occlusion=0).sample(0),
-        np.random.default_rng(0),
-    )
-    targets = codec.encode(sample)
-    heat = targets.heatmaps[1].numpy()
+    drawn = DrawnPeople(1, seed=5, people=(3, 3), overlap=0.0, occlusion=0).sample(0)
+    view = CentredView(256)((256, 256), np.random.default_rng(0))
+    sample = warped(drawn, view.affine, 256, COCO)
+    marks = codec.mark(sample.poses, sample.valid, mirrored=False)
+    targets = codec.encode(Marks(tuple(c[None] for c in marks.cells), marks.valid[None]))
+    heat = targets.heatmaps[1][0].numpy()
     tags = np.full((17, 128, 128, 1), 99.0, np.float32)
-    for person, cells in enumerate(targets.cells[0]):
+    for person, cells in enumerate(marks.cells[0]):
         for joint, cell in enumerate(cells.tolist()):
             if cell >= 0:
                 y, x = divmod(cell, 64)
@@ -171,7 +178,7 @@ def test_training_writes_what_it_should(tmp_path):
     assert {"heatmap/4", "heatmap/2", "pull/4", "push/4", "loss", "AP"} <= lines[0].keys()
     assert lines[1]["loss"] < lines[0]["loss"]
     assert {p.name for p in tmp_path.iterdir()} == {
-        "best.safetensors", "config.yaml", "last.pth", "log.jsonl", "tensorboard"
+        "best.safetensors", "config.yaml", "last.pth", "log.jsonl", "report.png", "tensorboard"
     }  # fmt: skip
     predictor = build.load(tmp_path / "best.safetensors", "cpu")
     assert predictor.skeleton == COCO
@@ -184,55 +191,96 @@ def trained_weights(folder):
     return saved["model"] | {f"average.{k}": v for k, v in saved["average"][1].items()}
 
 
-def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, monkeypatch):
-    from higherhrnet.training import loop
-
-    build.train(tiny(), tmp_path / "whole", "cpu")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("at", [1, 4, 6])
+def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, number, at):
+    """A real signal in step ``at`` of 8: same weights, average and log to the bit."""
+    settings = ("TRAIN.MICRO_BATCH", "1", "TRAIN.WARMUP", "3", "TRAIN.SCHEDULE", "cosine")
+    build.train(tiny(*settings), tmp_path / "whole", "cpu")
     original, calls = loop.set_rate, []
 
     def interrupting(optimizer, rate):
         calls.append(rate)
-        if len(calls) == 6:  # second step of the second epoch
-            raise KeyboardInterrupt
+        if len(calls) == at:
+            os.kill(os.getpid(), number)
         original(optimizer, rate)
 
     monkeypatch.setattr(loop, "set_rate", interrupting)
-    with pytest.raises(KeyboardInterrupt):
-        build.train(tiny(), tmp_path / "parts", "cpu")
-    build.train(tiny(), tmp_path / "parts", "cpu", resume=True)
+    with pytest.raises(StoppedError) as stopped:
+        build.train(tiny(*settings), tmp_path / "parts", "cpu")
+    assert stopped.value.signal == number
+    assert len(calls) == at  # the step was finished, no further one begun
+    build.train(tiny(*settings), tmp_path / "parts", "cpu", resume=True)
     whole, parts = trained_weights(tmp_path / "whole"), trained_weights(tmp_path / "parts")
     assert whole.keys() == parts.keys()
     for name, tensor in whole.items():
         assert torch.equal(tensor, parts[name]), name
+    lines = [
+        [json.loads(line) for line in (tmp_path / run / "log.jsonl").read_text().splitlines()]
+        for run in ("whole", "parts")
+    ]
+    for one, other in zip(*lines, strict=True):
+        timing = {"pictures_per_second"}
+        assert {k: v for k, v in one.items() if k not in timing} == {
+            k: v for k, v in other.items() if k not in timing
+        }
 
 
-def test_ctrl_c_leaves_a_resumable_checkpoint(tmp_path):
-    """A real SIGINT to a real process with workers: one sentence, exit 130, and it goes on."""
-    (tmp_path / "tiny.yaml").write_text(TINY)
+def run_training(folder, *overrides):
+    """A training in a process of its own, with loading processes, once its checkpoint exists."""
+    (folder / "tiny.yaml").write_text(TINY)
     command = [sys.executable, "-m", "higherhrnet", "train", "tiny.yaml", "--output", "run"]
     command += ["--device", "cpu", "TRAIN.WORKERS", "2"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
-        [*command, "TRAIN.EPOCHS", "100000"],
-        cwd=tmp_path,
+        [*command, "TRAIN.EPOCHS", "100000", *overrides],
+        cwd=folder,
         env=environment,
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     deadline = time.monotonic() + 120
-    while not (tmp_path / "run" / "last.pth").exists():
+    while not (folder / "run" / "last.pth").exists():
         assert time.monotonic() < deadline
+        assert process.poll() is None, process.stderr.read()
         time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
+    return process, lambda *words: subprocess.run(
+        [*command, "--resume", *words], cwd=folder, env=environment, check=True, capture_output=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "sentence"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "ended by SIGTERM")],
+)
+def test_signals_leave_a_resumable_checkpoint(tmp_path, number, status, sentence):
+    """A real signal to a real process with workers: one sentence, its status, and it goes on."""
+    process, resume = run_training(tmp_path)
+    process.send_signal(number)
     _, error = process.communicate(timeout=120)
-    assert process.returncode == 130
-    assert "higherhrnet: interrupted" in error
+    assert process.returncode == status
+    assert error.strip().splitlines()[-1] == (
+        f"higherhrnet: {sentence}; a checkpoint is written, go on with --resume"
+    )
+    assert "Traceback" not in error
     done = checkpoint.load(tmp_path / "run")["progress"]
     assert done["epoch"] >= 1
-    more = [*command, "--resume", "TRAIN.EPOCHS", str(done["epoch"] + 1)]
-    subprocess.run(more, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    resume("TRAIN.EPOCHS", str(done["epoch"] + 1))
     assert checkpoint.load(tmp_path / "run")["progress"]["epoch"] == done["epoch"] + 1
+
+
+def test_a_killed_loading_process_ends_the_run_with_a_sentence(tmp_path):
+    process, resume = run_training(tmp_path)
+    listed = subprocess.run(
+        ["ps", "--ppid", str(process.pid), "-o", "pid="], capture_output=True, text=True, check=True
+    )
+    os.kill(int(listed.stdout.split()[0]), signal.SIGKILL)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "higherhrnet: a process that loads pictures was killed" in error
+    done = checkpoint.load(tmp_path / "run")["progress"]
+    resume("TRAIN.EPOCHS", str(done["epoch"] + 1))
 
 
 def test_nan_stops_with_the_pictures_named(tmp_path):

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from .. import geometry
-from ..fields import Head, Sample, Targets, View
+from ..fields import Head, Marks, Targets, View
 from ..geometry import Affine
 from ..poses import ABSENT, INFERRED, SEEN, Poses
 from ..skeleton import Skeleton
@@ -58,21 +58,34 @@ class BottomUpCodec:
     refine: bool = True
     aggregate: bool = True
 
-    def encode(self, sample: Sample) -> Targets:
-        """Targets of one training view; a joint that is absent or off the view has none."""
-        height, width = sample.image.shape[:2]
-        present = sample.poses.visibility > ABSENT
-        heatmaps, weights, cells = [], [], []
+    def mark(self, poses: Poses, valid: npt.NDArray[np.uint8], mirrored: bool) -> Marks:
+        """Where the joints of one training view fall on every head's maps.
+
+        Args:
+            poses: people in the view's pixels.
+            valid: (S, S) 1 where the loss counts.
+            mirrored: whether the view is mirrored; see :func:`geometry.map_affine`.
+        """
+        height, width = valid.shape
+        present = poses.visibility > ABSENT
+        cells = []
         for head in self.heads:
+            xy = geometry.apply(geometry.map_affine(head.stride, mirrored), poses.xy)
             shape = (height // head.stride, width // head.stride)
-            to_map = geometry.map_affine(head.stride, geometry.is_mirrored(sample.affine))
-            xy = geometry.apply(to_map, sample.poses.xy)
-            heatmaps.append(torch.from_numpy(heat.stamp(xy, present, shape, self.sigma)))
-            valid = sample.valid[:: head.stride, :: head.stride].astype(np.float32)
-            weights.append(torch.from_numpy(valid))
-            flat = tagging.joint_cells(xy, present, shape)
-            cells.append(torch.from_numpy(flat[: len(flat) if head.tags else 0]))
-        return Targets(tuple(heatmaps), tuple(weights), tuple(cells))
+            cells.append(torch.from_numpy(tagging.joint_cells(xy, present, shape)))
+        finest = min(head.stride for head in self.heads)
+        return Marks(tuple(cells), torch.from_numpy(valid[::finest, ::finest].copy()))
+
+    def encode(self, marks: Marks) -> Targets:
+        """Targets of a batch of marked views, on the marks' device."""
+        finest = min(head.stride for head in self.heads)
+        heatmaps, weights = [], []
+        for head, cells in zip(self.heads, marks.cells, strict=True):
+            step = head.stride // finest
+            weight = marks.valid[:, ::step, ::step].float()
+            heatmaps.append(heat.stamp(cells, (weight.shape[1], weight.shape[2]), self.sigma))
+            weights.append(weight)
+        return Targets(tuple(heatmaps), tuple(weights), marks.cells)
 
     def merge(self, views: Sequence[View], shape: tuple[int, int] | None = None) -> Fields:
         """Average and stack the network's answers to all views of one picture.
@@ -154,6 +167,29 @@ class BottomUpCodec:
         """Peaks joined into people, on whole cells."""
         peaks = heat.find_peaks(fields.heatmaps, self.threshold, self.most_candidates)
         return tagging.group(peaks, fields.tags, self.skeleton.order, self.grouping)
+
+    def group_true(
+        self, fields: Fields, cells: npt.NDArray[np.int64], present: npt.NDArray[np.bool_]
+    ) -> npt.NDArray[np.int64]:
+        """(P, K) into which person grouping puts each joint when the peaks are the true joints.
+
+        Args:
+            fields: merged maps.
+            cells: (P, K, 2) the true joints on them.
+            present: (P, K) which joints there are; the others get -1.
+        """
+        groups = np.full(present.shape, -1)
+        peaks = []
+        for joint in range(present.shape[1]):
+            xy = cells[present[:, joint], joint]
+            heat_there = fields.heatmaps[joint, xy[:, 1], xy[:, 0]]
+            # A missing joint is one without heat, so that a true one needs some.
+            peaks.append(heat.Peaks(xy, np.maximum(heat_there, np.float32(1e-3))))
+        people = tagging.group(peaks, fields.tags, self.skeleton.order, self.grouping)
+        for person, joint in np.argwhere(present):
+            there = (people.xy[:, joint] == cells[person, joint]).all(axis=1)
+            groups[person, joint] = np.argmax(there & (people.score[:, joint] > 0))
+        return groups
 
     @staticmethod
     def adjust_peaks(people: tagging.People, heatmaps: npt.NDArray[np.float32]) -> None:

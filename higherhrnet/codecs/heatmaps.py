@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import numpy.typing as npt
+import torch
 
 
 def cells_of(xy: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
@@ -34,35 +35,39 @@ def kernel(sigma: float) -> npt.NDArray[np.float64]:
     return gaussian
 
 
-def stamp(
-    xy: npt.NDArray[np.floating],
-    present: npt.NDArray[np.bool_],
-    shape: tuple[int, int],
-    sigma: float,
-) -> npt.NDArray[np.float32]:
-    """Draw a Gaussian at every present joint, joint by joint the maximum over people.
+def stamp(cells: torch.Tensor, shape: tuple[int, int], sigma: float) -> torch.Tensor:
+    """Draw a Gaussian at every joint, joint by joint the maximum over people.
+
+    One scatter on any device: no loop, and nothing is read back from the device.
 
     Args:
-        xy: (P, K, 2) map coordinates.
-        present: (P, K) which joints to draw; those off the map are left out.
+        cells: (B, P, K) int64 flat cells y * W + x; -1 leaves a joint out.
         shape: (H, W) of the maps.
         sigma: in cells; a whole number, so that the kernel has a middle.
 
     Returns:
-        (K, H, W) float32 in 0..1.
+        (B, K, H, W) float32 in 0..1.
     """
-    stamped = kernel(sigma).astype(np.float32)
-    size = len(stamped)
-    margin = size // 2
-    joints = xy.shape[1]
-    # On a canvas padded by the kernel's radius every stamp is whole: nothing is clipped.
-    canvas = np.zeros((joints, shape[0] + 2 * margin, shape[1] + 2 * margin), np.float32)
-    cells = cells_of(xy)
-    for person, joint in np.argwhere(present & inside(cells, shape)):
-        x, y = cells[person, joint]
-        window = canvas[joint, y : y + size, x : x + size]
-        np.maximum(window, stamped, out=window)
-    return canvas[:, margin:-margin, margin:-margin]
+    batch, _, joints = cells.shape
+    window = torch.from_numpy(kernel(sigma).astype(np.float32)).to(cells.device)
+    side = len(window)
+    margin = side // 2
+    # On a canvas padded by the kernel's radius every stamp is whole: nothing is clipped. Absent
+    # joints are stamped on a strip behind the last map.
+    height, width = shape[0] + 2 * margin, shape[1] + 2 * margin
+    size = batch * joints * height * width
+    maps = torch.arange(batch * joints, device=cells.device).view(batch, 1, joints)
+    corner = (maps * height + cells // shape[1]) * width + cells % shape[1]
+    corner = torch.where(cells >= 0, corner, size)
+    step = torch.arange(side, device=cells.device)
+    offsets = step[:, None] * width + step
+    places = (corner.view(-1, 1) + offsets.view(1, -1)).view(-1)
+    values = window.view(1, -1).expand(corner.numel(), -1).reshape(-1)
+    canvas = torch.zeros(size + side * width, device=cells.device)
+    canvas.scatter_reduce_(0, places, values, "amax")
+    return canvas[:size].view(batch, joints, height, width)[
+        :, :, margin : margin + shape[0], margin : margin + shape[1]
+    ]
 
 
 @dataclass(frozen=True)

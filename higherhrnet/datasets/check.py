@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..poses import is_labelled
 from .keypoints import CocoKeypoints
 
 
@@ -22,14 +23,14 @@ def check(pictures: CocoKeypoints) -> tuple[dict[str, int], list[str]]:
     counts = {
         "pictures": len(pictures),
         "people": len(people),
-        "with keypoints": sum(any(a["keypoints"][2::3]) for a in people),
+        "with keypoints": sum(map(is_labelled, people)),
         "crowd regions": sum(bool(a.get("iscrowd")) for a in people),
     }
     problems: dict[str, list[Any]] = {
         "pictures without a file": [
             image["file_name"]
-            for i, image in enumerate(pictures.annotations["images"])
-            if not pictures.path(i).is_file()
+            for image in pictures.annotations["images"]
+            if not pictures.store.holds(image["file_name"])
         ],
         "annotation ids used twice": _repeated([a.get("id") for a in people]),
         "picture ids used twice": _repeated([i["id"] for i in pictures.annotations["images"]]),

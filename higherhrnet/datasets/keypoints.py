@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as rle
 
 from .. import geometry
 from ..fields import Sample
-from ..poses import Poses
+from ..poses import Poses, is_labelled
 from ..skeleton import Skeleton
+from .pictures import Store
 
 
 class Pictures(Protocol):
@@ -36,6 +36,13 @@ class Pictures(Protocol):
         """The whole picture, untransformed."""
 
 
+class PictureStore(Protocol):
+    """Where pixels come from: files, or memory."""
+
+    def holds(self, name: str) -> bool: ...
+    def picture(self, name: str) -> npt.NDArray[np.uint8]: ...
+
+
 class CocoKeypoints:
     """Pictures of one split in COCO's layout.
 
@@ -44,7 +51,7 @@ class CocoKeypoints:
 
     Args:
         annotation_file: JSON with images, annotations and categories.
-        image_folder: where the file names start.
+        image_folder: where the file names start; a folder, or a zip archive of it.
         skeleton: the K joints; each annotation must have 3 K keypoint numbers.
         people_only: leave out pictures without any annotation, as published training does.
         limit: use only the first so many pictures; 0 uses all.
@@ -63,10 +70,9 @@ class CocoKeypoints:
     ) -> None:
         self.skeleton = skeleton
         self.annotation_file = annotation_file
-        self.image_folder = image_folder
         loaded = _read_annotations(annotation_file)
-        if not image_folder.is_dir():
-            raise ValueError(f"image folder '{image_folder}' does not exist")
+        self.files = Store(image_folder)
+        self.store: PictureStore = self.files
         self._people: dict[int | str, list[dict[str, Any]]] = defaultdict(list)
         for image in loaded["images"]:
             if not {"id", "file_name"} <= image.keys():
@@ -103,15 +109,28 @@ class CocoKeypoints:
     def annotations(self) -> dict[str, Any]:
         return self._annotations
 
-    def path(self, index: int) -> Path:
-        """File of a picture."""
-        return self.image_folder / self._images[index]["file_name"]
+    @property
+    def names(self) -> list[str]:
+        """File name of every picture."""
+        return [image["file_name"] for image in self._images]
+
+    @property
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """(H, W) of every picture by file name, as annotated.
+
+        Raises:
+            ValueError: a picture is annotated without its size.
+        """
+        try:
+            return {i["file_name"]: (int(i["height"]), int(i["width"])) for i in self._images}
+        except KeyError as error:
+            raise ValueError(f"'{self.annotation_file}': a picture lacks {error}") from error
 
     def sample(self, index: int) -> Sample:
         """The whole picture; ``ValueError`` names a missing or broken file."""
-        image = read_picture(self.path(index))
+        image = self.store.picture(self._images[index]["file_name"])
         records = self._people.get(self._images[index]["id"], [])
-        labelled = [record for record in records if _labelled(record)]
+        labelled = [record for record in records if is_labelled(record)]
         return Sample(
             image=image,
             poses=Poses.annotated(
@@ -172,51 +191,6 @@ def _read_annotations(path: Path) -> dict[str, Any]:
     return annotations
 
 
-def read_picture(path: Path, upright: bool = False) -> npt.NDArray[np.uint8]:
-    """Read a picture file as (H, W, 3) uint8 RGB.
-
-    Args:
-        path: JPEG, PNG, or whatever else OpenCV reads.
-        upright: turn the picture as its EXIF orientation says, as viewers do; otherwise it is
-            given as stored, which is what COCO's annotations refer to.
-
-    Raises:
-        ValueError: the file is missing, truncated or not a picture.
-    """
-    if not path.is_file():
-        raise ValueError(f"picture '{path}' does not exist")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"picture '{path}' cannot be read: {error.strerror}") from error
-    if _is_truncated(data):
-        # OpenCV would decode what is there and leave the rest grey.
-        raise ValueError(f"picture '{path}' is truncated")
-    flags = cv2.IMREAD_COLOR_RGB | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION)
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
-    except cv2.error:  # larger than OpenCV is willing to decode
-        image = None
-    if image is None:
-        raise ValueError(f"picture '{path}' cannot be decoded")
-    return np.asarray(image, dtype=np.uint8)
-
-
-def _is_truncated(data: bytes) -> bool:
-    """Whether a JPEG's last scan has no end, or a PNG no end chunk.
-
-    Inside a scan a JPEG escapes every 0xFF, so that the end marker cannot occur by chance; a
-    thumbnail's end comes before the scan's start, and what cameras append comes after its end.
-    """
-    if data.startswith(b"\xff\xd8"):
-        return data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
-    return data.startswith(b"\x89PNG") and b"IEND" not in data
-
-
-def _labelled(record: dict[str, Any]) -> bool:
-    return any(v > 0 for v in record["keypoints"][2::3])
-
-
 def valid_mask(records: list[dict[str, Any]], shape: tuple[int, int]) -> npt.NDArray[np.uint8]:
     """(H, W) 1 where the loss counts: outside crowd regions and people without keypoints.
 
@@ -224,7 +198,7 @@ def valid_mask(records: list[dict[str, Any]], shape: tuple[int, int]) -> npt.NDA
     """
     valid = np.ones(shape, np.uint8)
     for record in records:
-        if not record.get("iscrowd") and _labelled(record):
+        if not record.get("iscrowd") and is_labelled(record):
             continue
         region = _region(record.get("segmentation"), shape)
         if region is not None:

@@ -16,6 +16,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from ..poses import is_labelled
 from ..skeleton import Skeleton
 
 NAMES = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
@@ -38,7 +39,7 @@ def evaluate(
     if not records:
         # pycocotools cannot load an empty list. Nothing found is AP 0 where somebody is there.
         someone = any(
-            not person.get("iscrowd") and any(v > 0 for v in person["keypoints"][2::3])
+            not person.get("iscrowd") and is_labelled(person)
             for person in annotations["annotations"]
         )
         return dict.fromkeys(NAMES, 0.0 if someone else -1.0)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ..codecs.bottom_up import BottomUpCodec, Fields
-from ..datasets.keypoints import read_picture
+from ..datasets.pictures import read_picture
 from ..fields import Outputs
 from ..models.pixels import normalise
 from ..poses import Poses

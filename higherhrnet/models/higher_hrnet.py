@@ -26,7 +26,7 @@ class HigherHRNet(HRNet):
         shared_tag: one tag map for all joints instead of one a joint.
         concatenate: feed each head's output to the next transposed convolution.
         residual_blocks: BasicBlocks after each transposed convolution.
-        modules, blocks, fusion: see :class:`HRNet`.
+        modules, blocks, fusion, recompute: see :class:`HRNet`.
 
     Raises:
         ValueError: ``tag_heads`` does not name every head.
@@ -43,8 +43,9 @@ class HigherHRNet(HRNet):
         modules: tuple[int, int, int] = (1, 4, 3),
         blocks: int = 4,
         fusion: Fusion = "nearest",
+        recompute: bool = False,
     ) -> None:
-        super().__init__(width, modules=modules, blocks=blocks, outputs=1, fusion=fusion)
+        super().__init__(width, modules, blocks, 1, fusion, recompute)
         if not tag_heads:
             raise ValueError("a HigherHRNet needs at least one head, but TAG_HEADS is empty")
         self.joints = joints
@@ -85,7 +86,7 @@ class HigherHRNet(HRNet):
         ):
             if self.concatenate:
                 x = torch.cat([x, predictions[-1]], dim=1)
-            x = deconvolution(x)
+            x = self.run(deconvolution, x)
             predictions.append(final(x))
         return Outputs(
             heatmaps=tuple(prediction[:, : self.joints] for prediction in predictions),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +226,67 @@ def load_trunk(model: nn.Module, checkpoint: Checkpoint) -> LoadReport:
     fitting = {n: t for n, t in checkpoint.state.items() if n not in report.reshaped}
     model.load_state_dict(fitting, strict=False)
     return report
+
+
+def load_start(
+    model: nn.Module, checkpoint: Checkpoint, old: Skeleton | None, new: Skeleton
+) -> LoadReport:
+    """:func:`load_trunk`, with the heads of a network for other joints taken over by joint name.
+
+    Args:
+        model: predicts ``new``.
+        old: what the checkpoint predicts; None for a trunk.
+
+    Raises:
+        ValueError: the trunk does not fit; nothing was loaded.
+    """
+    if old is None or old.joints == new.joints:
+        return load_trunk(model, checkpoint)
+    return load_trunk(
+        model, replace(checkpoint, state=heads_by_name(checkpoint.state, model, old, new))
+    )
+
+
+def heads_by_name(
+    state: Mapping[str, torch.Tensor], model: nn.Module, old: Skeleton, new: Skeleton
+) -> State:
+    """A state whose heads predict another skeleton: joints of the same name keep their weights.
+
+    What a head answers, and what the next transposed convolution reads of it, is one channel a
+    joint and, with tags, another one a joint or one for all. Channels of new joints get the
+    model's own fresh weights. Tensors that are no heads stay as they are.
+    """
+    fresh = model.state_dict()
+    adapted = dict(state)
+    for name, tensor in state.items():
+        if name not in fresh or tensor.shape == fresh[name].shape:
+            continue
+        is_output = re.match(r"final_layers?(\.\d+)?\.(weight|bias)$", name)
+        is_input = re.match(r"deconv_layers\.\d+\.0\.0\.weight$", name)
+        if not is_output and not is_input:
+            continue
+        # In front of a deconvolution's input stand the trunk's features, as many as it gives out.
+        features = tensor.shape[1] if is_input else 0
+        source = _head_channels(tensor.shape[0] - features, old)
+        target = _head_channels(fresh[name].shape[0] - features, new)
+        merged = fresh[name].clone()
+        merged[:features] = tensor[:features].to(merged.dtype)
+        for channel, meaning in enumerate(target):
+            if meaning in source:
+                row = features + source.index(meaning)
+                merged[features + channel] = tensor[row].to(merged.dtype)
+        adapted[name] = merged
+    return adapted
+
+
+def _head_channels(count: int, skeleton: Skeleton) -> list[tuple[str, str]]:
+    """What each of a head's channels means."""
+    heat = [("heat", joint) for joint in skeleton.joints]
+    if count == len(skeleton):
+        return heat
+    if count == len(skeleton) + 1:
+        return [*heat, ("tag", "")]
+    return [*heat, *(("tag", joint) for joint in skeleton.joints)]
 
 
 def write(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,20 @@ def save(folder: Path, values: dict[str, Any]) -> None:
             raise OSError(str(error).splitlines()[0]) from error
 
 
+def keep(folder: Path, epoch: int, most: int) -> None:
+    """Keep the last checkpoint as ``epoch_0012.pth`` too, and only the ``most`` latest of these.
+
+    A link where the file system has links: the next :func:`save` replaces the name, not the file.
+    """
+    with whole(folder / f"epoch_{epoch:04d}.pth") as partial:
+        try:
+            os.link(folder / LAST, partial)
+        except OSError:
+            shutil.copyfile(folder / LAST, partial)
+    for old in sorted(folder.glob("epoch_*.pth"))[:-most]:
+        old.unlink()
+
+
 def load(folder: Path) -> dict[str, Any]:
     """The folder's last checkpoint; random generators are set to where they were.
 
@@ -41,12 +57,15 @@ def load(folder: Path) -> dict[str, Any]:
     except Exception as error:  # arbitrary bytes make torch's reader raise nearly anything
         raise ValueError(f"checkpoint '{path}' cannot be read") from error
     torch.set_rng_state(values["random"]["torch"])
+    if torch.cuda.is_available() and values["random"]["cuda"]:
+        torch.cuda.set_rng_state_all(values["random"]["cuda"])
     return values
 
 
 def random_state() -> dict[str, Any]:
-    """State of torch's generator. (Views draw from their own, numbered by epoch and picture.)"""
-    return {"torch": torch.get_rng_state()}
+    """State of torch's generators. (Views draw from their own, numbered by epoch and picture.)"""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"torch": torch.get_rng_state(), "cuda": cuda}
 
 
 def seed_everything(seed: int) -> None:

@@ -13,11 +13,20 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.tensorboard import SummaryWriter
 
+from ..files import whole
+
 
 class Log:
-    """Writes ``log.jsonl`` (one line an epoch) and TensorBoard events into a folder."""
+    """Writes into a folder: ``log.jsonl`` (one line an epoch), TensorBoard events, the config.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: made if need be.
+        config: the run's settings as YAML.
+    """
+
+    def __init__(self, folder: Path, config: str) -> None:
+        with whole(folder / "config.yaml") as partial:
+            partial.write_text(config)
         self._lines = folder / "log.jsonl"
         self._board = SummaryWriter(str(folder / "tensorboard"))
 
@@ -32,19 +41,36 @@ class Log:
     ) -> None:
         self._board.close()
 
+    def records(self) -> list[dict[str, Any]]:
+        """The lines written so far, those of interrupted runs included."""
+        if not self._lines.is_file():
+            return []
+        return [json.loads(line) for line in self._lines.read_text().splitlines()]
+
+    def rewind(self, epochs: int) -> None:
+        """Forget lines of epochs after the first ``epochs``: they are about to be done again."""
+        kept = [record for record in self.records() if record["epoch"] <= epochs]
+        with whole(self._lines) as partial:
+            partial.write_text("".join(json.dumps(record) + "\n" for record in kept))
+
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Curves on TensorBoard."""
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
 
     def epoch(self, record: Mapping[str, Any]) -> None:
-        """One JSON line; NaN and infinity, which JSON lacks, become null."""
+        """One JSON line, and its numbers as curves; NaN and infinity, which JSON lacks, become
+        null."""
         clean = {
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in record.items()
         }
         with self._lines.open("a") as file:
             file.write(json.dumps(clean) + "\n")
+        numbers = {k: v for k, v in clean.items() if isinstance(v, int | float)}
+        self.scalars(record["epoch"], {f"epoch/{name}": v for name, v in numbers.items()})
+        for number, alarm in enumerate(record.get("alarms", ())):
+            self._board.add_text(f"alarm/{number}", alarm, record["epoch"])
 
     def pictures(self, step: int, pictures: Mapping[str, npt.NDArray[np.uint8]]) -> None:
         """(H, W, 3) RGB pictures on TensorBoard."""

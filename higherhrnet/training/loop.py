@@ -1,38 +1,54 @@
-"""The training loop."""
+"""The training loop: Trainer.fit, its epoch and its step."""
 
 from __future__ import annotations
 
 import math
+import signal
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from ..fields import Batch, Outputs, Targets
-from . import checkpoint
+from ..datasets.loader import lost_workers
+from ..fields import Batch
+from . import checkpoint, health, report
+from .distributed import Group, lost_peers
 from .log import Log
 from .optim import Average, Schedule, set_rate
+from .stop import Stop, StoppedError
+from .watch import Watch
 
-Criterion = Callable[[Outputs, Targets], dict[str, torch.Tensor]]
-Normalise = Callable[[torch.Tensor], torch.Tensor]
+Criterion = Callable[[Any, Any], dict[str, torch.Tensor]]
+State = Mapping[str, torch.Tensor]
+_FETCH_EVERY = 10
+"""Steps between looks at the losses."""
 
 
 class Batches(Protocol):
     """Where an epoch's batches come from."""
 
     @property
-    def batch(self) -> int: ...
-    def __len__(self) -> int: ...
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]: ...
+    def batch(self) -> int:
+        """Pictures a step, over all parts and processes."""
 
+    @property
+    def parts(self) -> int:
+        """Batches that this process sees in one step."""
 
-class DivergenceError(ArithmeticError):
-    """The loss is not a number any more."""
+    @property
+    def steps(self) -> int:
+        """Steps an epoch."""
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """``parts`` batches for each step from ``start`` on."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +61,12 @@ class Settings:
         precision: ``fp32``, ``bf16`` (autocast) or ``fp16`` (autocast with a loss scaler).
         clip: largest gradient norm, 0 for none.
         validate_every: epochs between validations.
+        score: name of the metric that decides which weights are best.
         compile: run the network through ``torch.compile``.
+        freeze_norms: keep batch norms as they were loaded: running statistics, not the batch's.
+        unfreeze_epoch: epoch (from 0) at which frozen parameters are freed; 0 never.
+        save_every: steps between checkpoints inside an epoch; 0 for none.
+        keep: how many epochs' checkpoints to keep beside the last; 0 for none.
     """
 
     epochs: int
@@ -53,171 +74,248 @@ class Settings:
     precision: str = "bf16"
     clip: float = 0.0
     validate_every: int = 10
+    score: str = "AP"
     compile: bool = False
+    freeze_norms: bool = False
+    unfreeze_epoch: int = 0
+    save_every: int = 0
+    keep: int = 0
 
 
 @dataclass
 class Progress:
-    """Where a run stands: the next step to do, and the best AP so far."""
+    """Where a run stands: the next step to do, the best score, and this epoch's losses so far."""
 
     epoch: int = 0
     step: int = 0
     best: float = -math.inf
+    sums: dict[str, float] = field(default_factory=dict)
+    counted: int = 0
 
 
-def fit(
-    model: nn.Module,
-    criterion: Criterion,
-    batches: Batches,
-    optimizer: torch.optim.Optimizer,
-    schedule: Schedule,
-    average: Average | None,
-    settings: Settings,
-    normalise: Normalise,
-    validate: Callable[[Mapping[str, torch.Tensor], int], Mapping[str, float]],
-    keep_best: Callable[[Mapping[str, torch.Tensor]], None],
-    folder: Path,
-    log: Log,
-    resume: bool = False,
-) -> Progress:
-    """Train; a checkpoint is written after every epoch, on Ctrl-C and on a broken picture.
+@dataclass
+class Trainer:
+    """Everything a training needs, and the loop over it.
 
-    Args:
-        validate: (weights, epoch) → metrics with an ``AP``.
-        keep_best: called with the weights whenever AP rises.
-
-    Raises:
-        DivergenceError: the loss became NaN or infinite; the last checkpoint is from before.
-        KeyboardInterrupt, ValueError: after the checkpoint has been written.
+    Attributes:
+        model: the network, on its device; parameters without ``requires_grad`` are frozen.
+        criterion: (outputs, targets) → named losses; their sum is minimised.
+        batches: the pictures.
+        feed: batch → (network inputs, targets) on the device.
+        optimizer, schedule: of all parameters.
+        average: running average of the weights, which is then what is validated and kept.
+        settings: how to run.
+        examine: (weights, epoch) → metrics, among them ``settings.score``; asked in all processes.
+        keep_best: called with the weights whenever the score rises, in the main process.
+        folder: where ``last.pth`` goes.
+        log: where lines and pictures go, in the main process.
+        group: the processes.
+        stop: hears Ctrl-C and SIGTERM.
     """
-    progress = Progress()
-    scaler = torch.amp.GradScaler(settings.device.type, enabled=settings.precision == "fp16")
-    if resume:
-        _restore(checkpoint.load(folder), model, optimizer, scaler, average, progress)
-    network = torch.compile(model) if settings.compile else model
 
-    def state() -> dict[str, Any]:
-        return {
-            "model": model.state_dict(),
-            "average": None if average is None else (average.steps, average.state),
-            "optimizer": optimizer.state_dict(),
-            "scaler": scaler.state_dict(),
-            "progress": vars(progress),
+    model: nn.Module
+    criterion: Criterion
+    batches: Batches
+    feed: Callable[[Batch], tuple[torch.Tensor, Any]]
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    average: Average | None
+    settings: Settings
+    examine: Callable[[State, int], Mapping[str, float]]
+    keep_best: Callable[[State], None]
+    folder: Path
+    log: Log | None
+    group: Group = field(default_factory=Group)
+    stop: Stop = field(default_factory=Stop)
+
+    def __post_init__(self) -> None:
+        self.progress = Progress()
+        device = self.settings.device.type
+        self.scaler = torch.amp.GradScaler(device, enabled=self.settings.precision == "fp16")
+        self.network: Callable[[torch.Tensor], Any] = self.model
+        self._parallel: DistributedDataParallel | None = None
+
+    def fit(self, resume: bool = False) -> Progress:
+        """Train to the end; a checkpoint is written after every epoch and whenever a run ends
+        between two steps.
+
+        Raises:
+            DivergenceError: the loss became NaN or infinite; the last checkpoint is from before.
+            StoppedError: by Ctrl-C or SIGTERM.
+            ValueError: a picture cannot be read.
+            WorkerLostError, PeerLostError: a loading process, or another process of the training,
+                ended; the last checkpoint is of the last epoch or ``save_every`` steps.
+        """
+        if resume:
+            self._restore(checkpoint.load(self.folder))
+        if self.log is not None:
+            self.log.rewind(self.progress.epoch)
+        self._wrap()
+        with self.stop.listening(), lost_workers():
+            try:
+                while self.progress.epoch < self.settings.epochs:
+                    self._epoch()
+            except (
+                StoppedError,
+                ValueError,
+            ):  # asked to end, or a broken picture: between two steps
+                self._save()
+                self._report()
+                raise
+        self._report()
+        return self.progress
+
+    def _report(self) -> None:
+        if self.log is not None:
+            report.draw(self.log.records(), self.folder / "report.png")
+
+    def _epoch(self) -> None:
+        """What remains of an epoch, its validation, its line in the log and its checkpoint."""
+        progress, settings = self.progress, self.settings
+        if settings.unfreeze_epoch and progress.epoch == settings.unfreeze_epoch:
+            self.model.requires_grad_(True)
+            self._wrap()
+        started, first = time.perf_counter(), progress.step
+        watch = Watch(self.group, progress.sums, progress.counted)
+        self._train(watch)
+        seconds = time.perf_counter() - started
+        epoch = progress.epoch + 1
+        record: dict[str, Any] = {
+            "epoch": epoch,
+            "pictures_per_second": (self.batches.steps - first) * self.batches.batch / seconds,
+            "learning_rate": max(group["lr"] for group in self.optimizer.param_groups),
+            **watch.means(),
         }
+        if epoch == settings.epochs or epoch % settings.validate_every == 0:
+            weights = self.model.state_dict() if self.average is None else self.average.state
+            self.group.share(weights)
+            metrics = dict(self.examine(weights, epoch))
+            record |= metrics
+            if metrics[settings.score] > progress.best:
+                progress.best = metrics[settings.score]
+                if self.group.main:
+                    self.keep_best(weights)
+        if self.log is not None:
+            record["alarms"] = health.alarms([*self.log.records(), record], watch.curve)
+            for alarm in record["alarms"]:
+                tqdm.write(f"epoch {epoch}: ALARM: {alarm}", file=sys.stderr)
+            self.log.epoch(record)
+        # Only now: an interruption while validating comes back to validate.
+        progress.epoch, progress.step = epoch, 0
+        progress.sums, progress.counted = {}, 0
+        self._save(keep=settings.keep)
 
-    try:
-        while progress.epoch < settings.epochs:
-            started = time.perf_counter()
-            first = progress.step
-            means = _one_epoch(
-                model, network, criterion, batches, optimizer, schedule, average, scaler,
-                settings, normalise, progress, log,
-            )  # fmt: skip
-            seconds = time.perf_counter() - started
-            epoch = progress.epoch + 1
-            record = {
-                "epoch": epoch,
-                "pictures_per_second": (len(batches) - first) * batches.batch / seconds,
-                "learning_rate": optimizer.param_groups[0]["lr"],
-                **means,
-            }
-            if epoch == settings.epochs or epoch % settings.validate_every == 0:
-                weights = model.state_dict() if average is None else average.state
-                metrics = validate(weights, epoch)
-                record |= metrics
-                log.scalars(epoch, {f"val/{k}": v for k, v in metrics.items()})
-                if metrics["AP"] > progress.best:
-                    progress.best = metrics["AP"]
-                    keep_best(weights)
-            log.epoch(record)
-            # Only now: an interruption while validating comes back to validate.
-            progress.epoch, progress.step = epoch, 0
-            checkpoint.save(folder, state())
-    except (KeyboardInterrupt, ValueError):  # ValueError: a picture that cannot be read
-        checkpoint.save(folder, state())
-        raise
-    return progress
+    def _train(self, watch: Watch) -> None:
+        """The epoch's remaining steps."""
+        progress, batches = self.progress, self.batches
+        self.model.train()
+        for module in self.model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and (
+                self.settings.freeze_norms or not module.weight.requires_grad
+            ):
+                module.eval()
+        bar = tqdm(
+            total=batches.steps * batches.batch, initial=progress.step * batches.batch,
+            unit=" pictures", desc=f"epoch {progress.epoch + 1}/{self.settings.epochs}",
+            mininterval=2.0, disable=not self.group.main,
+        )  # fmt: skip
+        stream = batches.epoch(progress.epoch, progress.step)
+        with bar:
+            while progress.step < batches.steps:
+                if self.group.any(bool(self.stop.signal)):
+                    watch.fetch()
+                    progress.sums, progress.counted = watch.sums, watch.steps
+                    raise StoppedError(self.stop.signal or signal.SIGTERM)
+                parts = [next(stream) for _ in range(batches.parts)]
+                step = progress.epoch * batches.steps + progress.step
+                set_rate(self.optimizer, self.schedule.rate(step, batches.steps))
+                with lost_peers(self.group):
+                    losses = self._step(parts)
+                watch.add(progress.epoch, progress.step, [i for p in parts for i in p.ids], losses)
+                progress.step += 1
+                bar.update(batches.batch)
+                saving = self.settings.save_every and (step + 1) % self.settings.save_every == 0
+                if saving or progress.step % _FETCH_EVERY == 0 or progress.step == batches.steps:
+                    last = watch.fetch()
+                    progress.sums, progress.counted = watch.sums, watch.steps
+                    bar.set_postfix(loss=f"{sum(last.values()):.5f}")
+                    if self.log is not None:
+                        self.log.scalars(step, {f"train/{name}": v for name, v in last.items()})
+                if saving and progress.step < batches.steps:
+                    self._save()
 
+    def _step(self, parts: Sequence[Batch]) -> dict[str, torch.Tensor]:
+        """One optimiser step over its parts; returns the mean of every named loss."""
+        device, network = self.settings.device.type, self.network
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.settings.precision)
+        means: dict[str, torch.Tensor] = {}
+        self.optimizer.zero_grad(set_to_none=True)
+        for number, batch in enumerate(parts, 1):
+            images, targets = self.feed(batch)
+            with self._quiet() if number < len(parts) else nullcontext():
+                with torch.autocast(device, dtype, enabled=dtype is not None):
+                    outputs = network(images)
+                losses = self.criterion(outputs, targets)
+                total = torch.stack(list(losses.values())).sum() / len(parts)
+                torch.autograd.backward(self.scaler.scale(total))
+            for name, value in losses.items():
+                means[name] = means.get(name, 0) + value.detach() / len(parts)
+        if self.settings.clip:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.average is not None:
+            self.average.update(self.model)
+        return means
 
-def _one_epoch(
-    model: nn.Module,
-    network: Callable[[torch.Tensor], Outputs],
-    criterion: Criterion,
-    batches: Batches,
-    optimizer: torch.optim.Optimizer,
-    schedule: Schedule,
-    average: Average | None,
-    scaler: torch.amp.GradScaler,
-    settings: Settings,
-    normalise: Normalise,
-    progress: Progress,
-    log: Log,
-) -> dict[str, float]:
-    """The epoch's remaining steps; returns the mean of every named loss."""
-    device = settings.device
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(settings.precision)
-    model.train()
-    sums: dict[str, torch.Tensor] = {}
-    done = 0
-    bar = tqdm(
-        batches.epoch(progress.epoch, progress.step),
-        total=len(batches), initial=progress.step, unit_scale=batches.batch, unit=" pictures",
-        desc=f"epoch {progress.epoch + 1}/{settings.epochs}", mininterval=2.0,
-    )  # fmt: skip
-    for batch in bar:
-        step = progress.epoch * len(batches) + progress.step
-        set_rate(optimizer, schedule.rate(step, len(batches)))
-        images = batch.images.to(device, memory_format=torch.channels_last, non_blocking=True)
-        targets = Targets(
-            *(tuple(part.to(device, non_blocking=True) for part in kind) for kind in batch.targets)
-        )
-        with torch.autocast(device.type, dtype, enabled=dtype is not None):
-            outputs = network(normalise(images))
-        losses = criterion(outputs, targets)
-        total = torch.stack(list(losses.values())).sum()
-        if not torch.isfinite(total):
-            parts = ", ".join(f"{name} {value.item():.3g}" for name, value in losses.items())
-            raise DivergenceError(
-                f"the loss became {total.item()} in epoch {progress.epoch + 1}, step "
-                f"{progress.step + 1} ({parts}) on pictures {list(batch.ids)}"
+    def _wrap(self) -> None:
+        """The model as it is called: over processes, and compiled."""
+        network = self.model
+        if self.group.size > 1:
+            device = self.settings.device
+            network = self._parallel = DistributedDataParallel(
+                network,
+                device_ids=[device] if device.type == "cuda" else None,
+                gradient_as_bucket_view=True,
             )
-        optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(scaler.scale(total))
-        if settings.clip:
-            scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
-        scaler.step(optimizer)
-        scaler.update()
-        if average is not None:
-            average.update(model)
-        progress.step += 1
-        done += 1
-        for name, value in {**losses, "loss": total}.items():
-            sums[name] = sums.get(name, torch.zeros((), device=device)) + value.detach()
-        if done % 10 == 0:
-            log.scalars(step, {f"train/{name}": v.item() for name, v in losses.items()})
-            bar.set_postfix(loss=f"{total.item():.5f}")
-    return {name: (value / max(done, 1)).item() for name, value in sums.items()}
+        self.network = torch.compile(network) if self.settings.compile else network
 
+    def _quiet(self) -> AbstractContextManager[Any]:
+        """Gradients are exchanged once a step, after its last part."""
+        return self._parallel.no_sync() if self._parallel is not None else nullcontext()
 
-def _restore(
-    saved: dict[str, Any],
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    average: Average | None,
-    progress: Progress,
-) -> None:
-    try:
-        model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
-    except (RuntimeError, ValueError) as error:
-        raise ValueError(
-            f"the checkpoint to resume does not fit this config: {str(error).splitlines()[0]}"
-        ) from error
-    scaler.load_state_dict(saved["scaler"])
-    if average is not None and saved["average"] is not None:
-        average.steps = saved["average"][0]
-        for name, value in saved["average"][1].items():
-            average.state[name].copy_(value)
-    vars(progress).update(saved["progress"])
+    def _save(self, keep: int = 0) -> None:
+        """Write the last checkpoint, and keep it under the epoch's name if so many are kept."""
+        if not self.group.main:
+            return
+        checkpoint.save(
+            self.folder,
+            {
+                "model": self.model.state_dict(),
+                "average": self.average and (self.average.steps, self.average.state),
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "progress": vars(self.progress),
+            },
+        )
+        if keep:
+            checkpoint.keep(self.folder, self.progress.epoch, keep)
+
+    def _restore(self, saved: dict[str, Any]) -> None:
+        try:
+            self.model.load_state_dict(saved["model"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(
+                f"the checkpoint to resume does not fit this config: {str(error).splitlines()[0]}"
+            ) from error
+        if saved["scaler"]:
+            self.scaler.load_state_dict(saved["scaler"])
+        if self.average is not None and saved["average"] is not None:
+            self.average.steps = saved["average"][0]
+            for name, value in saved["average"][1].items():
+                self.average.state[name].copy_(value)
+        vars(self.progress).update(saved["progress"])
+        if 0 < self.settings.unfreeze_epoch < self.progress.epoch:
+            self.model.requires_grad_(True)

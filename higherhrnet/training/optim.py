@@ -1,11 +1,11 @@
-"""Learning-rate schedules as functions of the step, and an average of the weights."""
+"""Parameter groups, learning rates as functions of the step, and an average of the weights."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -42,6 +42,46 @@ class Schedule:
         passed = sum(step // steps_per_epoch >= milestone for milestone in self.milestones)
         rate: float = self.base * warm * self.factor**passed
         return rate
+
+
+def groups(model: nn.Module, factors: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Parameter groups for layer-wise learning rates.
+
+    Frozen parameters are in them too: an optimiser passes over what has no gradient, and they
+    may be freed later.
+
+    Args:
+        factors: prefix of parameter names → factor on the learning rate; the longest prefix that
+            fits counts, and names that none fits have factor 1.
+
+    Raises:
+        ValueError: a prefix fits nothing.
+    """
+    chosen: dict[float, list[nn.Parameter]] = {}
+    used: set[str] = set()
+    for name, parameter in model.named_parameters():
+        prefix = max((p for p in factors if name.startswith(p)), key=len, default=None)
+        used.update(p for p in factors if name.startswith(p))
+        factor = 1.0 if prefix is None else factors[prefix]
+        chosen.setdefault(factor, []).append(parameter)
+    for prefix in factors:
+        if prefix not in used:
+            raise ValueError(f"no parameter starts with '{prefix}'")
+    return [{"params": parameters, "scale": factor} for factor, parameters in chosen.items()]
+
+
+def freeze(model: nn.Module, prefixes: Sequence[str]) -> None:
+    """Stop training the parameters whose names start with one of the prefixes.
+
+    Raises:
+        ValueError: a prefix fits nothing.
+    """
+    for prefix in prefixes:
+        chosen = [p for name, p in model.named_parameters() if name.startswith(prefix)]
+        if not chosen:
+            raise ValueError(f"no parameter starts with '{prefix}'")
+        for parameter in chosen:
+            parameter.requires_grad_(False)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

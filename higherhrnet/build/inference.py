@@ -1,0 +1,189 @@
+"""From config and weights to predictors and their figures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from .. import geometry
+from ..codecs.bottom_up import Fields
+from ..config import Config, parse_config
+from ..datasets.keypoints import Pictures
+from ..evaluation import results
+from ..evaluation.tag_health import TagMeter
+from ..fields import Sample
+from ..inference.augmented import Protocol
+from ..inference.predictor import Predictor
+from ..models import weights
+from ..models.higher_hrnet import HigherHRNet
+from ..poses import ABSENT, Poses
+from ..skeleton import SKELETONS, Skeleton
+from ..training.distributed import Group
+from ..validation import Validation, predict_all
+from .parts import codec, device, model, skeleton
+
+BUNDLED = Path(__file__).parent.parent / "weights"
+"""Checkpoints that come with the package."""
+_BY_JOINTS: dict[int | None, str] = {len(s): s.name for s in SKELETONS.values()}
+
+
+def predictor(
+    config: Config, network: HigherHRNet, joints: Skeleton, on: torch.device
+) -> Predictor:
+    """A predictor with the config's test protocol."""
+    return Predictor(
+        model=network.to(on).to(memory_format=torch.channels_last).eval(),
+        codec=codec(config, network, joints),
+        protocol=Protocol(
+            input_size=config.DATASET.INPUT_SIZE,
+            scales=tuple(config.TEST.SCALES),
+            flip=config.TEST.FLIP,
+            project=config.TEST.PROJECT,
+        ),
+        device=on,
+        precision=config.TEST.PRECISION,
+    )
+
+
+def find_weights(name_or_file: str) -> Path:
+    """A weights file: a path, or the name of a bundled checkpoint."""
+    bundled = BUNDLED / f"{name_or_file}.safetensors"
+    if bundled.is_file():
+        return bundled
+    path = Path(name_or_file)
+    if not path.is_file() and not path.suffix:
+        names = sorted(file.stem for file in BUNDLED.glob("*.safetensors"))
+        raise ValueError(
+            f"'{name_or_file}' is neither a bundled checkpoint ({', '.join(names)}) nor a file"
+        )
+    return path
+
+
+def skeleton_of(file: weights.Checkpoint) -> Skeleton | None:
+    """Whose joints a checkpoint predicts: as it says, else by their number; None for a trunk."""
+    if file.skeleton is not None:
+        return file.skeleton
+    found = weights.architecture(file.state)
+    name = _BY_JOINTS.get(found.joints) if found else None
+    return SKELETONS[name] if name else None
+
+
+def config_of(checkpoint_file: weights.Checkpoint, overrides: Sequence[str] = ()) -> Config:
+    """The config inside a native checkpoint, else one that fits a foreign file's tensors."""
+    source = str(checkpoint_file.path)
+    if checkpoint_file.config is not None:
+        return parse_config(checkpoint_file.config, overrides, source)
+    found = weights.architecture(checkpoint_file.state)
+    if found is None or found.kind != "higher_hrnet":
+        kind = "no HRNet" if found is None else f"a {found.kind} of width {found.width}"
+        raise ValueError(f"'{source}' is a checkpoint of another model: it holds {kind}")
+    by_joints = _BY_JOINTS
+    if found.joints not in by_joints and "DATASET.SKELETON" not in overrides:
+        raise ValueError(
+            f"'{source}' predicts {found.joints} joints, which is no built-in skeleton; "
+            "give one with DATASET.SKELETON FILE.yaml"
+        )
+    guess = {
+        "MODEL": {
+            "WIDTH": found.width,
+            "MODULES": list(found.modules),
+            "BLOCKS": found.blocks,
+            "TAG_HEADS": list(found.tag_heads),
+            "SHARED_TAG": found.shared_tag,
+            "CONCATENATE": found.concatenate,
+            "RESIDUAL_BLOCKS": found.residual_blocks,
+        },
+        "LOSS": {"HEATMAP": [1.0] * len(found.tag_heads)},
+        "DATASET": {"SKELETON": by_joints.get(found.joints, "coco")},
+    }
+    return parse_config(json.dumps(guess), overrides, source)
+
+
+def load(
+    name_or_file: str | Path = "higherhrnet_w18_mini",
+    device_name: str = "auto",
+    overrides: Sequence[str] = (),
+) -> Predictor:
+    """A predictor from a bundled name or any checkpoint file.
+
+    Args:
+        name_or_file: bundled name, native ``.safetensors``, or an official ``.pth``.
+        device_name: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        overrides: config ``KEY, VALUE, …`` over those in the checkpoint.
+
+    Raises:
+        ValueError: no such file, or not a checkpoint of a bottom-up network.
+    """
+    file = weights.read(find_weights(str(name_or_file)))
+    config = config_of(file, overrides)
+    joints = file.skeleton or skeleton(config)
+    network = model(config, len(joints))
+    weights.load_all(network, file)
+    return predictor(config, network, joints, device(device_name))
+
+
+def validate(
+    ready: Predictor,
+    truth: Pictures,
+    group: Group | None = None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Validation:
+    """Predict all pictures and compare with the truth.
+
+    Args:
+        ready: who predicts.
+        truth: the pictures with their people.
+        group: processes that share the pictures among themselves; all get the same answer.
+        stopped: asked after every picture; when true, the answer holds what was done so far.
+
+    Raises:
+        ValueError: model and pictures are of different numbers of joints.
+    """
+    if len(ready.skeleton) != len(truth.skeleton):
+        raise ValueError(
+            f"the model predicts {len(ready.skeleton)} joints, but the pictures are annotated "
+            f"with {len(truth.skeleton)}"
+        )
+    group = group or Group()
+    meter = TagMeter(truth.skeleton.joints)
+
+    def predict(sample: Sample) -> Poses:
+        poses, fields = ready.predict(sample.image)
+        _measure(meter, ready, sample, fields)
+        return poses
+
+    mine = predict_all(predict, truth, group.rank, group.size, stopped)
+    records: list[dict[str, Any]] = []
+    beyond, total = 0, TagMeter(truth.skeleton.joints)
+    for (found, more), sums in group.gather((mine, dict(meter.sums))):
+        records += found
+        beyond += more
+        total.merge(sums)
+    metrics = results.evaluate(records, truth.annotations, truth.skeleton)
+    return Validation(records, metrics, total.means(), beyond)
+
+
+def _measure(meter: TagMeter, ready: Predictor, sample: Sample, fields: Fields) -> None:
+    """Add what tags and heat are at the sample's true joints."""
+    height, width = fields.heatmaps.shape[1:]
+    shape = (sample.image.shape[0], sample.image.shape[1])
+    to_map = geometry.invert(ready.protocol.to_picture(shape, (height, width)))
+    poses = sample.poses
+    cells = np.rint(geometry.apply(to_map, poses.xy)).astype(np.int64)
+    inside = ((cells >= 0) & (cells < (width, height))).all(axis=2)
+    present: npt.NDArray[np.bool_] = (poses.visibility > ABSENT) & inside
+    cells = np.where(present[..., None], cells, 0)
+    joints = np.arange(len(ready.skeleton))
+    tag_maps = np.minimum(joints, len(fields.tags) - 1)
+    meter.add(
+        tags=fields.tags[tag_maps, cells[..., 1], cells[..., 0]],
+        heat=fields.heatmaps[joints, cells[..., 1], cells[..., 0]],
+        present=present,
+        groups=ready.codec.group_true(fields, cells, present),
+    )

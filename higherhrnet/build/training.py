@@ -1,0 +1,254 @@
+"""From config to a training."""
+
+from __future__ import annotations
+
+import copy
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from .. import show
+from ..codecs.bottom_up import BottomUpCodec
+from ..config import Config, to_yaml
+from ..datasets import cache
+from ..datasets.keypoints import CocoKeypoints, Joined, Pictures
+from ..datasets.loader import Loader, ShuffledBatches, Views, joining
+from ..datasets.transforms import CentredView, RandomView
+from ..fields import Sample
+from ..inference.predictor import Predictor
+from ..losses import BottomUpLoss
+from ..models import weights
+from ..models.higher_hrnet import HigherHRNet
+from ..models.pixels import normalise
+from ..skeleton import Skeleton
+from ..training import checkpoint, loop, optim
+from ..training.distributed import Group, joined
+from ..training.feed import Feed
+from ..training.log import Log
+from ..training.stop import Stop, StoppedError
+from .inference import predictor, skeleton_of, validate
+from .parts import codec, device, expand_path, model, pictures, skeleton
+
+
+def train(config: Config, output: Path, device_name: str = "auto", resume: bool = False) -> float:
+    """Train what the config says into ``output``; returns the best AP.
+
+    Writes ``last.pth`` (to resume), ``best.safetensors`` (by AP), ``config.yaml``,
+    ``log.jsonl``, ``report.png`` and ``tensorboard/``. Under ``torchrun`` the processes share
+    every batch and the first one writes.
+    """
+    with started(config, output, device_name, resume) as (group, on), ExitStack() as closing:
+        joints = skeleton(config)
+        network = start(config, joints, talk=group.main)
+        network.to(on).to(memory_format=torch.channels_last)
+        coder = codec(config, network, joints)
+        truth = pictures(config, "test")
+        batches, feed = input_path(config, pictures(config, "train"), coder, on, group)
+        closing.callback(batches.close)
+        # A second network validates averaged weights, so that training goes on undisturbed.
+        examiner = predictor(config, copy.deepcopy(network), joints, on)
+        trained = prepared(config, network, on)
+        steps = optimizer(config, network)
+        log = closing.enter_context(Log(output, to_yaml(config))) if group.main else None
+        stop = Stop()
+
+        def examine(state: Mapping[str, torch.Tensor], epoch: int) -> dict[str, float]:
+            examiner.model.load_state_dict(state)
+            found = validate(examiner, truth, group, lambda: bool(stop.signal))
+            if group.any(bool(stop.signal)):
+                raise StoppedError(stop.signal or signal.SIGTERM)
+            if log is not None:
+                print(f"epoch {epoch}: AP {100 * found.metrics['AP']:.2f}")
+                log.pictures(epoch, _pictures(examiner, truth.sample(epoch % len(truth))))
+            return found.metrics | found.health
+
+        trainer = loop.Trainer(
+            model=trained,
+            criterion=BottomUpLoss(
+                network.heads,
+                heatmap_factors=tuple(config.LOSS.HEATMAP),
+                pull_factor=config.LOSS.PULL,
+                push_factor=config.LOSS.PUSH,
+                push_kind=config.LOSS.PUSH_KIND,
+            ),
+            batches=batches,
+            feed=feed,
+            optimizer=steps,
+            schedule=schedule(config),
+            average=optim.Average(network, config.TRAIN.EMA) if config.TRAIN.EMA else None,
+            settings=settings(config, on, "AP"),
+            examine=examine,
+            keep_best=lambda state: weights.write(
+                output / "best.safetensors", state, to_yaml(config), joints
+            ),
+            folder=output,
+            log=log,
+            group=group,
+            stop=stop,
+        )
+        return trainer.fit(resume).best
+
+
+@contextmanager
+def started(
+    config: Config, output: Path, device_name: str, resume: bool
+) -> Iterator[tuple[Group, torch.device]]:
+    """The processes of a new training, and this one's device.
+
+    Raises:
+        ValueError: the folder holds a run that is not to be resumed.
+    """
+    if not resume and (output / checkpoint.LAST).exists():
+        raise ValueError(
+            f"'{output}' already holds a run; go on with --resume or choose another --output"
+        )
+    checkpoint.seed_everything(config.TRAIN.SEED)
+    on = device(device_name)
+    with joined(on.type == "cuda") as group:
+        if on.type == "cuda" and group.size > 1:
+            on = torch.device("cuda", group.local_rank)
+            torch.cuda.set_device(on)
+        yield group, on
+
+
+def start(config: Config, joints: Skeleton, talk: bool = True) -> HigherHRNet:
+    """The network with the weights that the training starts from."""
+    network = model(config, len(joints))
+    if config.MODEL.PRETRAINED:
+        path = expand_path(config.MODEL.PRETRAINED, "MODEL.PRETRAINED")
+        file = weights.read(path)
+        report = weights.load_start(network, file, skeleton_of(file), joints)
+        if talk:
+            print(f"{path}: {report}")
+    return network
+
+
+def prepared(config: Config, network: nn.Module, on: torch.device) -> nn.Module:
+    """The network with frozen parameters and the kind of batch norm that the config wants."""
+    t = config.TRAIN
+    try:
+        optim.freeze(network, t.FREEZE)
+    except ValueError as error:
+        raise ValueError(f"config key 'TRAIN.FREEZE': {error}") from error
+    if t.NORM == "sync":
+        if on.type != "cuda":
+            raise ValueError(f"config key 'TRAIN.NORM': sync needs GPUs, not '{on}'")
+        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+        return converted
+    return network
+
+
+def optimizer(config: Config, network: nn.Module) -> torch.optim.Optimizer:
+    """Adam as published for poses, or SGD with Nesterov momentum as published for ImageNet."""
+    t = config.TRAIN
+    factors = {}
+    for entry in t.RATE_FACTORS:
+        prefix, _, factor = entry.rpartition(" ")
+        try:
+            factors[prefix.strip()] = float(factor)
+        except ValueError as error:
+            raise ValueError(
+                f"config key 'TRAIN.RATE_FACTORS' lists 'PREFIX FACTOR', not '{entry}'"
+            ) from error
+    try:
+        parameters = optim.groups(network, factors)
+    except ValueError as error:
+        raise ValueError(f"config key 'TRAIN.RATE_FACTORS': {error}") from error
+    if t.OPTIMIZER == "adam":
+        return torch.optim.Adam(parameters, lr=t.RATE, weight_decay=t.WEIGHT_DECAY, fused=True)
+    return torch.optim.SGD(
+        parameters, lr=t.RATE, momentum=t.MOMENTUM, nesterov=t.MOMENTUM > 0,
+        weight_decay=t.WEIGHT_DECAY, fused=True,
+    )  # fmt: skip
+
+
+def schedule(config: Config) -> optim.Schedule:
+    """The learning rate as a function of the step."""
+    t = config.TRAIN
+    return optim.Schedule(t.SCHEDULE, t.RATE, t.EPOCHS, tuple(t.MILESTONES), t.FACTOR, t.WARMUP)
+
+
+def settings(config: Config, on: torch.device, score: str) -> loop.Settings:
+    """How the loop runs."""
+    t = config.TRAIN
+    return loop.Settings(
+        epochs=t.EPOCHS,
+        device=on,
+        precision=t.PRECISION,
+        clip=t.CLIP,
+        validate_every=t.VALIDATE_EVERY,
+        score=score,
+        compile=t.COMPILE,
+        freeze_norms=t.NORM == "frozen",
+        unfreeze_epoch=t.UNFREEZE_EPOCH,
+        save_every=t.SAVE_EVERY,
+        keep=t.KEEP,
+    )
+
+
+def sampler(config: Config, count: int, group: Group) -> ShuffledBatches:
+    """Cuts the effective batch into parts and among processes.
+
+    Raises:
+        ValueError: ``TRAIN.BATCH`` is no multiple of processes times ``TRAIN.MICRO_BATCH``.
+    """
+    t = config.TRAIN
+    parts = 1
+    if t.MICRO_BATCH:
+        cut = t.MICRO_BATCH * group.size
+        if t.BATCH % cut:
+            raise ValueError(
+                f"config key 'TRAIN.BATCH' must be a multiple of {group.size} process(es) times "
+                f"TRAIN.MICRO_BATCH {t.MICRO_BATCH}, not {t.BATCH}"
+            )
+        parts = t.BATCH // cut
+    return ShuffledBatches(count, t.BATCH, t.SEED, parts, group.rank, group.size)
+
+
+def input_path(
+    config: Config, trained: Pictures, coder: BottomUpCodec, on: torch.device, group: Group
+) -> tuple[Loader, Feed]:
+    """What loads batches, and what receives them on the device."""
+    d, t = config.DATASET, config.TRAIN
+    pixels = starts = None
+    parts = trained.parts if isinstance(trained, Joined) else [trained]
+    stored = [part for part in parts if isinstance(part, CocoKeypoints)]
+    if d.CACHE == "ram":
+        for part in stored:
+            part.store = cache.MemoryStore(part.files, part.sizes)
+    elif d.CACHE == "device":
+        if len(parts) != 1 or not stored:
+            raise ValueError("config key 'DATASET.CACHE': device holds files, not drawn pictures")
+        pixels = cache.load_all(stored[0].files, stored[0].sizes, on, max(t.WORKERS, 1))
+        first, _ = cache.offsets(stored[0].sizes)
+        starts = np.array([first[name] for name in stored[0].names])
+        stored[0].store = cache.SizeStore(stored[0].files, stored[0].sizes)
+    views = Views(
+        trained, _view(config), coder.mark, t.SEED, d.WARP == "device" or starts is not None, starts
+    )
+    feed = Feed(on, coder.encode, normalise, d.INPUT_SIZE, pixels)
+    return Loader(views, sampler(config, len(trained), group), t.WORKERS, joining(views)), feed
+
+
+def _view(config: Config) -> RandomView | CentredView:
+    d = config.DATASET
+    if not d.AUGMENT:
+        return CentredView(d.INPUT_SIZE)
+    return RandomView(d.INPUT_SIZE, tuple(d.SCALE), d.ROTATION, d.SHIFT, d.MIRROR, d.COLOUR)
+
+
+def _pictures(ready: Predictor, sample: Sample) -> dict[str, Any]:
+    """What TensorBoard shows of one picture."""
+    poses, fields = ready.predict(sample.image)
+    return {
+        "predictions": show.draw(sample.image, poses, ready.skeleton),
+        "annotations": show.draw(sample.image, sample.poses, ready.skeleton),
+        "heatmaps": show.heat(sample.image, fields.heatmaps.max(axis=0)),
+        "tags": show.heat(sample.image, np.median(fields.tags[..., 0], axis=0)),
+    }

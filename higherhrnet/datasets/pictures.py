@@ -1,0 +1,125 @@
+"""Picture files: their bytes from a folder or a zip archive, and from bytes to pixels."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+
+class Store:
+    """Pictures by file name, from a folder or from a zip archive (as COCO is distributed).
+
+    In an archive a name is found with or without one leading folder, so that ``train2017.zip``
+    serves ``000000000009.jpg`` from ``train2017/000000000009.jpg``.
+
+    Args:
+        path: the folder, or a ``.zip`` file.
+
+    Raises:
+        ValueError: there is no such folder or archive.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._entries: dict[str, str] | None = None
+        # An open archive belongs to one process: workers that share a file position read garbage.
+        self._open: tuple[int, zipfile.ZipFile] | None = None
+        if path.suffix == ".zip" and path.is_file():
+            try:
+                names = self._archive().namelist()
+            except (zipfile.BadZipFile, OSError) as error:
+                raise ValueError(f"picture archive '{path}' cannot be read: {error}") from error
+            self._entries = {name.partition("/")[2] or name: name for name in names}
+            self._entries |= {name: name for name in names}
+        elif not path.is_dir():
+            raise ValueError(f"image folder '{path}' does not exist")
+
+    def holds(self, name: str) -> bool:
+        """Whether there is a file of this name."""
+        return (self.path / name).is_file() if self._entries is None else name in self._entries
+
+    def read(self, name: str) -> bytes:
+        """The file's bytes.
+
+        Raises:
+            ValueError: it is missing or cannot be read.
+        """
+        if self._entries is None:
+            return _read(self.path / name)
+        if name not in self._entries:
+            raise ValueError(f"picture '{name}' is not in '{self.path}'")
+        try:
+            return self._archive().read(self._entries[name])
+        except (zipfile.BadZipFile, OSError) as error:
+            raise ValueError(f"picture '{self.path}/{name}' cannot be read: {error}") from error
+
+    def picture(self, name: str) -> npt.NDArray[np.uint8]:
+        """(H, W, 3) uint8 RGB, as stored; see :func:`decode`."""
+        return decode(self.read(name), str(self.path / name))
+
+    def _archive(self) -> zipfile.ZipFile:
+        if self._open is None or self._open[0] != os.getpid():
+            self._open = os.getpid(), zipfile.ZipFile(self.path)
+        return self._open[1]
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**vars(self), "_open": None}
+
+
+def read_picture(path: Path, upright: bool = False) -> npt.NDArray[np.uint8]:
+    """Read a picture file as (H, W, 3) uint8 RGB; see :func:`decode`.
+
+    Raises:
+        ValueError: the file is missing, truncated or not a picture.
+    """
+    return decode(_read(path), str(path), upright)
+
+
+def decode(data: bytes, name: str, upright: bool = False) -> npt.NDArray[np.uint8]:
+    """Bytes of a picture file → (H, W, 3) uint8 RGB.
+
+    Args:
+        data: JPEG, PNG, or whatever else OpenCV reads.
+        name: what error messages call it.
+        upright: turn the picture as its EXIF orientation says, as viewers do; otherwise it is
+            given as stored, which is what COCO's annotations refer to.
+
+    Raises:
+        ValueError: the data are truncated or not a picture.
+    """
+    if _is_truncated(data):
+        # OpenCV would decode what is there and leave the rest grey.
+        raise ValueError(f"picture '{name}' is truncated")
+    flags = cv2.IMREAD_COLOR_RGB | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    except cv2.error:  # larger than OpenCV is willing to decode
+        image = None
+    if image is None:
+        raise ValueError(f"picture '{name}' cannot be decoded")
+    return np.asarray(image, dtype=np.uint8)
+
+
+def _read(path: Path) -> bytes:
+    if not path.is_file():
+        raise ValueError(f"picture '{path}' does not exist")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"picture '{path}' cannot be read: {error.strerror}") from error
+
+
+def _is_truncated(data: bytes) -> bool:
+    """Whether a JPEG's last scan has no end, or a PNG no end chunk.
+
+    Inside a scan a JPEG escapes every 0xFF, so that the end marker cannot occur by chance; a
+    thumbnail's end comes before the scan's start, and what cameras append comes after its end.
+    """
+    if data.startswith(b"\xff\xd8"):
+        return data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
+    return data.startswith(b"\x89PNG") and b"IEND" not in data

@@ -1,0 +1,118 @@
+"""Several processes training one network: who am I, and what do all of us say?
+
+Started by ``torchrun``, which sets ``RANK``, ``WORLD_SIZE`` and ``LOCAL_RANK``. Gradients travel
+by torch's DistributedDataParallel (NCCL on GPUs, gloo on CPUs); what is said here travels by gloo
+on CPUs and never waits for a GPU.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+Value = TypeVar("Value")
+_SIGNS = ("connection", "peer", "nccl", "gloo", "timed out", "socket", "broken pipe", "rank")
+
+
+class PeerLostError(RuntimeError):
+    """Another process of this training ended."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """The processes of a training; the default is one process alone.
+
+    Attributes:
+        rank: number of this process, 0 for the one that writes.
+        size: how many there are.
+        local_rank: number of this process on its machine.
+        control: the CPU group, if there are several.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    control: Any = None
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes files and talks."""
+        return self.rank == 0
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in any process; all must ask."""
+        if self.size == 1:
+            return flag
+        value = torch.tensor(int(flag))
+        with lost_peers(self):
+            dist.all_reduce(value, dist.ReduceOp.MAX, group=self.control)
+        return bool(value.item())
+
+    def mean(self, values: torch.Tensor) -> torch.Tensor:
+        """Mean of a CPU tensor over processes; all must ask."""
+        if self.size == 1:
+            return values
+        total = values.clone()
+        with lost_peers(self):
+            dist.all_reduce(total, group=self.control)
+        return total / self.size
+
+    def gather(self, value: Value) -> list[Value]:
+        """Every process's value, in the order of ranks; all must ask."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        with lost_peers(self):
+            dist.all_gather_object(values, value, group=self.control)
+        return values
+
+    def share(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Overwrite tensors with those of rank 0; all must ask."""
+        if self.size == 1:
+            return
+        with lost_peers(self):
+            for tensor in state.values():
+                dist.broadcast(tensor, src=0)
+
+
+@contextmanager
+def lost_peers(group: Group) -> Iterator[None]:
+    """Turns the many errors of a broken connection into one sentence.
+
+    Raises:
+        PeerLostError: another process ended.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if group.size == 1 or not any(sign in str(error).lower() for sign in _SIGNS):
+            raise
+        raise PeerLostError(
+            f"another of the {group.size} processes of this training ended; "
+            "go on from the last checkpoint with --resume"
+        ) from error
+
+
+@contextmanager
+def joined(on_gpu: bool) -> Iterator[Group]:
+    """The group that ``torchrun`` made this process part of, or the process alone.
+
+    Args:
+        on_gpu: train on GPUs, one a process.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield Group()
+        return
+    dist.init_process_group("nccl" if on_gpu else "gloo")
+    control = dist.new_group(backend="gloo") if on_gpu else dist.group.WORLD
+    try:
+        yield Group(dist.get_rank(), size, int(os.environ.get("LOCAL_RANK", "0")), control)
+    finally:
+        dist.destroy_process_group()

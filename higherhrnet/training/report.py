@@ -1,0 +1,77 @@
+"""One picture of a whole training, made from its log."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ..files import whole
+
+_SCORES = ("AP", "AP50", "AP75", "AR", "accuracy")
+_TAG_SHARES = ("tags/separability", "tags/grouped_right")
+_TAG_DISTANCES = ("tags/between", "tags/within")
+
+
+def draw(records: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Losses, scores, tag health and learning rate over epochs as a PNG; nothing without records.
+
+    Args:
+        records: the lines of ``log.jsonl``.
+        path: file to (over)write.
+    """
+    if not records:
+        return
+    losses = [
+        name
+        for name in records[-1]
+        if name == "loss" or name.split("/")[0] in ("heatmap", "pull", "push", "classes")
+    ]
+    figure = Figure(figsize=(11, 7), layout="constrained")
+    axes = figure.subplots(2, 2)
+    _curves(axes[0, 0], records, losses, "losses, weighted", log=True)
+    _curves(axes[0, 1], records, _SCORES, "scores on the test pictures", factor=100)
+    _curves(axes[1, 0], records, _TAG_DISTANCES, "tag distance at true joints", log=True)
+    _curves(axes[1, 1], records, _TAG_SHARES, "tags: % of joints told apart", factor=100)
+    for record in records:
+        for axis in axes.flat if record.get("alarms") else ():
+            axis.axvline(record["epoch"], color="tab:red", alpha=0.25, linewidth=1)
+    best = max((r["AP"] for r in records if r.get("AP") is not None), default=None)
+    alarms = sum(bool(record.get("alarms")) for record in records)
+    title = f"{records[-1]['epoch']} epochs"
+    title += f", best AP {100 * best:.2f}" if best is not None else ""
+    title += f", alarms in {alarms} epochs (red)" if alarms else ", no alarms"
+    figure.suptitle(title)
+    with whole(path) as partial:
+        figure.savefig(partial, dpi=110, format="png")
+
+
+def _curves(
+    axes: Axes,
+    records: Sequence[Mapping[str, Any]],
+    names: Sequence[str],
+    title: str,
+    factor: float = 1.0,
+    log: bool = False,
+) -> None:
+    lowest = math.inf
+    for name in names:
+        points = [(r["epoch"], factor * r[name]) for r in records if r.get(name) is not None]
+        if points:
+            axes.plot(
+                *zip(*points, strict=True), marker="." if len(points) < 40 else "", label=name
+            )
+            lowest = min(lowest, *(y for _, y in points))
+    axes.set_title(title, fontsize="medium")
+    axes.set_xlabel("epoch")
+    axes.grid(alpha=0.3)
+    if axes.lines:
+        axes.legend(fontsize="small", frameon=False)
+        if log and lowest > 0:
+            axes.set_yscale("log")
+    else:
+        axes.text(0.5, 0.5, "not measured", ha="center", transform=axes.transAxes, color="grey")
