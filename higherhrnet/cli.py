@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import re
 import signal
 import sys
@@ -11,22 +12,27 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import as_file, files
+from itertools import product
 from pathlib import Path
 
 import torch
 
 from . import __version__, build, show
+from .bench import data as bench_data
+from .bench import loss as bench_loss
+from .bench import plan, table
+from .bench import train as bench_train
 from .config import Config, read_config, to_yaml
 from .datasets.check import check
 from .datasets.keypoints import CocoKeypoints, Joined
-from .datasets.loader import WorkerLostError
+from .datasets.loader import Views, WorkerLostError
 from .datasets.pictures import read_picture
 from .datasets.toy import DrawnPeople, write_coco
 from .evaluation import results
 from .files import write_json
 from .inference.frames import find_pictures, output_names
 from .models import weights
-from .training.distributed import PeerLostError
+from .training.distributed import PeerLostError, is_main_process
 from .training.stop import StoppedError
 from .training.watch import DivergenceError
 
@@ -83,10 +89,66 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _train(options: argparse.Namespace) -> int:
     config = read_config(options.config, options.overrides)
+    if options.plan:
+        on = build.device(options.device)
+        lines, rows = plan.run(config, on, int(os.environ.get("WORLD_SIZE", "1")))
+        print("\n".join(lines))
+        table.show("plan", rows, table.hardware(on))
+        return 0
     output = options.output or _default_output(options.config)
+    if config.MODEL.NAME == "classifier":
+        best = build.pretrain(config, output, options.device, options.resume)
+        if is_main_process():
+            print(f"best accuracy {100 * best:.2f}; weights in {output / 'best.pth'}")
+        return 0
     best = build.train(config, output, options.device, options.resume)
-    print(f"best AP {100 * best:.2f}; weights in {output / 'best.safetensors'}")
+    if is_main_process():
+        print(f"best AP {100 * best:.2f}; weights in {output / 'best.safetensors'}")
     return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    on = build.device(options.device)
+    if options.what == "loss":
+        rows = bench_loss.run(on)
+    else:
+        config = read_config(options.config, options.overrides)
+        if options.what == "data":
+            pictures = build.pictures(config, "train")
+            if not isinstance(pictures, CocoKeypoints):
+                raise ValueError("bench data measures files; the config's pictures are drawn")
+            joints = build.skeleton(config)
+            network = build.model(config, len(joints))
+            coder = build.codec(config, network, joints)
+            batches, feed = build.input_path(config, pictures, coder, on)
+            assert isinstance(batches.items, Views)
+            rows = bench_data.run(
+                pictures, batches.items, feed, network.heads, options.count, options.batch
+            )
+        else:
+            rows = bench_train.run(config, on, _variants(options, config), options.steps)
+    machine = table.hardware(on)
+    table.show(f"bench {options.what}", rows, machine)
+    if options.json:
+        command = " ".join(["higherhrnet", *sys.argv[1:]])
+        table.write(options.json, command, rows, machine)
+        print(f"written to {options.json}")
+    return 0
+
+
+def _variants(options: argparse.Namespace, config: build.Config) -> list[list[str]]:
+    """Overrides of every row of ``bench train``: the plain step first, the rest against it."""
+    rows = []
+    for width, size, batch in product(options.widths, options.sizes, options.batches):
+        for precision, compiled in (("fp32", False), ("bf16", False), ("bf16", True)):
+            if compiled and not options.compile:
+                continue
+            rows.append([
+                "MODEL.WIDTH", str(width), "DATASET.INPUT_SIZE", str(size),
+                "TRAIN.BATCH", str(batch), "TRAIN.MICRO_BATCH", "0",
+                "TRAIN.PRECISION", precision, "TRAIN.COMPILE", str(compiled),
+            ])  # fmt: skip
+    return rows
 
 
 def _valid(options: argparse.Namespace) -> int:
@@ -311,6 +373,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("config", metavar="CONFIG")
     train.add_argument("--resume", action="store_true", help="go on from DIR/last.pth")
+    train.add_argument(
+        "--plan", action="store_true", help="say what it needs (memory, work) and train nothing"
+    )
     train.set_defaults(run=_train)
 
     valid = verbs.add_parser(
@@ -356,6 +421,31 @@ def _parser() -> argparse.ArgumentParser:
     toy.add_argument("--overlap", type=float, default=0.3, help="0 apart … 1 anywhere")
     toy.add_argument("--occlusion", type=float, default=0.2, help="chance of an object in front")
     toy.set_defaults(run=_toy)
+
+    bench = verbs.add_parser("bench", help="measure, print a table, write JSON")
+    benches = bench.add_subparsers(required=True, metavar="WHAT")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:N or mps")
+    common.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
+    losses = benches.add_parser("loss", parents=[common], help="losses beside plain loops")
+    losses.set_defaults(run=_bench, what="loss")
+    input_path = benches.add_parser(
+        "data", parents=[common], epilog=tail, help="the input path by stage, on one core"
+    )
+    input_path.add_argument("config", metavar="CONFIG")
+    input_path.add_argument("--count", type=int, default=200, help="pictures (default 200)")
+    input_path.add_argument("--batch", type=int, default=16, help="pictures a batch (default 16)")
+    input_path.set_defaults(run=_bench, what="data")
+    steps = benches.add_parser(
+        "train", parents=[common], epilog=tail, help="training steps: images/s and peak memory"
+    )
+    steps.add_argument("config", metavar="CONFIG")
+    steps.add_argument("--widths", type=int, nargs="+", default=[18, 32])
+    steps.add_argument("--sizes", type=int, nargs="+", default=[256, 512])
+    steps.add_argument("--batches", type=int, nargs="+", default=[4])
+    steps.add_argument("--steps", type=int, default=5, help="measured a row (default 5)")
+    steps.add_argument("--compile", action="store_true", help="compiled rows too (minutes each)")
+    steps.set_defaults(run=_bench, what="train")
 
     demo = verbs.add_parser("demo", help="find people in a picture that comes with the package")
     demo.add_argument("--output", type=Path, default=Path("output/demo"), metavar="DIR")

@@ -156,6 +156,11 @@ def parse_config(text: str, overrides: Sequence[str] = (), source: str = "config
     return _frozen(config)
 
 
+def varied(config: Config, overrides: Sequence[str]) -> Config:
+    """A config with ``KEY, VALUE`` pairs changed."""
+    return parse_config(to_yaml(config), overrides)
+
+
 def to_yaml(config: Config) -> str:
     """The whole config as YAML; inverse of :func:`parse_config`."""
     text: str = config.dump()
@@ -236,14 +241,22 @@ def _validate(config: Config) -> None:
             f"config key 'MODEL.MODULES' must be three counts above 0, not {config.MODEL.MODULES}"
         )
     size = config.DATASET.INPUT_SIZE
-    if size < 64 or size % 64:
-        raise ValueError(f"config key 'DATASET.INPUT_SIZE' must be a multiple of 64, not {size}")
+    multiple = 32 if config.DATASET.KIND == "folder" else 64
+    if size < multiple or size % multiple:
+        raise ValueError(
+            f"config key 'DATASET.INPUT_SIZE' must be a multiple of {multiple}, not {size}"
+        )
     if not any(config.MODEL.TAG_HEADS):
         raise ValueError("config key 'MODEL.TAG_HEADS' must name at least one head with tags")
     if len(config.LOSS.HEATMAP) != len(config.MODEL.TAG_HEADS):
         raise ValueError(
             f"config key 'LOSS.HEATMAP' has {len(config.LOSS.HEATMAP)} factors, but "
             f"'MODEL.TAG_HEADS' has {len(config.MODEL.TAG_HEADS)} heads"
+        )
+    if (config.MODEL.NAME == "classifier") != (config.DATASET.KIND == "folder"):
+        raise ValueError(
+            "config keys 'MODEL.NAME' classifier and 'DATASET.KIND' folder go together, not "
+            f"'{config.MODEL.NAME}' and '{config.DATASET.KIND}'"
         )
     if config.TRAIN.CHECKPOINTING and config.TRAIN.COMPILE:
         raise ValueError("config keys 'TRAIN.CHECKPOINTING' and 'TRAIN.COMPILE' exclude each other")

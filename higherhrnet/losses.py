@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -23,13 +23,35 @@ def heatmap_loss(
     """Masked squared error, mean over joints and all cells (HigherHRNet, sec. 3.4).
 
     Args:
-        prediction, target: (B, K, H, W).
-        weight: (B, H, W), 1 where the error counts.
+        prediction: (B, K, H, W), of any floating type.
+        target: (B, K, H, W) float32.
+        weight: (B, H, W), 1 where the error counts, else 0.
 
     Returns:
         (B,) one value an image.
     """
-    return ((prediction - target) ** 2 * weight[:, None]).mean(dim=(1, 2, 3))
+    each: torch.Tensor = _MaskedSquares.apply(prediction, target, weight)
+    return each
+
+
+class _MaskedSquares(torch.autograd.Function):
+    """Mean masked square a picture, with one map-sized tensor kept where autograd keeps three."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, prediction: torch.Tensor, target: torch.Tensor, weight: torch.Tensor
+    ) -> torch.Tensor:
+        error = torch.sub(prediction, target).mul_(weight[:, None])  # float32 if either is
+        ctx.save_for_backward(error)
+        ctx.dtype = prediction.dtype
+        flat = error.flatten(1)
+        return torch.linalg.vecdot(flat, flat) / flat.shape[1]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        (error,) = ctx.saved_tensors  # masked, and a mask of 0 and 1 is its own square
+        factor = gradients[0] * (2 / error[0].numel())
+        return (error * factor[:, None, None, None]).to(ctx.dtype), None, None
 
 
 def tag_losses(
@@ -102,8 +124,7 @@ class BottomUpLoss:
         """
         losses = {}
         for i, head in enumerate(self.heads):
-            heatmaps = outputs.heatmaps[i].float()
-            each = heatmap_loss(heatmaps, targets.heatmaps[i], targets.weights[i])
+            each = heatmap_loss(outputs.heatmaps[i], targets.heatmaps[i], targets.weights[i])
             losses[f"heatmap/{head.stride}"] = self.heatmap_factors[i] * each.mean()
             if head.tags:
                 pull, push = tag_losses(outputs.tags[i], targets.cells[i], self.push_kind)

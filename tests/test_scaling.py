@@ -377,3 +377,158 @@ def test_device_targets_equal_host_targets(tmp_path):
     torch.testing.assert_close(
         coder.encode(there), coder.encode(batch), rtol=0, atol=0, check_device=False
     )
+
+
+# Pre-training and finetuning
+
+
+def write_shapes(folder, count):
+    """Classes that a tiny network can tell apart: discs, squares and crosses of any colour."""
+    import cv2
+
+    for split, first in (("train", 0), ("val", 10_000)):
+        for number, name in enumerate(("cross", "disc", "square")):
+            (folder / split / name).mkdir(parents=True)
+            for i in range(count):
+                rng = np.random.default_rng((first + i, number))
+                image = rng.integers(0, 60, (64, 64, 3)).astype(np.uint8)
+                x, y = rng.integers(24, 40, 2).tolist()
+                colour = rng.integers(120, 255, 3).tolist()
+                if name == "disc":
+                    cv2.circle(image, (x, y), 14, colour, -1)
+                elif name == "square":
+                    cv2.rectangle(image, (x - 12, y - 12), (x + 12, y + 12), colour, -1)
+                else:
+                    cv2.line(image, (x - 16, y), (x + 16, y), colour, 4)
+                    cv2.line(image, (x, y - 16), (x, y + 16), colour, 4)
+                cv2.imwrite(str(folder / split / name / f"{i}.png"), image)
+
+
+def test_a_backbone_is_pretrained_on_class_folders_and_starts_a_pose_training(tmp_path):
+    write_shapes(tmp_path / "shapes", 24)
+    text = f"""
+    MODEL: {{NAME: classifier, WIDTH: 4}}
+    DATASET: {{KIND: folder, ROOT: {tmp_path / "shapes"}, TRAIN: train, TEST: val, INPUT_SIZE: 64,
+              AUGMENT: false}}
+    TRAIN: {{EPOCHS: 6, BATCH: 8, OPTIMIZER: sgd, RATE: 0.004, WEIGHT_DECAY: 0.0001, WORKERS: 0,
+             MILESTONES: [5], PRECISION: fp32, VALIDATE_EVERY: 1}}
+    """
+    accuracy = build.pretrain(parse_config(text), tmp_path / "run", "cpu")
+    assert accuracy > 0.6  # a third is chance
+    assert "accuracy" in lines(tmp_path / "run")[-1]
+    file = tmp_path / "run" / "best.pth"
+    names = torch.load(file, weights_only=True)
+    assert names["classifier.weight"].shape == (3, 2048)
+    shape = ("MODEL.MODULES", "[1, 4, 3]", "MODEL.BLOCKS", "4", "TOY.TRAIN_IMAGES", "4")
+    start = ("MODEL.PRETRAINED", str(file), "TRAIN.FREEZE", "[conv1]", "TRAIN.EPOCHS", "1")
+    pose = tiny(*shape, *start)
+    build.train(pose, tmp_path / "pose", "cpu")
+    assert torch.equal(weights(tmp_path / "pose")["conv1.weight"], names["conv1.weight"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["DATASET.ROOT", "nowhere"], "folder of classes 'nowhere/train2017' does not exist"),
+        (["DATASET.KIND", "coco"], "'MODEL.NAME' classifier and 'DATASET.KIND' folder go together"),
+    ],
+)
+def test_pretraining_without_pictures_gets_a_sentence(tmp_path, overrides, sentence):
+    text = "{MODEL: {NAME: classifier}, DATASET: {KIND: folder}}"
+    with pytest.raises(ValueError, match=sentence):
+        build.pretrain(parse_config(text, overrides), tmp_path / "run", "cpu")
+
+
+def test_heads_go_over_to_another_skeleton_by_joint_name():
+    from higherhrnet.models import weights as files
+    from higherhrnet.skeleton import COCO, CROWDPOSE
+
+    source = build.model(tiny(), len(COCO))
+    target = build.model(tiny(), len(CROWDPOSE))
+    checkpoint_file = files.Checkpoint(Path("coco"), source.state_dict())
+    fresh = {name: tensor.clone() for name, tensor in target.state_dict().items()}
+    files.load_start(target, checkpoint_file, COCO, CROWDPOSE)
+    shared = [joint for joint in CROWDPOSE.joints if joint in COCO.joints]
+    assert len(shared) == 12
+    for joint in CROWDPOSE.joints:
+        row = CROWDPOSE.index(joint)
+        for offset, before in ((0, 0), (len(CROWDPOSE), len(COCO))):  # heat, tag
+            got = target.final_layers[0].weight[offset + row]
+            into = target.deconv_layers[0][0][0].weight[4 + offset + row]
+            if joint in shared:
+                old = before + COCO.index(joint)
+                assert torch.equal(got, source.final_layers[0].weight[old])
+                assert torch.equal(into, source.deconv_layers[0][0][0].weight[4 + old])
+            else:
+                assert torch.equal(got, fresh["final_layers.0.weight"][offset + row])
+    assert torch.equal(target.conv1.weight, source.conv1.weight)
+    features = source.deconv_layers[0][0][0].weight[:4]
+    assert torch.equal(target.deconv_layers[0][0][0].weight[:4], features)
+
+
+# What the tools say
+
+
+def test_the_plan_counts_right():
+    from higherhrnet.bench import plan
+
+    w32 = parse_config("")
+    assert plan.giga_macs(w32) == pytest.approx(46.20, abs=0.01)
+    for precision, measured in (("fp32", 922), ("bf16", 409)):  # MiB a picture, measured elsewhere
+        config = build.varied(w32, ["TRAIN.PRECISION", precision])
+        one, two = (plan.memory(config, batch) / 2**20 for batch in (1, 2))
+        assert two - one == pytest.approx(measured, rel=0.25)
+        again = build.varied(config, ["TRAIN.CHECKPOINTING", "True"])
+        assert plan.memory(again, 2) - plan.memory(again, 1) < 0.5 * (two - one) * 2**20
+
+
+def test_the_losses_equal_plain_loops():
+    from higherhrnet.bench import loss
+
+    rows = loss.run(torch.device("cpu"), crowds=(1, 4), batch=2)
+    assert len(rows) == 3
+    for row in rows:
+        assert row["value apart"] < 1e-6
+        assert row["gradient apart"] < 1e-7
+
+
+def test_alarms():
+    from higherhrnet.training.health import alarms
+
+    def record(epoch, **values):
+        return {"epoch": epoch, "push/4": 0.1} | values
+
+    well = {"tags/separability": 0.97, "tags/between": 3.0, "tags/within": 0.1}
+    same = {"tags/separability": 0.5, "tags/between": 0.01, "tags/within": 0.01}
+    assert alarms([record(1, **well), record(2, **well)]) == []
+    assert alarms([record(1, **same)]) == []  # too early to say
+    (said,) = alarms([record(1, **same), record(2, **same)])
+    assert said.startswith("tags have collapsed")
+    heat = {"heat/nose": 0.6, "heat/left_eye": 0.5, "heat/left_ear": 0.001}
+    (said,) = alarms([record(3, **well, **heat)])
+    assert "'left_ear' is dead" in said
+    (said,) = alarms([record(1), record(2, **{"push/4": 0.9})])
+    assert said.startswith("push/4 explodes")
+    (said,) = alarms([record(2, **well | {"tags/between": 1000.0})])
+    assert said.startswith("tags fly apart")
+    (said,) = alarms([record(1)], curve=[0.1, 0.3, 5.0, 2.0])
+    assert "not warmed up" in said
+    assert alarms([record(1)], curve=[0.1, 0.09, 0.08]) == []
+
+
+def test_tag_meter():
+    from higherhrnet.evaluation.tag_health import TagMeter
+
+    meter = TagMeter(("a", "b"))
+    tags = np.array([[[0.0], [0.2]], [[1.0], [1.2]]])  # two people, their joints 0.2 apart
+    present = np.ones((2, 2), bool)
+    meter.add(tags, np.array([[0.5, 0.7], [0.9, 0.1]]), present, np.array([[0, 0], [1, 0]]))
+    means = meter.means()
+    assert means["tags/within"] == pytest.approx(0.1)
+    assert means["tags/between"] == pytest.approx(1.0)
+    assert means["tags/separability"] == 1.0
+    assert means["tags/grouped_right"] == 0.75
+    assert means["heat/a"] == pytest.approx(0.7)
+    empty = TagMeter(("a", "b"))
+    empty.add(tags[:0], np.zeros((0, 2)), present[:0], np.zeros((0, 2), int))
+    assert empty.means() == {}

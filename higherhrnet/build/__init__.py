@@ -1,5 +1,6 @@
 """The one place where config becomes objects."""
 
+from ..config import Config, varied
 from .inference import (
     config_of,
     find_weights,
@@ -9,20 +10,26 @@ from .inference import (
     validate,
 )
 from .parts import codec, device, expand_path, model, pictures, skeleton
-from .training import train
+from .pretraining import pretrain
+from .training import bare_trainer, input_path, train
 
 __all__ = [
+    "Config",
+    "bare_trainer",
     "codec",
     "config_of",
     "device",
     "expand_path",
     "find_weights",
+    "input_path",
     "load",
     "model",
     "pictures",
     "predictor",
+    "pretrain",
     "skeleton",
     "skeleton_of",
     "train",
     "validate",
+    "varied",
 ]

@@ -38,8 +38,14 @@ def skeleton(config: Config) -> Skeleton:
 
 
 def model(config: Config, joints: int) -> HigherHRNet:
-    """The network, freshly initialised."""
+    """The pose network, freshly initialised.
+
+    Raises:
+        ValueError: the config is one of a classifier.
+    """
     m = config.MODEL
+    if m.NAME != "higher_hrnet":
+        raise ValueError(f"config key 'MODEL.NAME' is '{m.NAME}', which finds no people")
     return HigherHRNet(
         joints=joints,
         width=m.WIDTH,
@@ -89,6 +95,8 @@ def pictures(config: Config, split: str) -> Pictures:
                 f"config key 'DATASET.SKELETON' must be 'coco' for drawn people, not '{d.SKELETON}'"
             )
         return drawn
+    if d.KIND == "folder":
+        raise ValueError("config key 'DATASET.KIND' is 'folder', where no people are annotated")
     root = expand_path(d.ROOT, "DATASET.ROOT")
     annotation_file, image_folder = coco_paths(root, d.TRAIN if split == "train" else d.TEST)
     real = CocoKeypoints(

@@ -6,6 +6,7 @@ import copy
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from ..datasets import cache
 from ..datasets.keypoints import CocoKeypoints, Joined, Pictures
 from ..datasets.loader import Loader, ShuffledBatches, Views, joining
 from ..datasets.transforms import CentredView, RandomView
-from ..fields import Sample
+from ..fields import Batch, Sample
 from ..inference.predictor import Predictor
 from ..losses import BottomUpLoss
 from ..models import weights
@@ -70,13 +71,7 @@ def train(config: Config, output: Path, device_name: str = "auto", resume: bool 
 
         trainer = loop.Trainer(
             model=trained,
-            criterion=BottomUpLoss(
-                network.heads,
-                heatmap_factors=tuple(config.LOSS.HEATMAP),
-                pull_factor=config.LOSS.PULL,
-                push_factor=config.LOSS.PUSH,
-                push_kind=config.LOSS.PUSH_KIND,
-            ),
+            criterion=criterion(config, network),
             batches=batches,
             feed=feed,
             optimizer=steps,
@@ -115,6 +110,51 @@ def started(
             on = torch.device("cuda", group.local_rank)
             torch.cuda.set_device(on)
         yield group, on
+
+
+def bare_trainer(config: Config, on: torch.device) -> loop.Trainer:
+    """A trainer for single steps on batches that the caller makes; it has no pictures."""
+    joints = skeleton(config)
+    network = model(config, len(joints)).to(on).to(memory_format=torch.channels_last)
+    coder = codec(config, network, joints)
+    trained = prepared(config, network, on)
+    return loop.Trainer(
+        model=trained,
+        criterion=criterion(config, network),
+        batches=_NoPictures(config.TRAIN.MICRO_BATCH or config.TRAIN.BATCH),
+        feed=Feed(on, coder.encode, normalise, config.DATASET.INPUT_SIZE),
+        optimizer=optimizer(config, network),
+        schedule=schedule(config),
+        average=optim.Average(network, config.TRAIN.EMA) if config.TRAIN.EMA else None,
+        settings=settings(config, on, "AP"),
+        examine=lambda state, epoch: {},
+        keep_best=lambda state: None,
+        folder=Path(),
+        log=None,
+    )
+
+
+@dataclass(frozen=True)
+class _NoPictures:
+    """Batches of a trainer that is given its batches by hand."""
+
+    batch: int
+    parts: int = 1
+    steps: int = 0
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        return iter(())
+
+
+def criterion(config: Config, network: HigherHRNet) -> BottomUpLoss:
+    """The losses of the network's heads."""
+    return BottomUpLoss(
+        network.heads,
+        heatmap_factors=tuple(config.LOSS.HEATMAP),
+        pull_factor=config.LOSS.PULL,
+        push_factor=config.LOSS.PUSH,
+        push_kind=config.LOSS.PUSH_KIND,
+    )
 
 
 def start(config: Config, joints: Skeleton, talk: bool = True) -> HigherHRNet:
@@ -212,7 +252,11 @@ def sampler(config: Config, count: int, group: Group) -> ShuffledBatches:
 
 
 def input_path(
-    config: Config, trained: Pictures, coder: BottomUpCodec, on: torch.device, group: Group
+    config: Config,
+    trained: Pictures,
+    coder: BottomUpCodec,
+    on: torch.device,
+    group: Group | None = None,
 ) -> tuple[Loader, Feed]:
     """What loads batches, and what receives them on the device."""
     d, t = config.DATASET, config.TRAIN
@@ -233,7 +277,8 @@ def input_path(
         trained, _view(config), coder.mark, t.SEED, d.WARP == "device" or starts is not None, starts
     )
     feed = Feed(on, coder.encode, normalise, d.INPUT_SIZE, pixels)
-    return Loader(views, sampler(config, len(trained), group), t.WORKERS, joining(views)), feed
+    parts_of = sampler(config, len(trained), group or Group())
+    return Loader(views, parts_of, t.WORKERS, joining(views)), feed
 
 
 def _view(config: Config) -> RandomView | CentredView:

@@ -128,7 +128,10 @@ class CocoKeypoints:
 
     def sample(self, index: int) -> Sample:
         """The whole picture; ``ValueError`` names a missing or broken file."""
-        image = self.store.picture(self._images[index]["file_name"])
+        return self.labelled(index, self.store.picture(self._images[index]["file_name"]))
+
+    def labelled(self, index: int, image: npt.NDArray[np.uint8]) -> Sample:
+        """The picture with what is annotated of it."""
         records = self._people.get(self._images[index]["id"], [])
         labelled = [record for record in records if is_labelled(record)]
         return Sample(

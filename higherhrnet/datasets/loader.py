@@ -244,6 +244,7 @@ class Loader:
         workers: int,
         joining: Callable[[list[Any]], Any] = collate,
     ) -> None:
+        self.items = items
         self.sampler = sampler
         self._loader: DataLoader[Any] = DataLoader(
             items,

@@ -81,6 +81,11 @@ class Group:
                 dist.broadcast(tensor, src=0)
 
 
+def is_main_process() -> bool:
+    """Whether this process is the one that talks, by what ``torchrun`` set."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextmanager
 def lost_peers(group: Group) -> Iterator[None]:
     """Turns the many errors of a broken connection into one sentence.

@@ -18,7 +18,6 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from ..datasets.loader import lost_workers
-from ..fields import Batch
 from . import checkpoint, health, report
 from .distributed import Group, lost_peers
 from .log import Log
@@ -47,8 +46,8 @@ class Batches(Protocol):
     def steps(self) -> int:
         """Steps an epoch."""
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """``parts`` batches for each step from ``start`` on."""
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
+        """``parts`` batches, with the ``ids`` of their pictures, for each step from ``start``."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ class Trainer:
     model: nn.Module
     criterion: Criterion
     batches: Batches
-    feed: Callable[[Batch], tuple[torch.Tensor, Any]]
+    feed: Callable[[Any], tuple[torch.Tensor, Any]]
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     average: Average | None
@@ -150,7 +149,7 @@ class Trainer:
             self._restore(checkpoint.load(self.folder))
         if self.log is not None:
             self.log.rewind(self.progress.epoch)
-        self._wrap()
+        self.wrap()
         with self.stop.listening(), lost_workers():
             try:
                 while self.progress.epoch < self.settings.epochs:
@@ -174,7 +173,7 @@ class Trainer:
         progress, settings = self.progress, self.settings
         if settings.unfreeze_epoch and progress.epoch == settings.unfreeze_epoch:
             self.model.requires_grad_(True)
-            self._wrap()
+            self.wrap()
         started, first = time.perf_counter(), progress.step
         watch = Watch(self.group, progress.sums, progress.counted)
         self._train(watch)
@@ -230,7 +229,7 @@ class Trainer:
                 step = progress.epoch * batches.steps + progress.step
                 set_rate(self.optimizer, self.schedule.rate(step, batches.steps))
                 with lost_peers(self.group):
-                    losses = self._step(parts)
+                    losses = self.step(parts)
                 watch.add(progress.epoch, progress.step, [i for p in parts for i in p.ids], losses)
                 progress.step += 1
                 bar.update(batches.batch)
@@ -244,7 +243,7 @@ class Trainer:
                 if saving and progress.step < batches.steps:
                     self._save()
 
-    def _step(self, parts: Sequence[Batch]) -> dict[str, torch.Tensor]:
+    def step(self, parts: Sequence[Any]) -> dict[str, torch.Tensor]:
         """One optimiser step over its parts; returns the mean of every named loss."""
         device, network = self.settings.device.type, self.network
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.settings.precision)
@@ -269,7 +268,7 @@ class Trainer:
             self.average.update(self.model)
         return means
 
-    def _wrap(self) -> None:
+    def wrap(self) -> None:
         """The model as it is called: over processes, and compiled."""
         network = self.model
         if self.group.size > 1:
