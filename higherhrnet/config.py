@@ -32,8 +32,9 @@ _DEFAULTS = {
     "DATASET": {
         "KIND": "coco",  # coco (COCO-format keypoints), toy (drawn), folder (one a class)
         "ROOT": "data/coco",
-        "TRAIN": "train2017",  # split names: annotations/person_keypoints_{split}.json,
-        "TEST": "val2017",  # images/{split}/
+        "TRAIN": "train2017",  # split: annotations/person_keypoints_{split}.json, images/{split}/;
+        "TEST": "val2017",  # json/crowdpose_{split}.json, images/; or FILE.json below ROOT
+        "IMAGES": "",  # where pictures lie below ROOT, if not there (for FILE.json: beside it)
         "TRAIN_LIMIT": 0,  # use only the first so many pictures; 0 uses all
         "TEST_LIMIT": 0,
         "DRAWN": 0,  # drawn pictures (section TOY) mixed into every epoch of training

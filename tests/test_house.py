@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from higherhrnet.config import default_config, parse_config, read_config, to_yaml
+from higherhrnet.skeleton import load_skeleton
 
 from .shared import ROOT, SHARED
 
@@ -65,7 +66,15 @@ def test_every_room_has_a_floor():
     assert rooms - {"__pycache__", "config", "weights", "assets"} == set(FLOOR)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda p: p.stem)
+CONFIGS = [p for p in sorted((ROOT / "configs").rglob("*.yaml")) if p.parent.name != "skeletons"]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "skeletons").iterdir()))
+def test_skeleton_files_load(path):
+    assert load_skeleton(str(path)).name == path.stem
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_config_loads_and_says_what_it_is(path):
     config = read_config(path)
     assert parse_config(to_yaml(config)) == config
@@ -126,7 +135,7 @@ def readme_blocks(language):
 def stand_in(line: str) -> list[str] | None:
     """A README command made small enough to run here; None if another test runs it whole."""
     words = shlex.split(line, comments=True)
-    if not words or words[0] in {"make", "docker", "git", "pip", "python", "export"}:
+    if not words or words[0] in {"make", "docker", "git", "pip", "python", "export", "torchrun"}:
         return None
     return [sys.executable, "-m", *words]
 

@@ -11,7 +11,7 @@ import torch
 from ..codecs import tags as tagging
 from ..codecs.bottom_up import BottomUpCodec
 from ..config import Config
-from ..datasets.catalog import coco_paths
+from ..datasets.catalog import find_split
 from ..datasets.keypoints import CocoKeypoints, Joined, Pictures
 from ..datasets.toy import DrawnPeople
 from ..models.higher_hrnet import HigherHRNet
@@ -98,7 +98,9 @@ def pictures(config: Config, split: str) -> Pictures:
     if d.KIND == "folder":
         raise ValueError("config key 'DATASET.KIND' is 'folder', where no people are annotated")
     root = expand_path(d.ROOT, "DATASET.ROOT")
-    annotation_file, image_folder = coco_paths(root, d.TRAIN if split == "train" else d.TEST)
+    annotation_file, image_folder = find_split(
+        root, d.TRAIN if split == "train" else d.TEST, d.IMAGES
+    )
     real = CocoKeypoints(
         annotation_file, image_folder, joints, people_only=split == "train", limit=limit
     )

@@ -33,7 +33,7 @@ from ..training.distributed import Group, joined
 from ..training.feed import Feed
 from ..training.log import Log
 from ..training.stop import Stop, StoppedError
-from .inference import predictor, skeleton_of, validate
+from .inference import find_weights, predictor, skeleton_of, validate
 from .parts import codec, device, expand_path, model, pictures, skeleton
 
 
@@ -162,10 +162,10 @@ def start(config: Config, joints: Skeleton, talk: bool = True) -> HigherHRNet:
     network = model(config, len(joints))
     if config.MODEL.PRETRAINED:
         path = expand_path(config.MODEL.PRETRAINED, "MODEL.PRETRAINED")
-        file = weights.read(path)
+        file = weights.read(find_weights(str(path)))
         report = weights.load_start(network, file, skeleton_of(file), joints)
         if talk:
-            print(f"{path}: {report}")
+            print(f"{file.path}: {report}")
     return network
 
 

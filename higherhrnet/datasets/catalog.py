@@ -4,15 +4,35 @@ from __future__ import annotations
 
 from pathlib import Path
 
+_ANNOTATIONS = ("annotations/person_keypoints_{}.json", "json/crowdpose_{}.json")
+"""COCO's and CrowdPose's official names, below the data set's folder."""
 
-def coco_paths(root: Path, split: str) -> tuple[Path, Path]:
-    """Annotation file and image folder of a split in COCO's layout.
 
-    Pictures lie in ``root/images/{split}``, or in ``root/{split}`` as COCO's archives unpack, or
-    in the archive itself: either of these with ``.zip`` behind it.
+def find_split(root: Path, split: str, images: str = "") -> tuple[Path, Path]:
+    """Annotation file and image folder of a split.
+
+    Pictures lie in ``root/images/{split}``, in ``root/{split}`` as COCO's archives unpack, in the
+    archive itself (either of these with ``.zip`` behind it), or all in ``root/images``.
+
+    Args:
+        root: the data set's folder.
+        split: a name like ``val2017``, or an annotation file ``FILE.json`` below ``root``.
+        images: image folder or archive below ``root``, where it is none of the above.
+
+    Returns:
+        both paths; where nothing is found, those of COCO's layout.
     """
+    if split.endswith(".json"):
+        annotations = root / split
+        folder = root / images if images else annotations.parent
+        return annotations, folder
+    named = [root / pattern.format(split) for pattern in _ANNOTATIONS]
+    annotations = next((path for path in named if path.is_file()), named[0])
     places = [
         root / folder / f"{split}{ending}" for ending in ("", ".zip") for folder in ("images", "")
     ]
-    images = next((place for place in places if place.exists()), places[0])
-    return root / "annotations" / f"person_keypoints_{split}.json", images
+    if images:
+        places = [root / images]
+    elif annotations == named[1]:
+        places += [root / "images", root / "images.zip"]
+    return annotations, next((place for place in places if place.exists()), places[0])

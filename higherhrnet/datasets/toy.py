@@ -21,7 +21,7 @@ from ..fields import Sample
 from ..files import whole, write_json
 from ..poses import ABSENT, Poses
 from ..skeleton import COCO, Skeleton
-from .catalog import coco_paths
+from .catalog import find_split
 from .figures import Vector, draw_background, draw_figure, draw_object, stand, with_visibility
 from .keypoints import valid_mask
 
@@ -178,6 +178,6 @@ def write_coco(folder: Path, people: DrawnPeople, split: str = "toy") -> Path:
         _, png = cv2.imencode(".png", people.drawing(index).image[..., ::-1])
         with whole(folder / "images" / split / image["file_name"]) as partial:
             partial.write_bytes(png.tobytes())
-    annotation_file, _ = coco_paths(folder, split)
+    annotation_file, _ = find_split(folder, split)
     write_json(annotation_file, people.annotations)
     return annotation_file
