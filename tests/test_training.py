@@ -192,10 +192,11 @@ def trained_weights(folder):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("at", [1, 4, 6])
-def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, number, at):
+@pytest.mark.parametrize(("at", "precision"), [(1, "fp32"), (4, "bf16"), (6, "fp16")])
+def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, number, at, precision):
     """A real signal in step ``at`` of 8: same weights, average and log to the bit."""
-    settings = ("TRAIN.MICRO_BATCH", "1", "TRAIN.WARMUP", "3", "TRAIN.SCHEDULE", "cosine")
+    settings = ("TRAIN.MICRO_BATCH", "1", "TRAIN.WARMUP", "3", "TRAIN.SCHEDULE", "cosine",
+                "TRAIN.PRECISION", precision)  # fmt: skip
     build.train(tiny(*settings), tmp_path / "whole", "cpu")
     original, calls = loop.set_rate, []
 

@@ -19,7 +19,7 @@ from ..codecs.bottom_up import BottomUpCodec
 from ..config import Config, to_yaml
 from ..datasets import cache
 from ..datasets.keypoints import CocoKeypoints, Joined, Pictures
-from ..datasets.loader import Loader, ShuffledBatches, Views, joining
+from ..datasets.loader import Loader, ShuffledBatches, Views, joining, lost_workers
 from ..datasets.transforms import CentredView, RandomView
 from ..fields import Batch, Sample
 from ..inference.predictor import Predictor
@@ -98,6 +98,7 @@ def started(
 
     Raises:
         ValueError: the folder holds a run that is not to be resumed.
+        WorkerLostError: a loading process was killed while the run went on.
     """
     if not resume and (output / checkpoint.LAST).exists():
         raise ValueError(
@@ -105,7 +106,7 @@ def started(
         )
     checkpoint.seed_everything(config.TRAIN.SEED)
     on = device(device_name)
-    with joined(on.type == "cuda") as group:
+    with lost_workers(), joined(on.type == "cuda") as group:
         if on.type == "cuda" and group.size > 1:
             on = torch.device("cuda", group.local_rank)
             torch.cuda.set_device(on)

@@ -218,8 +218,9 @@ def lost_workers() -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        # It may also die in the middle of handing a batch over.
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
         raise WorkerLostError(
             "a process that loads pictures was killed, perhaps for want of memory (fewer "

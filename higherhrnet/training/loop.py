@@ -17,7 +17,6 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from ..datasets.loader import lost_workers
 from . import checkpoint, health, report
 from .distributed import Group, lost_peers
 from .log import Log
@@ -142,15 +141,15 @@ class Trainer:
             DivergenceError: the loss became NaN or infinite; the last checkpoint is from before.
             StoppedError: by Ctrl-C or SIGTERM.
             ValueError: a picture cannot be read.
-            WorkerLostError, PeerLostError: a loading process, or another process of the training,
-                ended; the last checkpoint is of the last epoch or ``save_every`` steps.
+            PeerLostError: another process of the training ended; the last checkpoint is of the last
+                epoch or ``save_every`` steps.
         """
         if resume:
             self._restore(checkpoint.load(self.folder))
         if self.log is not None:
             self.log.rewind(self.progress.epoch)
         self.wrap()
-        with self.stop.listening(), lost_workers():
+        with self.stop.listening():
             try:
                 while self.progress.epoch < self.settings.epochs:
                     self._epoch()

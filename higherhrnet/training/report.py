@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,23 +54,24 @@ def _curves(
     records: Sequence[Mapping[str, Any]],
     names: Sequence[str],
     title: str,
-    factor: float = 1.0,
     log: bool = False,
+    factor: float = 1.0,
 ) -> None:
-    lowest = math.inf
     for name in names:
         points = [(r["epoch"], factor * r[name]) for r in records if r.get(name) is not None]
+        points = [(epoch, value) for epoch, value in points if value > 0 or not log]
         if points:
             axes.plot(
                 *zip(*points, strict=True), marker="." if len(points) < 40 else "", label=name
             )
-            lowest = min(lowest, *(y for _, y in points))
     axes.set_title(title, fontsize="medium")
     axes.set_xlabel("epoch")
     axes.grid(alpha=0.3)
     if axes.lines:
         axes.legend(fontsize="small", frameon=False)
-        if log and lowest > 0:
+        if log:
             axes.set_yscale("log")
+        else:
+            axes.set_ylim(-2, 102)
     else:
         axes.text(0.5, 0.5, "not measured", ha="center", transform=axes.transAxes, color="grey")
