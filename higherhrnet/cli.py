@@ -19,10 +19,11 @@ import torch
 
 from . import __version__, build, show
 from .bench import data as bench_data
+from .bench import decode as bench_decode
 from .bench import loss as bench_loss
 from .bench import plan, table
 from .bench import train as bench_train
-from .config import Config, read_config, to_yaml
+from .config import Config, parse_config, read_config, to_yaml
 from .datasets.check import check
 from .datasets.keypoints import CocoKeypoints, Joined
 from .datasets.loader import Views, WorkerLostError
@@ -111,6 +112,12 @@ def _bench(options: argparse.Namespace) -> int:
     on = build.device(options.device)
     if options.what == "loss":
         rows = bench_loss.run(on)
+    elif options.what == "decode":
+        config = parse_config("", options.overrides, "the command line")
+        joints = build.skeleton(config)
+        coder = build.codec(config, build.model(config, len(joints)), joints)
+        size = config.DATASET.INPUT_SIZE
+        rows = bench_decode.run(coder, on, options.people, size, options.repeats)
     else:
         config = read_config(options.config, options.overrides)
         if options.what == "data":
@@ -429,6 +436,12 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
     losses = benches.add_parser("loss", parents=[common], help="losses beside plain loops")
     losses.set_defaults(run=_bench, what="loss")
+    decoder = benches.add_parser(
+        "decode", parents=[common], epilog=tail, help="from the network's answers to people"
+    )
+    decoder.add_argument("--people", type=int, nargs="+", default=[1, 5, 15, 30, 100])
+    decoder.add_argument("--repeats", type=int, default=3, help="pictures a crowd (default 3)")
+    decoder.set_defaults(run=_bench, what="decode")
     input_path = benches.add_parser(
         "data", parents=[common], epilog=tail, help="the input path by stage, on one core"
     )

@@ -102,7 +102,8 @@ _DEFAULTS = {
         "TAG_THRESHOLD": 1.0,  # tag distance below which a candidate joins a person
         "ADJUST": True,  # quarter-cell shift
         "REFINE": True,  # fill missing joints
-        "ASSIGNMENT": "munkres",  # munkres (published, slow) or nearest (scipy, tie to the nearest)
+        "ASSIGNMENT": "munkres",  # munkres (published, slow); strongest, nearest (fast)
+        "MAX_PEOPLE": 0,  # keep only so many people of a picture, the best; 0 all, as published
         "PRECISION": "fp32",  # fp32, bf16, fp16
     },
 }
@@ -210,7 +211,7 @@ _CHOICES = {
     "TRAIN.SCHEDULE": ("multistep", "cosine"),
     "TRAIN.PRECISION": ("fp32", "bf16", "fp16"),
     "TEST.PRECISION": ("fp32", "bf16", "fp16"),
-    "TEST.ASSIGNMENT": ("munkres", "nearest"),
+    "TEST.ASSIGNMENT": ("munkres", "strongest", "nearest"),
 }
 _AT_LEAST_ONE = (
     "MODEL.WIDTH", "MODEL.BLOCKS", "LOSS.SIGMA", "TRAIN.EPOCHS", "TRAIN.BATCH",
@@ -221,6 +222,7 @@ _AT_LEAST_ONE = (
 _AT_LEAST_ZERO = (
     "DATASET.TRAIN_LIMIT", "DATASET.TEST_LIMIT", "DATASET.DRAWN", "TRAIN.WORKERS",
     "TRAIN.MICRO_BATCH", "TRAIN.SAVE_EVERY", "TRAIN.KEEP", "TRAIN.UNFREEZE_EPOCH",
+    "TEST.MAX_PEOPLE",
 )  # fmt: skip
 
 

@@ -1,13 +1,17 @@
 """Targets, grouping and assignment of the original code, equal array by array."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from higherhrnet import geometry
+from higherhrnet.bench import plain
 from higherhrnet.codecs import heatmaps as heat
 from higherhrnet.codecs import tags as tagging
-from higherhrnet.codecs.bottom_up import BottomUpCodec, Fields
+from higherhrnet.codecs.bottom_up import BottomUpCodec
+from higherhrnet.codecs.maps import DeviceMaps, HostMaps
 from higherhrnet.fields import Head, Outputs, View
 from higherhrnet.skeleton import COCO, CROWDPOSE
 
@@ -37,18 +41,28 @@ def views_of(arrays, joints, flip):
     return views
 
 
+def plainly_merged(codec, arrays, flip, project):
+    views = views_of(arrays, len(codec.skeleton), flip)
+    width, height = arrays["base_size"]
+    return plain.merge(views, codec.skeleton, (int(height), int(width)) if project else None)
+
+
 def merged(codec, arrays, flip, project):
     views = views_of(arrays, len(codec.skeleton), flip)
     width, height = arrays["base_size"]
     return codec.merge(views, (int(height), int(width)) if project else None)
 
 
-def to_picture(arrays, fields):
+def on_device(maps):
+    """The same maps as a GPU would hold them, here on the processor."""
+    return DeviceMaps(torch.from_numpy(maps.heatmaps), torch.from_numpy(maps.tags))
+
+
+def to_picture(arrays, shape):
     width, height = arrays["image_wh"]
     smallest = 0.5 if "plain_out0_s1" in arrays else 1.0
     view, _ = geometry.fit_view((height, width), int(arrays["input_size"]), smallest, smallest)
-    to_map = geometry.fit_map((height, width), view, fields.heatmaps.shape[1:])
-    return geometry.invert(to_map)
+    return geometry.invert(geometry.fit_map((height, width), view, shape))
 
 
 def equal_people(people, expected, tolerance=0.0):
@@ -57,16 +71,19 @@ def equal_people(people, expected, tolerance=0.0):
     np.testing.assert_allclose(people.score, expected[..., 2], atol=1e-5)
 
 
-@pytest.mark.parametrize("name", GROUPINGS)
-@pytest.mark.parametrize(("flip", "project"), VARIANTS)
-def test_people(name, flip, project):
-    arrays = golden_arrays(f"grouping_{name}.npz")
-    prefix = f"flip{flip}_proj{project}"
-    codec = codec_for(name)
-    fields = merged(codec, arrays, flip, project)
-    case = {
+def case_of(arrays, prefix):
+    return {
         key.split("/")[1]: value for key, value in arrays.items() if key.startswith(f"{prefix}/")
     }
+
+
+@pytest.mark.parametrize("name", GROUPINGS)
+@pytest.mark.parametrize(("flip", "project"), VARIANTS)
+def test_the_plain_way_stage_by_stage(name, flip, project):
+    """What the fast way is measured against is the original."""
+    arrays = golden_arrays(f"grouping_{name}.npz")
+    case, codec = case_of(arrays, f"flip{flip}_proj{project}"), codec_for(name)
+    fields = plainly_merged(codec, arrays, flip, project)
 
     assert (1, *fields.heatmaps.shape) == tuple(case["heatmaps_shape"])
     assert (1, *fields.tags.shape) == tuple(case["tags_shape"])
@@ -78,23 +95,39 @@ def test_people(name, flip, project):
         squares = (maps.astype(np.float64) ** 2).sum()
         np.testing.assert_allclose(squares, case[f"{key}_sumsq"], rtol=1e-5)
 
-    peaks = heat.find_peaks(fields.heatmaps, codec.threshold, codec.most_candidates)
+    peaks = plain.find_peaks(fields, codec.threshold, codec.most_candidates)
     for joint, found in enumerate(peaks):
         strong = case["topk_val"][joint] > codec.threshold
         np.testing.assert_allclose(found.score, case["topk_val"][joint][strong], atol=1e-5)
         np.testing.assert_array_equal(found.xy, case["topk_loc"][joint][strong])
-        tags = tagging.read_tags(fields.tags, joint, found.xy)
-        np.testing.assert_allclose(tags, case["topk_tag"][joint][strong], atol=1e-4)
+        np.testing.assert_allclose(found.tags, case["topk_tag"][joint][strong], atol=1e-4)
 
-    people = codec.group(fields)
-    equal_people(people, case["match"])
+    people = tagging.group(peaks, codec.skeleton.order, codec.grouping)
+    found = people.score > 0
+    np.testing.assert_array_equal(people.xy, case["match"][..., :2])
+    np.testing.assert_allclose(people.score, case["match"][..., 2], atol=1e-5)
     np.testing.assert_allclose(people.tags, case["match"][..., 3:], atol=1e-4)
-    codec.adjust_peaks(people, fields.heatmaps)
-    equal_people(people, case["adjust"])
-    tagging.fill_missing(people, fields.heatmaps, fields.tags)
-    equal_people(people, case["refine"])
+    np.testing.assert_allclose(people.place[found], case["adjust"][..., :2][found])
+    plain.refine(people, fields)
+    np.testing.assert_allclose(people.place, case["refine"][..., :2])
+    np.testing.assert_allclose(people.score, case["refine"][..., 2], atol=1e-5)
 
-    poses = codec.decode(fields, to_picture(arrays, fields))
+
+@pytest.mark.parametrize("device", [False, True], ids=["host", "device"])
+@pytest.mark.parametrize("name", GROUPINGS)
+@pytest.mark.parametrize(("flip", "project"), VARIANTS)
+def test_people(name, flip, project, device):
+    arrays = golden_arrays(f"grouping_{name}.npz")
+    case, codec = case_of(arrays, f"flip{flip}_proj{project}"), codec_for(name)
+    maps = merged(codec, arrays, flip, project)
+    if device:
+        maps = on_device(maps)
+    for joint, found in enumerate(maps.peaks(codec.threshold, codec.most_candidates)):
+        strong = case["topk_val"][joint] > codec.threshold
+        np.testing.assert_allclose(found.score, case["topk_val"][joint][strong], atol=1e-5)
+        np.testing.assert_array_equal(found.xy, case["topk_loc"][joint][strong])
+        np.testing.assert_allclose(found.tags, case["topk_tag"][joint][strong], atol=1e-4)
+    poses = codec.decode(maps, to_picture(arrays, maps.shape)).poses
     assert len(poses) == len(case["final"])
     present = poses.visibility > 0
     np.testing.assert_allclose(poses.xy[present], case["final"][..., :2][present], atol=2e-4)
@@ -119,12 +152,13 @@ def test_limits_and_costs(suffix, grouping):
         most_candidates=most,
         grouping=tagging.Grouping(**{"most_compared": most, **grouping}),
     )
-    fields = merged(codec, arrays, flip=1, project=1)
+    maps = merged(codec, arrays, flip=1, project=1)
     prefix = f"flip1_proj1{suffix}"
-    people = codec.group(fields)
     if f"{prefix}/match" in arrays:
+        peaks = maps.peaks(codec.threshold, codec.most_candidates)
+        people = tagging.group(peaks, codec.skeleton.order, codec.grouping)
         equal_people(people, arrays[f"{prefix}/match"])
-    poses = codec.decode(fields, to_picture(arrays, fields))
+    poses = codec.decode(maps, to_picture(arrays, maps.shape)).poses
     expected = arrays[f"{prefix}/final"]
     present = poses.visibility > 0
     np.testing.assert_allclose(poses.xy[present], expected[..., :2][present], atol=2e-4)
@@ -186,19 +220,71 @@ def test_scales_without_one_use_the_nearest_scale_for_tags():
     arrays = golden_arrays("grouping_multiscale.npz")
     codec = codec_for("multiscale")
     views = [view for view in views_of(arrays, 17, flip=1) if view.scale != 1.0]
-    fields = codec.merge(views, (128, 128))
-    assert fields.heatmaps.shape == (17, 128, 128)
-    assert fields.tags.shape == (17, 128, 128, 2)
-    assert len(codec.decode(fields, to_picture(arrays, fields))) > 0
+    maps = codec.merge(views, (128, 128))
+    assert maps.shape == (128, 128)
+    assert maps.tags.shape[:2] == (2, 17)
+    assert len(codec.decode(maps, to_picture(arrays, maps.shape)).poses) > 0
 
 
 def test_shared_tags_group_people():
     """One tag map for all joints reads the same tag wherever every joint's map would."""
     arrays = golden_arrays("grouping_k1.npz")
     codec = codec_for("k1")
-    fields = merged(codec, arrays, 1, 1)
-    same = np.repeat(fields.tags[:1], 17, axis=0)
-    shared = codec.decode(Fields(fields.heatmaps, fields.tags[:1]), geometry.identity())
-    repeated = codec.decode(Fields(fields.heatmaps, same), geometry.identity())
+    maps = merged(codec, arrays, 1, 1)
+    same = np.repeat(maps.tags[:, :1], 17, axis=1)
+    shared = codec.decode(HostMaps(maps.heatmaps, maps.tags[:, :1]), geometry.identity()).poses
+    repeated = codec.decode(HostMaps(maps.heatmaps, same), geometry.identity()).poses
     np.testing.assert_array_equal(shared.xy, repeated.xy)
     np.testing.assert_array_equal(shared.person_score, repeated.person_score)
+    there = codec.decode(on_device(HostMaps(maps.heatmaps, maps.tags[:, :1])), geometry.identity())
+    np.testing.assert_array_equal(there.poses.xy, shared.xy)
+
+
+def random_maps(seed, people, shape=(160, 224), source=(40, 56), depth=2):
+    """Blobs of people with noisy tags, some joints missing, on maps whose tags are coarser."""
+    rng = np.random.default_rng(seed)
+    heat = rng.random((17, *shape)).astype(np.float32) * 0.02
+    tags = rng.normal(0, 3, (depth, 17, *source)).astype(np.float32)
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    for person in range(people):
+        for joint in range(17):
+            if rng.random() < 0.3:
+                continue
+            cy, cx = rng.integers(0, shape[0]), rng.integers(0, shape[1])
+            blob = rng.uniform(0.15, 1) * np.exp(-((y - cy) ** 2 + (x - cx) ** 2) / 18)
+            heat[joint] = np.maximum(heat[joint], blob)
+            sy, sx = cy * source[0] // shape[0], cx * source[1] // shape[1]
+            tags[:, joint, max(sy - 1, 0) : sy + 2, max(sx - 1, 0) : sx + 2] = person * 0.9
+    return HostMaps(heat, tags)
+
+
+@pytest.mark.parametrize("assignment", list(tagging.ASSIGNMENTS))
+@pytest.mark.parametrize("people", [0, 1, 5, 12])
+def test_fast_decoding_finds_the_same_people_as_the_plain_way(people, assignment):
+    grouping = tagging.Grouping(assign=tagging.ASSIGNMENTS[assignment])
+    codec = BottomUpCodec(COCO, (Head(4, 17), Head(2)), grouping=grouping)
+    for seed in range(3):
+        maps = random_maps(seed, people)
+        large = torch.nn.functional.interpolate(
+            torch.from_numpy(maps.tags), size=maps.shape, mode="bilinear", align_corners=False
+        )
+        dense = plain.PlainMaps(maps.heatmaps, large.permute(1, 2, 3, 0).numpy())
+        expected, scores = plain.decode(dense, codec)
+        for found in (maps, on_device(maps)):
+            poses = codec.decode(found, geometry.identity()).poses
+            present = poses.visibility > 0
+            np.testing.assert_array_equal(poses.score, expected.score)
+            np.testing.assert_allclose(poses.xy[present], expected.place[present])
+            np.testing.assert_allclose(poses.person_score, scores)
+
+
+def test_the_most_people_are_the_best():
+    codec = BottomUpCodec(COCO, (Head(4, 17), Head(2)), most_candidates=4)
+    maps = random_maps(0, 8)
+    everyone = codec.decode(maps, geometry.identity())
+    few = replace(codec, most_people=3).decode(maps, geometry.identity())
+    assert everyone.people_dropped == 0
+    assert everyone.candidates_dropped > 0
+    assert few.people_dropped == len(everyone.poses) - 3
+    best = np.sort(everyone.poses.person_score)[-3:]
+    np.testing.assert_array_equal(np.sort(few.poses.person_score), best)

@@ -103,7 +103,11 @@ def test_defaults_are_valid():
         ("", ["TEST.FLIP", "maybe"], "'TEST.FLIP' must be a bool"),
         ("", ["TRAIN.EPOCHS", "0"], "'TRAIN.EPOCHS' must be at least 1"),
         ("", ["DATASET.INPUT_SIZE", "500"], "'DATASET.INPUT_SIZE' must be a multiple of 64"),
-        ("", ["TEST.ASSIGNMENT", "greedy"], "'TEST.ASSIGNMENT' must be one of munkres, nearest"),
+        (
+            "",
+            ["TEST.ASSIGNMENT", "greedy"],
+            "'TEST.ASSIGNMENT' must be one of munkres, strongest",
+        ),
         ("", ["TEST.SCALES", "[0]"], "'TEST.SCALES' must list scales above 0"),
         ("", ["MODEL.TAG_HEADS", "[false]"], "'MODEL.TAG_HEADS' must name at least one head"),
         ("", ["TRAIN.RATE", "fast"], "'TRAIN.RATE' must be a finite number, not 'fast'"),

@@ -141,9 +141,9 @@ def test_targets_decode_to_the_people_they_came_from():
             if cell >= 0:
                 y, x = divmod(cell, 64)
                 tags[joint, 2 * y : 2 * y + 3, 2 * x : 2 * x + 3] = 10 * person
-    from higherhrnet.codecs.bottom_up import Fields
+    from higherhrnet.codecs.maps import HostMaps
 
-    found = codec.decode(Fields(heat, tags), geometry.scaling(2))
+    found = codec.decode(HostMaps(heat, tags.transpose(3, 0, 1, 2)), geometry.scaling(2)).poses
     assert len(found) == len(sample.poses)
     for truth, visibility in zip(sample.poses.xy, sample.poses.visibility, strict=True):
         error = np.linalg.norm(found.xy - truth, axis=2)[:, visibility > 0].mean(axis=1)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from .. import geometry
-from ..codecs.bottom_up import Fields
+from ..codecs.maps import Maps
 from ..config import Config, parse_config
 from ..datasets.keypoints import Pictures
 from ..evaluation import results
@@ -154,8 +154,8 @@ def validate(
     meter = TagMeter(truth.skeleton.joints)
 
     def predict(sample: Sample) -> Poses:
-        poses, fields = ready.predict(sample.image)
-        _measure(meter, ready, sample, fields)
+        poses, maps = ready.predict(sample.image)
+        _measure(meter, ready, sample, maps)
         return poses
 
     mine = predict_all(predict, truth, group.rank, group.size, stopped)
@@ -169,9 +169,9 @@ def validate(
     return Validation(records, metrics, total.means(), beyond)
 
 
-def _measure(meter: TagMeter, ready: Predictor, sample: Sample, fields: Fields) -> None:
+def _measure(meter: TagMeter, ready: Predictor, sample: Sample, maps: Maps) -> None:
     """Add what tags and heat are at the sample's true joints."""
-    height, width = fields.heatmaps.shape[1:]
+    height, width = maps.shape
     shape = (sample.image.shape[0], sample.image.shape[1])
     to_map = geometry.invert(ready.protocol.to_picture(shape, (height, width)))
     poses = sample.poses
@@ -179,11 +179,11 @@ def _measure(meter: TagMeter, ready: Predictor, sample: Sample, fields: Fields) 
     inside = ((cells >= 0) & (cells < (width, height))).all(axis=2)
     present: npt.NDArray[np.bool_] = (poses.visibility > ABSENT) & inside
     cells = np.where(present[..., None], cells, 0)
-    joints = np.arange(len(ready.skeleton))
-    tag_maps = np.minimum(joints, len(fields.tags) - 1)
+    people, joints = present.shape
+    heat, tags = maps.read(np.tile(np.arange(joints), people), cells.reshape(-1, 2))
     meter.add(
-        tags=fields.tags[tag_maps, cells[..., 1], cells[..., 0]],
-        heat=fields.heatmaps[joints, cells[..., 1], cells[..., 0]],
+        tags=tags.reshape(people, joints, tags.shape[1]),
+        heat=heat.reshape(people, joints),
         present=present,
-        groups=ready.codec.group_true(fields, cells, present),
+        groups=ready.codec.group_true(maps, cells, present),
     )

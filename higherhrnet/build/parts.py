@@ -77,6 +77,7 @@ def codec(config: Config, network: HigherHRNet, joints: Skeleton) -> BottomUpCod
         adjust=test.ADJUST,
         refine=test.REFINE,
         aggregate=test.AGGREGATE,
+        most_people=test.MAX_PEOPLE,
     )
 
 

@@ -291,10 +291,10 @@ def _view(config: Config) -> RandomView | CentredView:
 
 def _pictures(ready: Predictor, sample: Sample) -> dict[str, Any]:
     """What TensorBoard shows of one picture."""
-    poses, fields = ready.predict(sample.image)
+    poses, maps = ready.predict(sample.image)
     return {
         "predictions": show.draw(sample.image, poses, ready.skeleton),
         "annotations": show.draw(sample.image, sample.poses, ready.skeleton),
-        "heatmaps": show.heat(sample.image, fields.heatmaps.max(axis=0)),
-        "tags": show.heat(sample.image, np.median(fields.tags[..., 0], axis=0)),
+        "heatmaps": show.heat(sample.image, maps.dense_heat().max(axis=0)),
+        "tags": show.heat(sample.image, np.median(maps.dense_tags(), axis=0)),
     }

@@ -14,9 +14,31 @@ import numpy.typing as npt
 from munkres import Munkres
 from scipy.optimize import linear_sum_assignment
 
-from .heatmaps import Peaks, cells_of, inside, quarter_shift
+from .heatmaps import Cells, Peaks, Places, Scores, cells_of, inside
+from .maps import Maps
 
-Assignment = Callable[[npt.NDArray[np.float64], npt.NDArray[np.float64]], list[tuple[int, int]]]
+Matrix = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Which of M candidates for a joint belongs to which of G people?
+
+    Attributes:
+        cost: (M, max(M, G)), what the sum over all pairs is to be least of; rounded tag distances
+            make ties the normal case.
+        distance: (M, G) tag distance, not rounded.
+        score: (M,) heat of the candidates.
+        strength: (G,) heat of the people's joints so far, summed.
+    """
+
+    cost: Matrix
+    distance: Matrix
+    score: Matrix
+    strength: Matrix
+
+
+Assignment = Callable[[Problem], list[tuple[int, int]]]
 
 
 def joint_cells(
@@ -28,25 +50,40 @@ def joint_cells(
     return np.where(present & inside(cells, shape), flat, -1)
 
 
-def solve_munkres(
-    cost: npt.NDArray[np.float64], distance: npt.NDArray[np.float64]
-) -> list[tuple[int, int]]:
+def solve_munkres(problem: Problem) -> list[tuple[int, int]]:
     """The published solver. Its way of breaking ties is part of the published numbers."""
-    return [(int(row), int(column)) for row, column in Munkres().compute(cost.tolist())]
+    return [(int(row), int(column)) for row, column in Munkres().compute(problem.cost.tolist())]
 
 
-def solve_nearest(
-    cost: npt.NDArray[np.float64], distance: npt.NDArray[np.float64]
-) -> list[tuple[int, int]]:
+def solve_nearest(problem: Problem) -> list[tuple[int, int]]:
     """Optimal assignment whose ties go to the smaller unrounded tag distance; O(n³) in C."""
-    tie_break = np.zeros_like(cost)
-    tie_break[:, : distance.shape[1]] = 1e-3 * np.minimum(distance, 100.0)
-    return list(
-        zip(*(index.tolist() for index in linear_sum_assignment(cost + tie_break)), strict=True)
-    )
+    return _optimal(problem.cost, 1e-3 * np.minimum(problem.distance, 100.0))
 
 
-ASSIGNMENTS: dict[str, Assignment] = {"munkres": solve_munkres, "nearest": solve_nearest}
+def solve_strongest(problem: Problem) -> list[tuple[int, int]]:
+    """Optimal assignment whose ties put strong candidates to strong people, then go by distance.
+
+    Within half a unit all people are equally good, and fragments of one or two weak joints would
+    take some from the person they belong to by chance. Of all optimal assignments this takes the
+    one with the largest sum of candidate's heat times person's heat.
+    """
+    support = np.outer(problem.score, problem.strength) / max(problem.strength.max(initial=0), 1)
+    return _optimal(problem.cost, -1e-3 * support + 1e-6 * np.minimum(problem.distance, 100.0))
+
+
+def _optimal(cost: Matrix, tie_break: Matrix) -> list[tuple[int, int]]:
+    # The padding of 1e10 would swallow the tie-break's digits; any large number serves.
+    total = np.minimum(cost, 1e6)
+    total[:, : tie_break.shape[1]] += tie_break
+    rows, columns = linear_sum_assignment(total)
+    return list(zip(rows.tolist(), columns.tolist(), strict=True))
+
+
+ASSIGNMENTS: dict[str, Assignment] = {
+    "munkres": solve_munkres,
+    "strongest": solve_strongest,
+    "nearest": solve_nearest,
+}
 
 
 @dataclass(frozen=True)
@@ -74,21 +111,20 @@ class People:
     """People being put together on the maps; what :func:`group` returns and later steps complete.
 
     Attributes:
-        xy: (N, K, 2) float64 map coordinates.
+        xy: (N, K, 2) int64 cells, (0, 0) where missing.
+        place: (N, K, 2) float64 the same more exactly, sub-pixel.
         score: (N, K) float32 heat, 0 where missing.
         tags: (N, K, T) float32 tags read at the candidates.
     """
 
-    xy: npt.NDArray[np.float64]
-    score: npt.NDArray[np.float32]
+    xy: Cells
+    place: Places
+    score: Scores
     tags: npt.NDArray[np.float32]
 
-
-def read_tags(
-    tags: npt.NDArray[np.float32], joint: int, xy: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float32]:
-    """Tags (M, T) of a joint at cells (M, 2), from maps (K or 1, H, W, T)."""
-    return tags[min(joint, len(tags) - 1), xy[:, 1], xy[:, 0]]
+    def select(self, rows: npt.NDArray[np.int64]) -> People:
+        """The people of these rows, in that order."""
+        return People(self.xy[rows], self.place[rows], self.score[rows], self.tags[rows])
 
 
 def match(
@@ -96,6 +132,7 @@ def match(
     candidate_scores: npt.NDArray[np.float32],
     group_tags: npt.NDArray[np.float32],
     grouping: Grouping,
+    strength: Matrix | None = None,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], list[tuple[int, int]]]:
     """Assign one joint's candidates to people.
 
@@ -103,6 +140,7 @@ def match(
         candidate_tags: (M, T).
         candidate_scores: (M,).
         group_tags: (G, T) mean tags of the people so far.
+        strength: (G,) their heat so far; for solvers that ask.
 
     Returns:
         distance (M, G), the padded cost that was solved, and (candidate, person) pairs; a pair
@@ -116,111 +154,91 @@ def match(
     surplus = len(candidate_tags) - len(group_tags)
     if surplus > 0:
         cost = np.concatenate([cost, np.full((len(cost), surplus), 1e10)], axis=1)
-    return distance, cost, grouping.assign(cost, distance)
+    if strength is None:
+        strength = np.ones(len(group_tags))
+    score = candidate_scores.astype(np.float64)
+    return distance, cost, grouping.assign(Problem(cost, distance, score, strength))
 
 
-def group(
-    peaks: Sequence[Peaks],
-    tags: npt.NDArray[np.float32],
-    order: Sequence[int],
-    grouping: Grouping,
-) -> People:
+def group(peaks: Sequence[Peaks], order: Sequence[int], grouping: Grouping) -> People:
     """Join candidates into people, one joint after another (HigherHRNet, sec. 3.1).
 
     Args:
         peaks: K lists of candidates.
-        tags: (K or 1, H, W, T) maps.
         order: joints in the order in which they are visited.
 
     Returns:
         the people in the order in which they were found, each with at least one joint.
     """
-    joints, depth = len(peaks), tags.shape[-1]
-    members: list[dict[int, tuple[npt.NDArray[np.int64], np.float32, npt.NDArray[np.float32]]]] = []
+    joints, depth = len(peaks), peaks[0].tags.shape[1]
+    members: list[dict[int, int]] = []  # joint → which of its candidates
     for joint in order:
         found = peaks[joint]
         if len(found.score) == 0:
             continue
-        found_tags = read_tags(tags, joint, found.xy)
         joined = [-1] * len(found.score)
-        compared = members[: grouping.most_compared]
-        if compared:
-            if grouping.only_compared and len(compared) == grouping.most_compared:
+        count = min(len(members), grouping.most_compared)
+        visits = list(range(len(found.score)))
+        if count:
+            if grouping.only_compared and count == grouping.most_compared:
                 continue
-            means = np.stack([np.mean([tag for *_, tag in m.values()], axis=0) for m in compared])
-            distance, _, pairs = match(found_tags, found.score, means, grouping)
+            means = np.stack(
+                [
+                    np.mean([peaks[j].tags[c] for j, c in member.items()], axis=0)
+                    for member in members[:count]
+                ]
+            )
+            strength = np.array(
+                [sum(float(peaks[j].score[c]) for j, c in m.items()) for m in members[:count]]
+            )
+            distance, _, pairs = match(found.tags, found.score, means, grouping, strength)
             visits = []
             for candidate, person in pairs:
-                near = person < len(compared) and (
-                    distance[candidate, person] < grouping.tag_threshold
-                )
+                near = person < count and distance[candidate, person] < grouping.tag_threshold
                 joined[candidate] = person if near else -1
                 visits.append(candidate)
-        else:
-            visits = list(range(len(found.score)))
         for candidate in visits:
-            entry = (found.xy[candidate], found.score[candidate], found_tags[candidate])
             if joined[candidate] < 0:
-                members.append({joint: entry})
+                members.append({joint: candidate})
             else:
-                members[joined[candidate]][joint] = entry
+                members[joined[candidate]][joint] = candidate
     people = People(
-        xy=np.zeros((len(members), joints, 2)),
+        xy=np.zeros((len(members), joints, 2), np.int64),
+        place=np.zeros((len(members), joints, 2)),
         score=np.zeros((len(members), joints), np.float32),
         tags=np.zeros((len(members), joints, depth), np.float32),
     )
     for person, member in enumerate(members):
-        for joint, (xy, score, tag) in member.items():
-            people.xy[person, joint] = xy
-            people.score[person, joint] = score
-            people.tags[person, joint] = tag
+        for joint, candidate in member.items():
+            people.xy[person, joint] = peaks[joint].xy[candidate]
+            people.place[person, joint] = peaks[joint].place[candidate]
+            people.score[person, joint] = peaks[joint].score[candidate]
+            people.tags[person, joint] = peaks[joint].tags[candidate]
     return people
 
 
-def fill_missing(
-    people: People, heatmaps: npt.NDArray[np.float32], tags: npt.NDArray[np.float32]
-) -> npt.NDArray[np.bool_]:
+def fill_missing(people: People, maps: Maps) -> npt.NDArray[np.bool_]:
     """Give missing joints the cell with the best heat - round(tag distance), where heat > 0.
 
-    The tag distance is to the mean tag of the person's found joints. ``people.xy`` and
-    ``people.score`` are completed in place.
+    The tag distance is to the mean tag of the person's found joints. ``people`` is completed in
+    place.
 
     Returns:
         (N, K) which joints were filled.
     """
     missing = people.score == 0
+    persons, joints = np.nonzero(missing)
+    if len(persons) == 0:
+        return missing
+    means = np.stack(
+        [tags[~gone].mean(axis=0) for tags, gone in zip(people.tags, missing, strict=True)]
+    )
+    cells, score, places = maps.best(joints, means[persons])
+    good = score > 0
+    persons, joints = persons[good], joints[good]
+    people.xy[persons, joints] = cells[good]
+    people.place[persons, joints] = places[good]
+    people.score[persons, joints] = score[good]
     filled = np.zeros_like(missing)
-    for person in np.flatnonzero(missing.any(axis=1)).tolist():
-        found = np.flatnonzero(~missing[person]).tolist()
-        at = cells_of(people.xy[person])
-        mean = np.mean([read_tags(tags, j, at[j : j + 1])[0] for j in found], axis=0)
-        for joint in np.flatnonzero(missing[person]).tolist():
-            heat = heatmaps[joint]
-            xy = _best_cell(heat, tags[min(joint, len(tags) - 1)], mean)
-            score = heat[xy[1], xy[0]]
-            if score > 0:
-                people.xy[person, joint] = quarter_shift(heat, xy[None])[0] + 0.5
-                people.score[person, joint] = score
-                filled[person, joint] = True
+    filled[persons, joints] = True
     return filled
-
-
-def _best_cell(
-    heat: npt.NDArray[np.float32], tags: npt.NDArray[np.float32], mean: npt.NDArray[np.float32]
-) -> npt.NDArray[np.int64]:
-    """First cell (x, y) with the highest heat - round(|tag - mean|) on maps (H, W), (H, W, T).
-
-    Exact without scanning every tag: no cell can beat its own heat, so only cells hotter than
-    the best of a coarse sample need their distance.
-    """
-
-    def value(
-        heat: npt.NDArray[np.float32], tags: npt.NDArray[np.float32]
-    ) -> npt.NDArray[np.float32]:
-        distance = ((tags - mean) ** 2).sum(axis=-1) ** 0.5
-        return heat - np.round(distance)
-
-    bound = value(heat[::8, ::8], tags[::8, ::8]).max()
-    ys, xs = np.nonzero(heat >= bound)
-    best = np.argmax(value(heat[ys, xs], tags[ys, xs]))
-    return np.array([xs[best], ys[best]])

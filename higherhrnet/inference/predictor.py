@@ -12,7 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from ..codecs.bottom_up import BottomUpCodec, Fields
+from ..codecs.bottom_up import BottomUpCodec
+from ..codecs.maps import Maps
 from ..datasets.pictures import read_picture
 from ..fields import Outputs
 from ..models.pixels import normalise
@@ -32,6 +33,8 @@ class Predictor:
         device: where it runs.
         precision: ``fp32``, ``bf16`` or ``fp16`` autocast.
         seconds: time spent so far in ``warp``, ``network``, ``merge`` and ``decode``.
+        dropped: what limits have cost so far: ``candidates`` of a joint beyond the most that are
+            kept, ``people`` beyond the most that are wanted.
     """
 
     model: nn.Module
@@ -41,6 +44,9 @@ class Predictor:
     precision: str = "fp32"
     seconds: dict[str, float] = field(
         default_factory=lambda: dict.fromkeys(("warp", "network", "merge", "decode"), 0.0)
+    )
+    dropped: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(("candidates", "people"), 0)
     )
 
     @property
@@ -57,7 +63,7 @@ class Predictor:
         return self.predict(image)[0]
 
     @torch.inference_mode()
-    def predict(self, image: npt.NDArray[np.uint8] | str | Path) -> tuple[Poses, Fields]:
+    def predict(self, image: npt.NDArray[np.uint8] | str | Path) -> tuple[Poses, Maps]:
         """People, and the merged maps they were found on."""
         picture = (
             read_picture(Path(image), upright=True) if isinstance(image, str | Path) else image
@@ -74,14 +80,15 @@ class Predictor:
         times.append(time.perf_counter())
         views = [view for images, scale in inputs for view in look(self._network, images, scale)]
         times.append(time.perf_counter())
-        fields = self.codec.merge(views, self.protocol.projected_shape(shape))
+        maps = self.codec.merge(views, self.protocol.projected_shape(shape))
         times.append(time.perf_counter())
-        height, width = fields.heatmaps.shape[1:]
-        poses = self.codec.decode(fields, self.protocol.to_picture(shape, (height, width)))
+        decoded = self.codec.decode(maps, self.protocol.to_picture(shape, maps.shape))
         times.append(time.perf_counter())
         for stage, seconds in zip(self.seconds, np.diff(times), strict=True):
             self.seconds[stage] += float(seconds)
-        return poses, fields
+        self.dropped["candidates"] += decoded.candidates_dropped
+        self.dropped["people"] += decoded.people_dropped
+        return decoded.poses, maps
 
     def _network(self, images: torch.Tensor) -> Outputs:
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)
