@@ -167,7 +167,7 @@ def _valid(options: argparse.Namespace) -> int:
     print(f"{file.path}: {weights.load_all(network, file)}")
     predictor = build.predictor(config, network, joints, build.device(options.device))
     truth = build.pictures(config, "test")
-    found = build.validate(predictor, truth)
+    found = build.validate(predictor, truth, batch=config.TEST.BATCH, workers=config.TEST.WORKERS)
     protocol = _protocol(config)
     write_json(output / "results.json", found.records)
     write_json(

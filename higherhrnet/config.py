@@ -104,7 +104,11 @@ _DEFAULTS = {
         "REFINE": True,  # fill missing joints
         "ASSIGNMENT": "munkres",  # munkres (published, slow); strongest, nearest (fast)
         "MAX_PEOPLE": 0,  # keep only so many people of a picture, the best; 0 all, as published
-        "PRECISION": "fp32",  # fp32, bf16, fp16
+        "PRECISION": "auto",  # auto (bf16 where the hardware has it), fp32 (exact), bf16, fp16
+        "COMPILE": False,  # torch.compile with frozen weights: minutes for each input size
+        "CUDA_GRAPHS": False,  # replay recorded GPU work, one recording an input size
+        "BATCH": 4,  # pictures of one size that go through the network together
+        "WORKERS": 2,  # threads that read, and threads that decode
     },
 }
 
@@ -210,12 +214,13 @@ _CHOICES = {
     "TRAIN.OPTIMIZER": ("adam", "sgd"),
     "TRAIN.SCHEDULE": ("multistep", "cosine"),
     "TRAIN.PRECISION": ("fp32", "bf16", "fp16"),
-    "TEST.PRECISION": ("fp32", "bf16", "fp16"),
+    "TEST.PRECISION": ("auto", "fp32", "bf16", "fp16"),
     "TEST.ASSIGNMENT": ("munkres", "strongest", "nearest"),
 }
 _AT_LEAST_ONE = (
     "MODEL.WIDTH", "MODEL.BLOCKS", "LOSS.SIGMA", "TRAIN.EPOCHS", "TRAIN.BATCH",
-    "TRAIN.VALIDATE_EVERY", "TEST.CANDIDATES", "TOY.TRAIN_IMAGES", "TOY.TEST_IMAGES",
+    "TRAIN.VALIDATE_EVERY", "TEST.CANDIDATES", "TEST.BATCH", "TEST.WORKERS",
+    "TOY.TRAIN_IMAGES", "TOY.TEST_IMAGES",
 )  # fmt: skip
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from tqdm import tqdm
 
-from .datasets.keypoints import Pictures
 from .fields import Sample
 from .poses import Poses
 
@@ -34,28 +33,24 @@ class Validation:
 
 
 def predict_all(
-    predict: Callable[[Sample], Poses],
-    pictures: Pictures,
-    process: int = 0,
-    processes: int = 1,
+    results: Iterable[tuple[Sample, Poses]],
+    count: int,
+    quiet: bool = False,
     stopped: Callable[[], bool] = lambda: False,
 ) -> tuple[list[dict[str, Any]], int]:
     """COCO result records of every picture, and how many people beyond the 20th a picture had.
 
     Args:
-        predict: sample → people in the sample's pixels.
-        pictures: the set.
-        process, processes: look at every ``processes``-th picture only, from ``process`` on.
+        results: annotated pictures with the people found in them.
+        count: how many there will be.
+        quiet: show no progress.
         stopped: asked after every picture whether to give up.
     """
     records: list[dict[str, Any]] = []
     beyond = 0
-    for index in tqdm(
-        range(process, len(pictures), processes),
-        desc="valid", unit=" pictures", mininterval=2.0, disable=process > 0,
-    ):  # fmt: skip
-        sample = pictures.sample(index)
-        poses = predict(sample)
+    for sample, poses in tqdm(
+        results, desc="valid", total=count, unit=" pictures", mininterval=2.0, disable=quiet
+    ):
         beyond += max(len(poses) - COCO_MOST, 0)
         records += poses.to_coco(sample.id)
         if stopped():

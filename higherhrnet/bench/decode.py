@@ -44,7 +44,7 @@ def _row(codec: BottomUpCodec, on: torch.device, people: int, size: int, repeats
     shape = (size, size)
     spent = dict.fromkeys(("merge", "peaks", "group", "fill"), 0.0)
     plain_time = published = fast = quick = 0.0
-    same = found_people = 0
+    same = joints = found_people = 0
     solver = replace(codec, grouping=replace(codec.grouping, assign=tagging.solve_strongest))
     for number in range(repeats):
         views = crowd_views(codec, people, size, number, on)
@@ -59,12 +59,11 @@ def _row(codec: BottomUpCodec, on: torch.device, people: int, size: int, repeats
         fast += seconds(decoded, 3)
         quick += seconds(lambda: decoded(solver), 3)
         poses = codec.decode(codec.merge(views, shape), geometry.identity()).poses
-        present = poses.visibility > 0
-        same += int(
-            len(poses) == len(scores)
-            and bool(np.allclose(poses.xy[present], expected.place[present], atol=1e-3))
-            and bool(np.allclose(poses.score, expected.score, atol=1e-4))
-        )
+        joints += expected.score.size
+        if len(poses) == len(scores):
+            apart = np.abs(poses.score - expected.score) > 1e-4
+            apart |= (np.abs(poses.xy - expected.place) > 1e-3).any(axis=2) & (poses.visibility > 0)
+            same += int((~apart).sum())
         found_people += len(poses)
         _stages(solver, views, shape, spent)
     published = plain_time / repeats
@@ -74,7 +73,7 @@ def _row(codec: BottomUpCodec, on: torch.device, people: int, size: int, repeats
         "plain ms": 1000 * published,
         "ms": 1000 * fast / repeats,
         "ratio": published / (fast / repeats),
-        "same people": f"{same} of {repeats}",
+        "same joints": f"{same} of {joints}",
         "strongest ms": 1000 * quick / repeats,
         "strongest ratio": published / (quick / repeats),
         **{f"{stage} ms": 1000 * total / repeats for stage, total in spent.items()},

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from ..datasets.keypoints import Pictures
 from ..evaluation import results
 from ..evaluation.tag_health import TagMeter
 from ..fields import Sample
+from ..inference import pipeline
 from ..inference.augmented import Protocol
 from ..inference.predictor import Predictor
 from ..models import weights
@@ -48,6 +51,8 @@ def predictor(
         ),
         device=on,
         precision=config.TEST.PRECISION,
+        compiled=config.TEST.COMPILE,
+        graphs=config.TEST.CUDA_GRAPHS,
     )
 
 
@@ -133,6 +138,8 @@ def validate(
     truth: Pictures,
     group: Group | None = None,
     stopped: Callable[[], bool] = lambda: False,
+    batch: int = 1,
+    workers: int = 1,
 ) -> Validation:
     """Predict all pictures and compare with the truth.
 
@@ -141,6 +148,7 @@ def validate(
         truth: the pictures with their people.
         group: processes that share the pictures among themselves; all get the same answer.
         stopped: asked after every picture; when true, the answer holds what was done so far.
+        batch, workers: see :func:`pipeline.run`.
 
     Raises:
         ValueError: model and pictures are of different numbers of joints.
@@ -153,12 +161,19 @@ def validate(
     group = group or Group()
     meter = TagMeter(truth.skeleton.joints)
 
-    def predict(sample: Sample) -> Poses:
-        poses, maps = ready.predict(sample.image)
-        _measure(meter, ready, sample, maps)
-        return poses
+    mine_of = range(group.rank, len(truth), group.size)
 
-    mine = predict_all(predict, truth, group.rank, group.size, stopped)
+    def found_in() -> Generator[tuple[Sample, Poses], None, None]:
+        samples = map(_Whole, repeat(truth), mine_of)
+        for whole, found in pipeline.run(ready, samples, _Whole.load, batch, workers):
+            if isinstance(found, ValueError):
+                raise found
+            poses, maps = found
+            _measure(meter, ready, whole.sample, maps)
+            yield whole.sample, poses
+
+    with closing(found_in()) as stream:
+        mine = predict_all(stream, len(mine_of), quiet=not group.main, stopped=stopped)
     records: list[dict[str, Any]] = []
     beyond, total = 0, TagMeter(truth.skeleton.joints)
     for (found, more), sums in group.gather((mine, dict(meter.sums))):
@@ -167,6 +182,18 @@ def validate(
         total.merge(sums)
     metrics = results.evaluate(records, truth.annotations, truth.skeleton)
     return Validation(records, metrics, total.means(), beyond)
+
+
+class _Whole:
+    """A picture of a set, read when a thread gets to it."""
+
+    def __init__(self, pictures: Pictures, index: int) -> None:
+        self._pictures, self._index = pictures, index
+        self.sample: Sample
+
+    def load(self) -> npt.NDArray[np.uint8]:
+        self.sample = self._pictures.sample(self._index)
+        return self.sample.image
 
 
 def _measure(meter: TagMeter, ready: Predictor, sample: Sample, maps: Maps) -> None:

@@ -60,8 +60,15 @@ def train(config: Config, output: Path, device_name: str = "auto", resume: bool 
         stop = Stop()
 
         def examine(state: Mapping[str, torch.Tensor], epoch: int) -> dict[str, float]:
-            examiner.model.load_state_dict(state)
-            found = validate(examiner, truth, group, lambda: bool(stop.signal))
+            examiner.load(state)
+            found = validate(
+                examiner,
+                truth,
+                group,
+                lambda: bool(stop.signal),
+                config.TEST.BATCH,
+                config.TEST.WORKERS,
+            )
             if group.any(bool(stop.signal)):
                 raise StoppedError(stop.signal or signal.SIGTERM)
             if log is not None:

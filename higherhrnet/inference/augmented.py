@@ -72,17 +72,28 @@ class Protocol:
         return views
 
 
-def look(network: Network, images: torch.Tensor, scale: float) -> list[View]:
-    """The network's answers to one scale's inputs, plain first."""
+def look(network: Network, images: torch.Tensor, scale: float, views: int) -> list[list[View]]:
+    """The network's answers to several pictures at one scale.
+
+    Args:
+        network: what answers.
+        images: (P * views, 3, h, w), each picture's plain view first.
+        scale: test scale of all of them.
+        views: 1, or 2 with the mirrored view.
+
+    Returns:
+        each picture's views.
+    """
     outputs = network(images)
-    return [
+    answers = [
         View(
             Outputs(
                 tuple(heatmap[i : i + 1] for heatmap in outputs.heatmaps),
                 tuple(tag[i : i + 1] for tag in outputs.tags),
             ),
             scale,
-            mirrored=i == 1,
+            mirrored=i % views == 1,
         )
         for i in range(len(images))
     ]
+    return [answers[i : i + views] for i in range(0, len(answers), views)]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +19,31 @@ from torch import nn
 from ..codecs.bottom_up import BottomUpCodec
 from ..codecs.maps import Maps
 from ..datasets.pictures import read_picture
-from ..fields import Outputs
-from ..models.pixels import normalise
+from ..fields import View
 from ..poses import Poses
 from ..skeleton import Skeleton
 from .augmented import Protocol, look
+from .network import Network, ready
+
+Image = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A picture fitted to the network.
+
+    Attributes:
+        shape: (H, W) of the picture.
+        inputs: (views, 3, h, w) uint8 and scale, one entry a scale, largest first.
+    """
+
+    shape: tuple[int, int]
+    inputs: list[tuple[torch.Tensor, float]]
+
+    @property
+    def bucket(self) -> tuple[tuple[int, ...], ...]:
+        """Pictures of equal buckets may go through the network together."""
+        return tuple(tuple(images.shape) for images, _ in self.inputs)
 
 
 @dataclass
@@ -31,7 +55,8 @@ class Predictor:
         codec: turns its answers into people.
         protocol: how it looks at a picture.
         device: where it runs.
-        precision: ``fp32``, ``bf16`` or ``fp16`` autocast.
+        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``; see :func:`network.ready`.
+        compiled, graphs: see :func:`network.ready`.
         seconds: time spent so far in ``warp``, ``network``, ``merge`` and ``decode``.
         dropped: what limits have cost so far: ``candidates`` of a joint beyond the most that are
             kept, ``people`` beyond the most that are wanted.
@@ -41,20 +66,33 @@ class Predictor:
     codec: BottomUpCodec
     protocol: Protocol
     device: torch.device
-    precision: str = "fp32"
+    precision: str = "auto"
+    compiled: bool = False
+    graphs: bool = False
     seconds: dict[str, float] = field(
         default_factory=lambda: dict.fromkeys(("warp", "network", "merge", "decode"), 0.0)
     )
     dropped: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(("candidates", "people"), 0)
     )
+    _counting: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def skeleton(self) -> Skeleton:
         """The joints of the poses."""
         return self.codec.skeleton
 
-    def __call__(self, image: npt.NDArray[np.uint8] | str | Path) -> Poses:
+    @cached_property
+    def network(self) -> Network:
+        """The model made ready; made anew by :meth:`load`."""
+        return ready(self.model, self.device, self.precision, self.compiled, self.graphs)
+
+    def load(self, state: Any) -> None:
+        """Take other weights."""
+        self.model.load_state_dict(state)
+        self.__dict__.pop("network", None)
+
+    def __call__(self, image: Image | str | Path) -> Poses:
         """People in a picture: (H, W, 3) uint8 RGB, or a file.
 
         Raises:
@@ -62,43 +100,63 @@ class Predictor:
         """
         return self.predict(image)[0]
 
-    @torch.inference_mode()
-    def predict(self, image: npt.NDArray[np.uint8] | str | Path) -> tuple[Poses, Maps]:
+    def predict(self, image: Image | str | Path) -> tuple[Poses, Maps]:
         """People, and the merged maps they were found on."""
         picture = (
             read_picture(Path(image), upright=True) if isinstance(image, str | Path) else image
         )
+        prepared = self.prepare(picture)
+        (views,) = self.answer([prepared])
+        return self.finish(prepared, views)
+
+    def prepare(self, picture: Image) -> Prepared:
+        """Fit a picture to the network.
+
+        Raises:
+            ValueError: the array is not a picture.
+        """
         if not _is_picture(picture):
             raise ValueError(
                 "an image must be an (H, W, 3) uint8 RGB array with at least one pixel, not "
                 f"{type(picture).__name__} {getattr(picture, 'shape', '')} "
                 f"{getattr(picture, 'dtype', '')}"
             )
-        shape = (picture.shape[0], picture.shape[1])
-        times = [time.perf_counter()]
-        inputs = self.protocol.inputs(picture)
-        times.append(time.perf_counter())
-        views = [view for images, scale in inputs for view in look(self._network, images, scale)]
-        times.append(time.perf_counter())
-        maps = self.codec.merge(views, self.protocol.projected_shape(shape))
-        times.append(time.perf_counter())
-        decoded = self.codec.decode(maps, self.protocol.to_picture(shape, maps.shape))
-        times.append(time.perf_counter())
-        for stage, seconds in zip(self.seconds, np.diff(times), strict=True):
-            self.seconds[stage] += float(seconds)
-        self.dropped["candidates"] += decoded.candidates_dropped
-        self.dropped["people"] += decoded.people_dropped
+        with self._timed("warp"):
+            shape = (picture.shape[0], picture.shape[1])
+            return Prepared(shape, self.protocol.inputs(picture))
+
+    @torch.inference_mode()
+    def answer(self, pictures: Sequence[Prepared]) -> list[list[View]]:
+        """The network's answers to pictures of one bucket; the views of each."""
+        answers: list[list[View]] = [[] for _ in pictures]
+        with self._timed("network"):
+            for number, (images, scale) in enumerate(pictures[0].inputs):
+                batch = torch.cat([picture.inputs[number][0] for picture in pictures])
+                for answer, views in zip(
+                    answers, look(self.network, batch, scale, len(images)), strict=True
+                ):
+                    answer += views
+        return answers
+
+    @torch.inference_mode()
+    def finish(self, prepared: Prepared, views: Sequence[View]) -> tuple[Poses, Maps]:
+        """People of a picture from the network's answers; may run in several threads."""
+        with self._timed("merge"):
+            maps = self.codec.merge(views, self.protocol.projected_shape(prepared.shape))
+        with self._timed("decode"):
+            to_picture = self.protocol.to_picture(prepared.shape, maps.shape)
+            decoded = self.codec.decode(maps, to_picture)
+        with self._counting:
+            self.dropped["candidates"] += decoded.candidates_dropped
+            self.dropped["people"] += decoded.people_dropped
         return decoded.poses, maps
 
-    def _network(self, images: torch.Tensor) -> Outputs:
-        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)
-        images = images.to(self.device, memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
-            outputs: Outputs = self.model(normalise(images))
-        return Outputs(
-            tuple(heatmap.float() for heatmap in outputs.heatmaps),
-            tuple(tag.float() for tag in outputs.tags),
-        )
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        with self._counting:
+            self.seconds[stage] += time.perf_counter() - start
 
 
 def _is_picture(image: Any) -> bool:

@@ -1,0 +1,118 @@
+"""Many pictures: reading, network and decoding at the same time, and in order.
+
+Threads read and decode; OpenCV, NumPy and torch let go of the interpreter while they compute.
+Pictures whose inputs have the same size go through the network together. What comes out does not
+depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+from ..codecs.maps import Maps
+from ..poses import Poses
+from .predictor import Image, Predictor, Prepared
+
+Job = TypeVar("Job")
+Found = tuple[Poses, Maps]
+
+
+def run(
+    predictor: Predictor,
+    jobs: Iterable[Job],
+    load: Callable[[Job], Image],
+    batch: int = 1,
+    workers: int = 2,
+) -> Iterator[tuple[Job, Found | ValueError]]:
+    """People of every job's picture, in the order of the jobs.
+
+    Only a few pictures are held at a time, however many jobs there are.
+
+    Args:
+        predictor: who predicts.
+        jobs: what to load pictures by; asked for as needed.
+        load: job → (H, W, 3) uint8 RGB; a ``ValueError`` stands in for the result of its job.
+        batch: most pictures that go through the network together.
+        workers: threads that load, and as many that decode.
+    """
+    ahead = 2 * batch + 2 * workers
+    window = 4 * batch
+    coming = iter(jobs)
+    with ThreadPoolExecutor(workers) as readers, ThreadPoolExecutor(workers) as decoders:
+        reading: deque[tuple[Job, Future[Prepared]]] = deque()
+        results: deque[tuple[Job, _Slot]] = deque()
+        buckets: dict[object, list[tuple[Prepared, _Slot]]] = defaultdict(list)
+
+        def answer(bucket: object) -> None:
+            waiting = buckets.pop(bucket)
+            views = predictor.answer([prepared for prepared, _ in waiting])
+            for (prepared, slot), mine in zip(waiting, views, strict=True):
+                slot.future = decoders.submit(predictor.finish, prepared, mine)
+
+        try:
+            while True:
+                while len(reading) < ahead and (job := next(coming, _END)) is not _END:
+                    reading.append((job, readers.submit(_load, predictor, load, job)))  # type: ignore[arg-type]
+                if not reading:
+                    break
+                job, future = reading.popleft()
+                slot = _Slot()
+                results.append((job, slot))
+                try:
+                    prepared = future.result()
+                except ValueError as error:
+                    slot.error = error
+                else:
+                    slot.bucket = prepared.bucket
+                    buckets[prepared.bucket].append((prepared, slot))
+                    if len(buckets[prepared.bucket]) == batch:
+                        answer(prepared.bucket)
+                # A rare size must not hold everybody up.
+                while len(results) > window:
+                    if results[0][1].waits:
+                        answer(results[0][1].bucket)
+                    yield _done(*results.popleft())
+                while results and not results[0][1].waits and results[0][1].ready:
+                    yield _done(*results.popleft())
+            for bucket in list(buckets):
+                answer(bucket)
+            while results:
+                yield _done(*results.popleft())
+        finally:
+            for _, unread in reading:
+                unread.cancel()
+
+
+class _Slot:
+    """A place in the queue of results."""
+
+    def __init__(self) -> None:
+        self.bucket: object = None
+        self.error: ValueError | None = None
+        self.future: Future[Found] | None = None
+
+    @property
+    def waits(self) -> bool:
+        """For the network."""
+        return self.error is None and self.future is None
+
+    @property
+    def ready(self) -> bool:
+        return self.error is not None or (self.future is not None and self.future.done())
+
+
+_END = object()
+
+
+def _load(predictor: Predictor, load: Callable[[Job], Image], job: Job) -> Prepared:
+    return predictor.prepare(load(job))
+
+
+def _done(job: Job, slot: _Slot) -> tuple[Job, Found | ValueError]:
+    if slot.error is not None:
+        return job, slot.error
+    assert slot.future is not None
+    return job, slot.future.result()
