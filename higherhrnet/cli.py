@@ -21,6 +21,8 @@ from . import __version__, build, show
 from .bench import data as bench_data
 from .bench import decode as bench_decode
 from .bench import loss as bench_loss
+from .bench import model as bench_model
+from .bench import pipeline as bench_pipeline
 from .bench import plan, table
 from .bench import train as bench_train
 from .config import Config, parse_config, read_config, to_yaml
@@ -118,6 +120,13 @@ def _bench(options: argparse.Namespace) -> int:
         coder = build.codec(config, build.model(config, len(joints)), joints)
         size = config.DATASET.INPUT_SIZE
         rows = bench_decode.run(coder, on, options.people, size, options.repeats)
+    elif options.what == "model":
+        found = build.load(options.weights, options.device, options.overrides)
+        rows = bench_model.run(found.model, on, options.sizes, options.batches, options.compile)
+    elif options.what == "pipeline":
+        found = build.load(options.weights, options.device, options.overrides)
+        files_found = find_pictures(options.inputs)
+        rows = bench_pipeline.run(found, files_found, options.batches, options.workers)
     else:
         config = read_config(options.config, options.overrides)
         if options.what == "data":
@@ -442,6 +451,22 @@ def _parser() -> argparse.ArgumentParser:
     decoder.add_argument("--people", type=int, nargs="+", default=[1, 5, 15, 30, 100])
     decoder.add_argument("--repeats", type=int, default=3, help="pictures a crowd (default 3)")
     decoder.set_defaults(run=_bench, what="decode")
+    forward = benches.add_parser(
+        "model", parents=[common], epilog=tail, help="the network, eager and made ready"
+    )
+    forward.add_argument("--weights", default=DEFAULT_WEIGHTS, metavar="FILE_OR_NAME")
+    forward.add_argument("--sizes", type=int, nargs="+", default=[256, 512])
+    forward.add_argument("--batches", type=int, nargs="+", default=[1, 4])
+    forward.add_argument("--compile", action="store_true", help="compiled rows too (minutes each)")
+    forward.set_defaults(run=_bench, what="model")
+    whole_path = benches.add_parser(
+        "pipeline", parents=[common], epilog=tail, help="from files to people"
+    )
+    whole_path.add_argument("inputs", nargs="+", metavar="INPUT", help="picture, folder or glob")
+    whole_path.add_argument("--weights", default=DEFAULT_WEIGHTS, metavar="FILE_OR_NAME")
+    whole_path.add_argument("--batches", type=int, nargs="+", default=[1, 4])
+    whole_path.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    whole_path.set_defaults(run=_bench, what="pipeline")
     input_path = benches.add_parser(
         "data", parents=[common], epilog=tail, help="the input path by stage, on one core"
     )
