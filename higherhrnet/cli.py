@@ -256,7 +256,7 @@ def predict(
                 image = read_picture(path, upright=True)
             poses = predictor(image).filter(person=min_score)
             with timed(seconds, "write"):
-                show.save(output / name, show.draw(image, poses, predictor.skeleton))
+                show.save(output / name, poses.draw(image, predictor.skeleton))
         except ValueError as error:
             failures += 1
             print(f"higherhrnet: {error}", file=sys.stderr)

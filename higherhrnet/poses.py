@@ -7,15 +7,17 @@ COCO records are written once.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from . import geometry
+from . import drawing, geometry
 from .geometry import Affine
 from .skeleton import Skeleton
+
+Image = npt.NDArray[np.uint8]
 
 ABSENT, INFERRED, SEEN = 0, 1, 2
 """Visibility of a joint. Annotated: unlabelled, labelled but hidden, visible. Predicted: missing,
@@ -36,18 +38,23 @@ class Poses:
         score: (N, K) float64 joint confidence, about 0..1; 0 where absent, 1 where annotated.
         person_score: (N,) float64 confidence of each person; 1 where annotated.
         visibility: (N, K) int8, one of ABSENT, INFERRED, SEEN.
+        tag: (N, T) float64, the mean of each person's tags; T = 0 where there are none.
+        track: (N,) int64, number of the same person through a video; -1 where not followed.
     """
 
     xy: npt.NDArray[np.float64]
     score: npt.NDArray[np.float64]
     person_score: npt.NDArray[np.float64]
     visibility: npt.NDArray[np.int8]
+    tag: npt.NDArray[np.float64]
+    track: npt.NDArray[np.int64]
 
     def __post_init__(self) -> None:
         n, k = self.xy.shape[:2]
         assert self.xy.shape == (n, k, 2), self.xy.shape
         assert self.score.shape == self.visibility.shape == (n, k)
-        assert self.person_score.shape == (n,)
+        assert self.person_score.shape == self.track.shape == (n,)
+        assert self.tag.shape[:1] == (n,), self.tag.shape
 
     def __len__(self) -> int:
         return len(self.xy)
@@ -66,6 +73,8 @@ class Poses:
             score=present.astype(np.float64),
             person_score=np.ones(len(keypoints)),
             visibility=keypoints[..., 2].astype(np.int8),
+            tag=np.zeros((len(keypoints), 0)),
+            track=np.full(len(keypoints), -1),
         )
 
     @property
@@ -88,9 +97,7 @@ class Poses:
         rows = np.asarray(people)
         if rows.size == 0:
             rows = rows.astype(np.int64)
-        return Poses(
-            self.xy[rows], self.score[rows], self.person_score[rows], self.visibility[rows]
-        )
+        return Poses(*(getattr(self, part.name)[rows] for part in fields(self)))
 
     def filter(self, person: float = 0.0, joint: float = 0.0) -> Poses:
         """Keep people scoring at least ``person`` and make joints below ``joint`` absent."""
@@ -111,19 +118,61 @@ class Poses:
     def exchanged(self, skeleton: Skeleton) -> Poses:
         """Left and right joints renamed; with a mirroring affine this mirrors the people."""
         flip = skeleton.flip
-        return Poses(
-            self.xy[:, flip], self.score[:, flip], self.person_score, self.visibility[:, flip]
+        return replace(
+            self,
+            xy=self.xy[:, flip],
+            score=self.score[:, flip],
+            visibility=self.visibility[:, flip],
         )
 
     @staticmethod
     def concatenate(parts: Sequence[Poses]) -> Poses:
         """All people of at least one set, in order."""
         return Poses(
-            np.concatenate([part.xy for part in parts]),
-            np.concatenate([part.score for part in parts]),
-            np.concatenate([part.person_score for part in parts]),
-            np.concatenate([part.visibility for part in parts]),
+            *(np.concatenate([getattr(p, part.name) for p in parts]) for part in fields(Poses))
         )
+
+    def draw(self, image: Image, skeleton: Skeleton) -> Image:
+        """The picture with the people on it, the most confident on top.
+
+        Limbs are coloured by side and as wide as suits the person's size; a dark rim keeps them
+        visible on any ground. A joint that refine filled in (or that is annotated as hidden) is a
+        hollow ring, a limb to it is thin. A person who is followed has a number, and a rim of its
+        own colour.
+        """
+        canvas = image.copy()
+        ordered = self.select(np.argsort(self.person_score))
+        followed = bool((ordered.track >= 0).any())
+        drawing.draw_people(
+            canvas,
+            ordered.xy,
+            ordered.visibility > ABSENT,
+            ~ordered.filled,
+            skeleton,
+            labels=[str(track) for track in ordered.track] if followed else (),
+            rims=[drawing.colour_of(track) for track in ordered.track] if followed else (),
+        )
+        return canvas
+
+    def to_rows(self, skeleton: Skeleton) -> list[dict[str, Any]]:
+        """One row for every present joint, for a table: ``pandas.DataFrame(poses.to_rows(s))``.
+
+        Columns: person (number in this picture), track, person_score, joint (name), x, y (pixels),
+        score, filled (by refine).
+        """
+        return [
+            {
+                "person": int(person),
+                "track": int(self.track[person]),
+                "person_score": float(self.person_score[person]),
+                "joint": skeleton.joints[joint],
+                "x": float(self.xy[person, joint, 0]),
+                "y": float(self.xy[person, joint, 1]),
+                "score": float(self.score[person, joint]),
+                "filled": bool(self.filled[person, joint]),
+            }
+            for person, joint in np.argwhere(self.visibility > ABSENT)
+        ]
 
     def to_coco(self, image_id: int | str, category_id: int = 1) -> list[dict[str, Any]]:
         """COCO keypoint *results*: one record a person, keypoints flat x, y, joint score."""
@@ -162,4 +211,6 @@ class Poses:
             score=keypoints[..., 2],
             person_score=np.array([float(r["score"]) for r in records]),
             visibility=np.where(keypoints[..., 2] > 0, SEEN, ABSENT).astype(np.int8),
+            tag=np.zeros((len(records), 0)),
+            track=np.full(len(records), -1),
         )

@@ -1,104 +1,88 @@
-"""Pictures for people: poses drawn on the picture, and maps laid over it."""
+"""Pictures for people: maps laid over a picture, sheets of several, and files."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from .drawing import Image, write
 from .files import whole
-from .poses import ABSENT, Poses
-from .skeleton import Side, Skeleton
+from .skeleton import Skeleton
 
-Image = npt.NDArray[np.uint8]
-
-COLOURS = {
-    Side.LEFT: (0, 190, 255),
-    Side.RIGHT: (255, 120, 30),
-    Side.CENTRE: (190, 255, 80),
-}
-"""RGB of the person's left, right and middle, apart for colour-blind eyes too."""
-
-_SUB = 4  # OpenCV draws at 1/16 pixel when coordinates are shifted by four bits
+_TILE = 240
+"""Longer side of a picture on a sheet, pixels."""
 
 
-def draw(image: Image, poses: Poses, skeleton: Skeleton) -> Image:
-    """The picture with people on it.
+def heat(
+    image: Image,
+    values: npt.NDArray[np.floating],
+    low: float | None = None,
+    high: float | None = None,
+) -> Image:
+    """A map (h, w) as colours over the darkened picture.
 
-    Limbs are coloured by side and as wide as suits the person's size; a dark rim keeps them
-    visible on any background. A joint that refine filled in (or that is annotated as hidden) is
-    a hollow ring, a limb to it is thin.
+    Args:
+        low, high: values of the first and last colour; the map's own extremes by default.
     """
-    canvas = image.copy()
-    for person in np.argsort(poses.person_score):
-        xy, visibility = poses.xy[person], poses.visibility[person]
-        width = _limb_width(poses.boxes[person], image.shape[:2])
-        present = visibility > ABSENT
-        for rim in (True, False):
-            for a, b in skeleton.limbs:
-                if present[a] and present[b]:
-                    sure = not poses.filled[person][[a, b]].any()
-                    thickness = width if sure else max(1, width // 2)
-                    colour = (20, 20, 20) if rim else COLOURS[_limb_side(skeleton, a, b)]
-                    _line(canvas, xy[a], xy[b], colour, thickness + (2 if rim else 0))
-        for joint in np.flatnonzero(present):
-            colour = COLOURS[skeleton.sides[joint]]
-            radius = max(2, round(width * 0.9))
-            if poses.filled[person][joint]:
-                _dot(canvas, xy[joint], radius, (20, 20, 20), 3)
-                _dot(canvas, xy[joint], radius, colour, 1)
-            else:
-                _dot(canvas, xy[joint], radius + 1, (20, 20, 20), -1)
-                _dot(canvas, xy[joint], radius, colour, -1)
-    return canvas
-
-
-def heat(image: Image, values: npt.NDArray[np.floating]) -> Image:
-    """A map (h, w) as colours over the darkened picture, from its lowest to its highest value."""
     height, width = image.shape[:2]
-    low, high = float(values.min()), float(values.max())
-    scaled = (values - low) / (high - low if high > low else 1.0)
+    low = float(values.min()) if low is None else low
+    high = float(values.max()) if high is None else high
+    scaled = np.clip((values - low) / (high - low if high > low else 1.0), 0, 1)
     grey = cv2.resize((255 * scaled).astype(np.uint8), (width, height))
     coloured = cv2.applyColorMap(grey, cv2.COLORMAP_INFERNO)[..., ::-1]
     return np.asarray(cv2.addWeighted(image, 0.4, np.ascontiguousarray(coloured), 0.6, 0), np.uint8)
 
 
-def _limb_width(box: npt.NDArray[np.float64], picture: tuple[int, ...]) -> int:
-    """Pixels: 2 % of the person's larger side, at least 2 and at most 1.5 % of the picture."""
-    return round(float(np.clip(0.02 * max(box[2:]), 2, max(2.0, 0.015 * max(picture)))))
+def fields(
+    image: Image,
+    heatmaps: npt.NDArray[np.floating],
+    tags: npt.NDArray[np.floating],
+    skeleton: Skeleton,
+) -> Image:
+    """What the network saw, on one sheet: the picture, the hottest joint of every place, each
+    joint's heatmap (0 to 1) and each joint's tags (all on one scale).
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        heatmaps: (K, h, w).
+        tags: (K or 1, h', w').
+    """
+    tiles = [_named(image, "picture"), _named(heat(image, heatmaps.max(0), 0, 1), "all joints")]
+    tiles += [
+        _named(heat(image, values, 0, 1), joint)
+        for joint, values in zip(skeleton.joints, heatmaps, strict=True)
+    ]
+    low, high = np.percentile(tags, [1, 99])
+    names = skeleton.joints if len(tags) > 1 else ("all joints",)
+    tiles += [
+        _named(heat(image, values, float(low), float(high)), f"tag: {joint}")
+        for joint, values in zip(names, tags, strict=True)
+    ]
+    return sheet(tiles, columns=6)
 
 
-def _limb_side(skeleton: Skeleton, a: int, b: int) -> Side:
-    """A limb belongs to a side if one end does and the other does not contradict."""
-    sides = {skeleton.sides[a], skeleton.sides[b]} - {Side.CENTRE}
-    return sides.pop() if len(sides) == 1 else Side.CENTRE
+def sheet(tiles: Sequence[Image], columns: int) -> Image:
+    """Pictures in rows, each in a cell as large as the largest."""
+    height = max(tile.shape[0] for tile in tiles)
+    width = max(tile.shape[1] for tile in tiles)
+    rows = -(-len(tiles) // columns)
+    canvas = np.full((rows * (height + 4), columns * (width + 4), 3), 32, np.uint8)
+    for number, tile in enumerate(tiles):
+        y, x = (number // columns) * (height + 4) + 2, (number % columns) * (width + 4) + 2
+        canvas[y : y + tile.shape[0], x : x + tile.shape[1]] = tile
+    return canvas
 
 
-def _fixed(point: npt.NDArray[np.float64]) -> tuple[int, int]:
-    x, y = np.clip(point, -1e5, 1e5) * (1 << _SUB)
-    return round(float(x)), round(float(y))
-
-
-def _line(
-    canvas: Image,
-    a: npt.NDArray[np.float64],
-    b: npt.NDArray[np.float64],
-    colour: tuple[int, int, int],
-    thickness: int,
-) -> None:
-    cv2.line(canvas, _fixed(a), _fixed(b), colour, thickness, cv2.LINE_AA, _SUB)
-
-
-def _dot(
-    canvas: Image,
-    centre: npt.NDArray[np.float64],
-    radius: int,
-    colour: tuple[int, int, int],
-    thickness: int,
-) -> None:
-    cv2.circle(canvas, _fixed(centre), radius << _SUB, colour, thickness, cv2.LINE_AA, _SUB)
+def _named(image: Image, name: str) -> Image:
+    factor = _TILE / max(image.shape[:2])
+    scaled = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    tile = np.asarray(scaled, np.uint8)
+    write(tile, name, 0, 0)
+    return tile
 
 
 def save(path: Path, image: Image) -> None:

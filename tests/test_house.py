@@ -26,6 +26,7 @@ FLOORS = (
     ("models", "codecs", "losses", "show", "datasets", "evaluation"),
     ("fields",),
     ("poses",),
+    ("drawing",),
     ("skeleton", "geometry", "files"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

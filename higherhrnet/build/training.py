@@ -300,8 +300,8 @@ def _pictures(ready: Predictor, sample: Sample) -> dict[str, Any]:
     """What TensorBoard shows of one picture."""
     poses, maps = ready.predict(sample.image)
     return {
-        "predictions": show.draw(sample.image, poses, ready.skeleton),
-        "annotations": show.draw(sample.image, sample.poses, ready.skeleton),
+        "predictions": poses.draw(sample.image, ready.skeleton),
+        "annotations": sample.poses.draw(sample.image, ready.skeleton),
         "heatmaps": show.heat(sample.image, maps.dense_heat().max(axis=0)),
         "tags": show.heat(sample.image, np.median(maps.dense_tags(), axis=0)),
     }

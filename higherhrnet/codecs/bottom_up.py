@@ -175,6 +175,8 @@ class BottomUpCodec:
             score=people.score.astype(np.float64),
             person_score=person_score.astype(np.float64),
             visibility=visibility,
+            tag=_mean_tag(people.tags, found),
+            track=np.full(len(found), -1),
         )
         candidates_dropped = sum(found.dropped for found in peaks)
         return Decoded(poses.warp(to_picture), candidates_dropped, dropped)
@@ -202,6 +204,14 @@ class BottomUpCodec:
             there = (people.xy[:, joint] == cells[person, joint]).all(axis=1)
             groups[person, joint] = np.argmax(there & (people.score[:, joint] > 0))
         return groups
+
+
+def _mean_tag(
+    tags: npt.NDArray[np.float32], found: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.float64]:
+    """(N, T) mean over the found joints (N, K) of tags (N, K, T)."""
+    total = np.where(found[..., None], tags, 0).sum(axis=1, dtype=np.float64)
+    return total / np.maximum(found.sum(axis=1), 1)[:, None]
 
 
 def _mean(parts: Iterable[torch.Tensor]) -> torch.Tensor:

@@ -1,0 +1,124 @@
+"""Strokes: people on a picture, from plain arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from .skeleton import Side, Skeleton
+
+Image = npt.NDArray[np.uint8]
+Colour = tuple[int, int, int]
+
+COLOURS = {
+    Side.LEFT: (0, 190, 255),
+    Side.RIGHT: (255, 120, 30),
+    Side.CENTRE: (190, 255, 80),
+}
+"""RGB of the person's left, right and middle, apart for colour-blind eyes too."""
+
+_RIM = (20, 20, 20)
+_SUB = 4  # OpenCV draws at 1/16 pixel when coordinates are shifted by four bits
+
+
+def draw_people(
+    image: Image,
+    xy: npt.NDArray[np.float64],
+    present: npt.NDArray[np.bool_],
+    sure: npt.NDArray[np.bool_],
+    skeleton: Skeleton,
+    labels: Sequence[str] = (),
+    rims: Sequence[Colour] = (),
+) -> None:
+    """Draw people onto a picture, the first one at the bottom.
+
+    Args:
+        image: (H, W, 3) uint8 RGB, drawn on.
+        xy: (N, K, 2) joints, pixels.
+        present: (N, K) which joints there are.
+        sure: (N, K) false makes a joint a hollow ring and limbs to it thin.
+        labels: what is written above each person.
+        rims: the outline of each person, and the ground of the label; dark if not given.
+    """
+    for person, joints in enumerate(xy):
+        here = present[person]
+        if not here.any():
+            continue
+        low, high = joints[here].min(axis=0), joints[here].max(axis=0)
+        width = _limb_width(float((high - low).max()), image.shape[:2])
+        rim = rims[person] if rims else _RIM
+        for outline in (True, False):
+            for a, b in skeleton.limbs:
+                if here[a] and here[b]:
+                    thickness = width if sure[person, [a, b]].all() else max(1, width // 2)
+                    colour = rim if outline else COLOURS[_limb_side(skeleton, a, b)]
+                    _line(image, joints[a], joints[b], colour, thickness + (2 if outline else 0))
+        for joint in np.flatnonzero(here):
+            colour = COLOURS[skeleton.sides[joint]]
+            radius = max(2, round(width * 0.9))
+            if sure[person, joint]:
+                _dot(image, joints[joint], radius + 1, rim, -1)
+                _dot(image, joints[joint], radius, colour, -1)
+            else:
+                _dot(image, joints[joint], radius, rim, 3)
+                _dot(image, joints[joint], radius, colour, 1)
+        if labels:
+            write(image, labels[person], (low[0] + high[0]) / 2, low[1] - 2 * width, rim)
+
+
+def colour_of(number: int) -> Colour:
+    """A strong colour for a person's number; neighbours in number are far apart in hue."""
+    hue = int(number * 0.618034 * 180) % 180
+    colour = cv2.cvtColor(np.array([[[hue, 200, 230]]], np.uint8), cv2.COLOR_HSV2RGB)[0, 0]
+    return int(colour[0]), int(colour[1]), int(colour[2])
+
+
+def write(image: Image, text: str, x: float, y: float, ground: Colour = _RIM) -> None:
+    """Put a line of text above (x, y), centred, on a ground; kept inside the picture."""
+    height, width = image.shape[:2]
+    size = max(0.4, 0.0009 * max(height, width))
+    weight = max(1, round(1.6 * size))
+    (w, h), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, weight)
+    left = int(np.clip(x - w / 2, 2, max(width - w - 2, 2)))
+    foot = int(np.clip(y, h + 4, height - below - 2))
+    cv2.rectangle(image, (left - 2, foot - h - 3), (left + w + 2, foot + below), ground, -1)
+    dark = sum(ground) > 330
+    colour = (0, 0, 0) if dark else (255, 255, 255)
+    cv2.putText(
+        image, text, (left, foot), cv2.FONT_HERSHEY_SIMPLEX, size, colour, weight, cv2.LINE_AA
+    )
+
+
+def _limb_width(extent: float, picture: tuple[int, ...]) -> int:
+    """Pixels: 2 % of the person's larger side, at least 2 and at most 1.5 % of the picture."""
+    return round(float(np.clip(0.02 * extent, 2, max(2.0, 0.015 * max(picture)))))
+
+
+def _limb_side(skeleton: Skeleton, a: int, b: int) -> Side:
+    """A limb belongs to a side if one end does and the other does not contradict."""
+    sides = {skeleton.sides[a], skeleton.sides[b]} - {Side.CENTRE}
+    return sides.pop() if len(sides) == 1 else Side.CENTRE
+
+
+def _fixed(point: npt.NDArray[np.float64]) -> tuple[int, int]:
+    x, y = np.clip(point, -1e5, 1e5) * (1 << _SUB)
+    return round(float(x)), round(float(y))
+
+
+def _line(
+    canvas: Image,
+    a: npt.NDArray[np.float64],
+    b: npt.NDArray[np.float64],
+    colour: Colour,
+    thickness: int,
+) -> None:
+    cv2.line(canvas, _fixed(a), _fixed(b), colour, thickness, cv2.LINE_AA, _SUB)
+
+
+def _dot(
+    canvas: Image, centre: npt.NDArray[np.float64], radius: int, colour: Colour, thickness: int
+) -> None:
+    cv2.circle(canvas, _fixed(centre), radius << _SUB, colour, thickness, cv2.LINE_AA, _SUB)
