@@ -104,6 +104,7 @@ _DEFAULTS = {
         "REFINE": True,  # fill missing joints
         "ASSIGNMENT": "munkres",  # munkres (published, slow); strongest, nearest (fast)
         "MAX_PEOPLE": 0,  # keep only so many people of a picture, the best; 0 all, as published
+        "DISPLAY": 0.8,  # share of people shown in pictures who shall be right; see predict --raw
         "PRECISION": "auto",  # auto (bf16 where the hardware has it), fp32 (exact), bf16, fp16
         "COMPILE": False,  # torch.compile with frozen weights: minutes for each input size
         "CUDA_GRAPHS": False,  # replay recorded GPU work, one recording an input size
@@ -272,6 +273,10 @@ def _validate(config: Config) -> None:
         bounds = values[key]
         if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1]:
             raise ValueError(f"config key '{key}' must be [lowest, highest], not {bounds}")
+    if not 0 < config.TEST.DISPLAY < 1:
+        raise ValueError(
+            f"config key 'TEST.DISPLAY' must lie between 0 and 1, not at {config.TEST.DISPLAY}"
+        )
     if not config.TEST.SCALES or min(config.TEST.SCALES) <= 0:
         raise ValueError(
             f"config key 'TEST.SCALES' must list scales above 0, not {config.TEST.SCALES}"

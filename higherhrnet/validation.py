@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,16 +20,29 @@ class Validation:
     """What a validation found.
 
     Attributes:
-        records: COCO keypoint results.
+        found: image id → everything that was found there, in the order of the set.
         metrics: the evaluator's figures.
         health: tags and heat at true joints; see ``evaluation/tag_health.py``.
-        beyond: people beyond the 20 a picture that COCO's evaluation looks at.
     """
 
-    records: list[dict[str, Any]]
+    found: dict[int | str, Poses]
     metrics: dict[str, float]
     health: dict[str, float]
-    beyond: int
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """COCO keypoint results."""
+        return records_of(self.found)
+
+    @property
+    def beyond(self) -> int:
+        """People beyond the 20 a picture that COCO's evaluation looks at."""
+        return sum(max(len(poses) - COCO_MOST, 0) for poses in self.found.values())
+
+
+def records_of(found: Mapping[int | str, Poses]) -> list[dict[str, Any]]:
+    """COCO keypoint results of people by image id."""
+    return [record for image_id, poses in found.items() for record in poses.to_coco(image_id)]
 
 
 def predict_all(
@@ -37,8 +50,8 @@ def predict_all(
     count: int,
     quiet: bool = False,
     stopped: Callable[[], bool] = lambda: False,
-) -> tuple[list[dict[str, Any]], int]:
-    """COCO result records of every picture, and how many people beyond the 20th a picture had.
+) -> dict[int | str, Poses]:
+    """People of every picture, by image id.
 
     Args:
         results: annotated pictures with the people found in them.
@@ -46,13 +59,11 @@ def predict_all(
         quiet: show no progress.
         stopped: asked after every picture whether to give up.
     """
-    records: list[dict[str, Any]] = []
-    beyond = 0
+    found: dict[int | str, Poses] = {}
     for sample, poses in tqdm(
         results, desc="valid", total=count, unit=" pictures", mininterval=2.0, disable=quiet
     ):
-        beyond += max(len(poses) - COCO_MOST, 0)
-        records += poses.to_coco(sample.id)
+        found[sample.id] = poses
         if stopped():
             break
-    return records, beyond
+    return found

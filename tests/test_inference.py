@@ -83,7 +83,8 @@ def pictures():
 @pytest.mark.parametrize(("batch", "workers"), [(1, 1), (3, 2), (4, 4), (50, 1)])
 def test_neither_batch_nor_threads_change_the_people(predictor, batch, workers):
     images = pictures()
-    found = list(pipeline.run(predictor, range(20), images.__getitem__, batch, workers))
+    ours = replace(predictor, batch=batch, workers=workers)
+    found = list(pipeline.run(ours, range(20), images.__getitem__))
     assert [job for job, _ in found] == list(range(20))
     for number, result in found:
         if number % 7 == 3:
@@ -107,7 +108,7 @@ def test_an_endless_stream_is_taken_bit_by_bit(predictor):
             number += 1
 
     image = DrawnPeople(1, size=64).drawing(0).image
-    stream = pipeline.run(predictor, endless(), lambda _: image, batch=2, workers=1)
+    stream = pipeline.run(replace(predictor, batch=2), endless(), lambda _: image)
     for expected in range(30):
         assert next(stream)[0] == expected
         assert len(asked) < expected + 30
@@ -133,7 +134,7 @@ def test_other_weights_are_made_ready_anew(predictor):
 def test_real_pictures_of_many_sizes_are_found_in_any_company():
     photos = sorted((SHARED / "coco_mini" / "images" / "val_mini").iterdir())[:9]
     ours = build.load("higherhrnet_w18_mini", "cpu", ["DATASET.INPUT_SIZE", "128"])
-    found = pipeline.run(ours, photos, read, batch=4, workers=2)
+    found = pipeline.run(ours, photos, read)
     for path, (poses, _) in found:
         alone = ours(path)
         assert len(poses) == len(alone)

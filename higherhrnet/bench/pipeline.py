@@ -47,13 +47,13 @@ def run(
     reference: list[Poses] | None = None
     for batch in batches:
         for count in workers:
-            mine = replace(predictor, seconds=dict.fromkeys(predictor.seconds, 0.0))
-            list(pipeline.run(mine, some[:1], _read, 1, 1))  # warm
+            mine = replace(predictor, batch=batch, workers=count)
+            list(pipeline.run(mine, some[:1], _read))  # warm
             mine.seconds.update(dict.fromkeys(mine.seconds, 0.0))
             start = time.perf_counter()
             found = [
                 result[0]
-                for _, result in pipeline.run(mine, pictures, _read, batch, count)
+                for _, result in pipeline.run(mine, pictures, _read)
                 if not isinstance(result, ValueError)
             ]
             taken = (time.perf_counter() - start) / len(pictures)

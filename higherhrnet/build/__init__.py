@@ -3,6 +3,7 @@
 from ..config import Config, varied
 from .inference import (
     config_of,
+    display_point,
     find_weights,
     load,
     predictor,
@@ -19,6 +20,7 @@ __all__ = [
     "codec",
     "config_of",
     "device",
+    "display_point",
     "expand_path",
     "find_weights",
     "input_path",

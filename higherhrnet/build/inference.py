@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from itertools import repeat
+from itertools import chain, repeat, zip_longest
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +17,7 @@ from ..codecs.maps import Maps
 from ..config import Config, parse_config
 from ..datasets.keypoints import Pictures
 from ..evaluation import results
+from ..evaluation.operating_point import OperatingPoint, calibrate
 from ..evaluation.tag_health import TagMeter
 from ..fields import Sample
 from ..inference import pipeline
@@ -28,7 +28,7 @@ from ..models.higher_hrnet import HigherHRNet
 from ..poses import ABSENT, Poses
 from ..skeleton import SKELETONS, Skeleton
 from ..training.distributed import Group
-from ..validation import Validation, predict_all
+from ..validation import Validation, predict_all, records_of
 from .parts import codec, device, model, skeleton
 
 BUNDLED = Path(__file__).parent.parent / "weights"
@@ -53,6 +53,8 @@ def predictor(
         precision=config.TEST.PRECISION,
         compiled=config.TEST.COMPILE,
         graphs=config.TEST.CUDA_GRAPHS,
+        batch=config.TEST.BATCH,
+        workers=config.TEST.WORKERS,
     )
 
 
@@ -114,6 +116,7 @@ def load(
     name_or_file: str | Path = "higherhrnet_w18_mini",
     device_name: str = "auto",
     overrides: Sequence[str] = (),
+    raw: bool = False,
 ) -> Predictor:
     """A predictor from a bundled name or any checkpoint file.
 
@@ -121,6 +124,8 @@ def load(
         name_or_file: bundled name, native ``.safetensors``, or an official ``.pth``.
         device_name: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         overrides: config ``KEY, VALUE, …`` over those in the checkpoint.
+        raw: show everybody, as benchmarks want it, instead of the people of the checkpoint's
+            operating point for pictures.
 
     Raises:
         ValueError: no such file, or not a checkpoint of a bottom-up network.
@@ -130,7 +135,9 @@ def load(
     joints = file.skeleton or skeleton(config)
     network = model(config, len(joints))
     weights.load_all(network, file)
-    return predictor(config, network, joints, device(device_name))
+    ready = predictor(config, network, joints, device(device_name))
+    ready.point = None if raw else OperatingPoint(**(file.display or {}))
+    return ready
 
 
 def validate(
@@ -138,8 +145,6 @@ def validate(
     truth: Pictures,
     group: Group | None = None,
     stopped: Callable[[], bool] = lambda: False,
-    batch: int = 1,
-    workers: int = 1,
 ) -> Validation:
     """Predict all pictures and compare with the truth.
 
@@ -148,7 +153,6 @@ def validate(
         truth: the pictures with their people.
         group: processes that share the pictures among themselves; all get the same answer.
         stopped: asked after every picture; when true, the answer holds what was done so far.
-        batch, workers: see :func:`pipeline.run`.
 
     Raises:
         ValueError: model and pictures are of different numbers of joints.
@@ -165,7 +169,7 @@ def validate(
 
     def found_in() -> Generator[tuple[Sample, Poses], None, None]:
         samples = map(_Whole, repeat(truth), mine_of)
-        for whole, found in pipeline.run(ready, samples, _Whole.load, batch, workers):
+        for whole, found in pipeline.run(ready, samples, _Whole.load):
             if isinstance(found, ValueError):
                 raise found
             poses, maps = found
@@ -174,14 +178,21 @@ def validate(
 
     with closing(found_in()) as stream:
         mine = predict_all(stream, len(mine_of), quiet=not group.main, stopped=stopped)
-    records: list[dict[str, Any]] = []
-    beyond, total = 0, TagMeter(truth.skeleton.joints)
-    for (found, more), sums in group.gather((mine, dict(meter.sums))):
-        records += found
-        beyond += more
+    shares: list[list[tuple[int | str, Poses]]] = []
+    total = TagMeter(truth.skeleton.joints)
+    for share, sums in group.gather((list(mine.items()), dict(meter.sums))):
+        shares.append(share)
         total.merge(sums)
-    metrics = results.evaluate(records, truth.annotations, truth.skeleton)
-    return Validation(records, metrics, total.means(), beyond)
+    # In the order of the set again, so that ties fall as they do in one process.
+    turns = chain.from_iterable(zip_longest(*shares))
+    everybody = dict(one for one in turns if one is not None)
+    metrics = results.evaluate(records_of(everybody), truth.annotations, truth.skeleton)
+    return Validation(everybody, metrics, total.means())
+
+
+def display_point(found: Validation, truth: Pictures, precision: float) -> OperatingPoint:
+    """The operating point for pictures, from a validation; see :func:`calibrate`."""
+    return calibrate(found.found, truth.annotations, truth.skeleton, precision)
 
 
 class _Whole:

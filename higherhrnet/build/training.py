@@ -33,7 +33,7 @@ from ..training.distributed import Group, joined
 from ..training.feed import Feed
 from ..training.log import Log
 from ..training.stop import Stop, StoppedError
-from .inference import find_weights, predictor, skeleton_of, validate
+from .inference import display_point, find_weights, predictor, skeleton_of, validate
 from .parts import codec, device, expand_path, model, pictures, skeleton
 
 
@@ -58,21 +58,17 @@ def train(config: Config, output: Path, device_name: str = "auto", resume: bool 
         steps = optimizer(config, network)
         log = closing.enter_context(Log(output, to_yaml(config))) if group.main else None
         stop = Stop()
+        points: list[dict[str, float]] = []
 
         def examine(state: Mapping[str, torch.Tensor], epoch: int) -> dict[str, float]:
             examiner.load(state)
-            found = validate(
-                examiner,
-                truth,
-                group,
-                lambda: bool(stop.signal),
-                config.TEST.BATCH,
-                config.TEST.WORKERS,
-            )
+            found = validate(examiner, truth, group, lambda: bool(stop.signal))
             if group.any(bool(stop.signal)):
                 raise StoppedError(stop.signal or signal.SIGTERM)
             if log is not None:
                 print(f"epoch {epoch}: AP {100 * found.metrics['AP']:.2f}")
+                point = display_point(found, truth, config.TEST.DISPLAY)
+                points.append(point.to_dict())
                 log.pictures(epoch, _pictures(examiner, truth.sample(epoch % len(truth))))
             return found.metrics | found.health
 
@@ -87,7 +83,11 @@ def train(config: Config, output: Path, device_name: str = "auto", resume: bool 
             settings=settings(config, on, "AP"),
             examine=examine,
             keep_best=lambda state: weights.write(
-                output / "best.safetensors", state, to_yaml(config), joints
+                output / "best.safetensors",
+                state,
+                to_yaml(config),
+                joints,
+                display=points[-1] if points else None,
             ),
             folder=output,
             log=log,

@@ -1,54 +1,84 @@
-"""Where pictures come from: files, folders and globs."""
+"""Where pictures come from: files, folders, globs, videos and cameras."""
 
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+VIDEOS = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts"})
+_CAMERA = re.compile(r"camera:(\d+)")
 
 
-def find_pictures(inputs: Sequence[str]) -> list[Path]:
-    """Picture files named by paths, folders (not their subfolders) and globs, in order, once each.
+@dataclass
+class Inputs:
+    """What the user named, in that order, once each.
+
+    Attributes:
+        pictures: picture files.
+        videos: video files.
+        cameras: numbers of cameras (``camera:0``).
+    """
+
+    pictures: list[Path] = field(default_factory=list)
+    videos: list[Path] = field(default_factory=list)
+    cameras: list[int] = field(default_factory=list)
+
+
+def find_inputs(names: Sequence[str]) -> Inputs:
+    """Files named by paths, folders (not their subfolders) and globs, and cameras.
 
     Raises:
-        ValueError: an input does not exist, or a folder or glob holds no pictures.
+        ValueError: an input does not exist, or a folder or glob holds no pictures or videos.
     """
     found: dict[Path, None] = {}
-    for name in inputs:
-        path = Path(name).expanduser()
-        if path.is_file():
-            files = [path]
-        elif path.is_dir():
-            files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
-            if not files:
-                raise ValueError(
-                    f"folder '{name}' holds no pictures ({', '.join(sorted(SUFFIXES))})"
-                )
-        elif glob.has_magic(name):
-            files = sorted(
-                file
-                for file in map(Path, glob.glob(str(path), recursive=True))  # noqa: PTH207
-                if file.suffix.lower() in SUFFIXES
-            )
-            if not files:
-                raise ValueError(f"nothing that is a picture matches '{name}'")
+    cameras: dict[int, None] = {}
+    for name in names:
+        if camera := _CAMERA.fullmatch(name):
+            cameras[int(camera[1])] = None
         else:
-            raise ValueError(f"input '{name}' does not exist")
-        found.update(dict.fromkeys(files))
-    return list(found)
+            found.update(dict.fromkeys(_files(name)))
+    videos = [path for path in found if path.suffix.lower() in VIDEOS]
+    return Inputs([path for path in found if path not in videos], videos, list(cameras))
 
 
-def output_names(pictures: Sequence[Path]) -> list[str]:
-    """A distinct file name for the drawing of each picture: its stem, numbered if taken."""
+def _files(name: str) -> list[Path]:
+    path = Path(name).expanduser()
+    if path.is_file():
+        return [path]  # whatever its name says; reading will tell
+    if path.is_dir():
+        files = _of_known_kind(list(path.iterdir()))
+        if not files:
+            raise ValueError(
+                f"folder '{name}' holds no pictures ({', '.join(sorted(PICTURES))}) and no videos "
+                f"({', '.join(sorted(VIDEOS))})"
+            )
+        return files
+    if glob.has_magic(name):
+        files = _of_known_kind([Path(p) for p in glob.glob(str(path), recursive=True)])  # noqa: PTH207
+        if not files:
+            raise ValueError(f"nothing that is a picture or a video matches '{name}'")
+        return files
+    raise ValueError(f"input '{name}' does not exist")
+
+
+def _of_known_kind(files: Sequence[Path]) -> list[Path]:
+    return sorted(file for file in files if file.suffix.lower() in PICTURES | VIDEOS)
+
+
+def output_names(files: Sequence[Path | str], suffix: str) -> list[str]:
+    """A distinct file name for what is drawn of each input: its stem, numbered if taken."""
     names: list[str] = []
     taken: set[str] = set()
-    for picture in pictures:
-        name, number = f"{picture.stem}_poses.jpg", 1
+    for file in files:
+        stem = Path(file).stem.replace(":", "_")
+        name, number = f"{stem}_poses{suffix}", 1
         while name in taken:
             number += 1
-            name = f"{picture.stem}_{number}_poses.jpg"
+            name = f"{stem}_{number}_poses{suffix}"
         taken.add(name)
         names.append(name)
     return names

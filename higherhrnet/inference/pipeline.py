@@ -8,7 +8,7 @@ depend on the number of threads.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -24,9 +24,7 @@ def run(
     predictor: Predictor,
     jobs: Iterable[Job],
     load: Callable[[Job], Image],
-    batch: int = 1,
-    workers: int = 2,
-) -> Iterator[tuple[Job, Found | ValueError]]:
+) -> Generator[tuple[Job, Found | ValueError], None, None]:
     """People of every job's picture, in the order of the jobs.
 
     Only a few pictures are held at a time, however many jobs there are.
@@ -35,9 +33,8 @@ def run(
         predictor: who predicts.
         jobs: what to load pictures by; asked for as needed.
         load: job → (H, W, 3) uint8 RGB; a ``ValueError`` stands in for the result of its job.
-        batch: most pictures that go through the network together.
-        workers: threads that load, and as many that decode.
     """
+    batch, workers = predictor.batch, predictor.workers
     ahead = 2 * batch + 2 * workers
     window = 4 * batch
     coming = iter(jobs)

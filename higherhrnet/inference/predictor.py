@@ -19,6 +19,7 @@ from torch import nn
 from ..codecs.bottom_up import BottomUpCodec
 from ..codecs.maps import Maps
 from ..datasets.pictures import read_picture
+from ..evaluation.operating_point import OperatingPoint
 from ..fields import View
 from ..poses import Poses
 from ..skeleton import Skeleton
@@ -57,6 +58,9 @@ class Predictor:
         device: where it runs.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``; see :func:`network.ready`.
         compiled, graphs: see :func:`network.ready`.
+        batch: most pictures that go through the network together; see :func:`pipeline.run`.
+        workers: threads that read many pictures, and as many that decode.
+        point: which people are shown; None shows all, the way benchmarks want it.
         seconds: time spent so far in ``warp``, ``network``, ``merge`` and ``decode``.
         dropped: what limits have cost so far: ``candidates`` of a joint beyond the most that are
             kept, ``people`` beyond the most that are wanted.
@@ -69,6 +73,9 @@ class Predictor:
     precision: str = "auto"
     compiled: bool = False
     graphs: bool = False
+    batch: int = 1
+    workers: int = 2
+    point: OperatingPoint | None = None
     seconds: dict[str, float] = field(
         default_factory=lambda: dict.fromkeys(("warp", "network", "merge", "decode"), 0.0)
     )
@@ -149,7 +156,9 @@ class Predictor:
         with self._counting:
             self.dropped["candidates"] += decoded.candidates_dropped
             self.dropped["people"] += decoded.people_dropped
-        return decoded.poses, maps
+        if self.point is None:
+            return decoded.poses, maps
+        return self.point.apply(decoded.poses, self.skeleton), maps
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:

@@ -39,12 +39,14 @@ class Checkpoint:
         state: official names → tensors as stored.
         config: YAML of the config that made it, or None for files of other programs.
         skeleton: the skeleton it predicts, or None likewise.
+        display: limits of the operating point for pictures, or None if it was never calibrated.
     """
 
     path: Path
     state: State
     config: str | None = None
     skeleton: Skeleton | None = None
+    display: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,7 @@ def read(path: str | Path) -> Checkpoint:
         state=official_names(state),
         config=metadata.get("config"),
         skeleton=Skeleton.from_dict(json.loads(skeleton)) if skeleton else None,
+        display=json.loads(metadata["display"]) if "display" in metadata else None,
     )
 
 
@@ -295,6 +298,7 @@ def write(
     config: str,
     skeleton: Skeleton,
     half: bool = False,
+    display: Mapping[str, Any] | None = None,
 ) -> None:
     """Write native safetensors, whole or not at all.
 
@@ -304,6 +308,7 @@ def write(
         config: YAML of the whole config.
         skeleton: what the K heatmaps mean.
         half: store floating tensors as float16.
+        display: limits of the operating point for pictures.
     """
     tensors = {
         name: (tensor.half() if half and tensor.is_floating_point() else tensor).cpu().contiguous()
@@ -314,6 +319,24 @@ def write(
         "config": config,
         "skeleton": json.dumps(skeleton.to_dict()),
     }
+    if display is not None:
+        metadata["display"] = json.dumps(dict(display))
+    with whole(path) as partial:
+        partial.write_bytes(save(tensors, metadata))
+
+
+def rewrite_display(path: Path, display: Mapping[str, Any]) -> None:
+    """Put another operating point for pictures into a native file; the rest stays as it is.
+
+    Raises:
+        ValueError: the file is not of our own.
+    """
+    with safe_open(path, framework="pt") as file:
+        metadata = dict(file.metadata() or {})
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if metadata.get("format") != "higherhrnet":
+        raise ValueError(f"'{path}' is not a file of higherhrnet and cannot hold settings")
+    metadata["display"] = json.dumps(dict(display))
     with whole(path) as partial:
         partial.write_bytes(save(tensors, metadata))
 

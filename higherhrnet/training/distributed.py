@@ -8,7 +8,7 @@ on CPUs and never waits for a GPU.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -71,6 +71,10 @@ class Group:
         with lost_peers(self):
             dist.all_gather_object(values, value, group=self.control)
         return values
+
+    def total(self, counts: Sequence[int]) -> list[int]:
+        """Sums over processes of as many counts; all must ask."""
+        return [sum(values) for values in zip(*self.gather(list(counts)), strict=True)]
 
     def share(self, state: Mapping[str, torch.Tensor]) -> None:
         """Overwrite tensors with those of rank 0; all must ask."""

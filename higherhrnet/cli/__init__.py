@@ -1,0 +1,79 @@
+"""Multi-person keypoint estimation: HigherHRNet, trained, validated and used from one command."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import signal
+import sys
+from collections.abc import Sequence
+
+import torch
+
+from .. import __version__
+from ..datasets.loader import WorkerLostError
+from ..training.distributed import PeerLostError
+from ..training.stop import StoppedError
+from ..training.watch import DivergenceError
+from . import bench, data, predict, train, valid, weights
+
+_KEY = re.compile(r"(MODEL|DATASET|TOY|LOSS|TRAIN|TEST)\.[A-Z_0-9]+")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status: 0 done, 1 failed while running, 2 wrong input."""
+    words, overrides = split_overrides(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(words)
+    options.overrides = overrides
+    try:
+        if overrides and not getattr(options, "settings", True):
+            raise ValueError(f"this command has no config, so '{overrides[0]}' changes nothing")
+        status: int = options.run(options)
+        return status
+    except ValueError as error:
+        print(f"higherhrnet: {error}", file=sys.stderr)
+        return 2
+    except (DivergenceError, PeerLostError, WorkerLostError, OSError) as error:
+        print(f"higherhrnet: {error}", file=sys.stderr)
+        return 1
+    except torch.OutOfMemoryError as error:
+        print(
+            f"higherhrnet: {str(error).splitlines()[0]} Set TRAIN.MICRO_BATCH lower or "
+            "TRAIN.CHECKPOINTING True; higherhrnet train CONFIG --plan shows what fits",
+            file=sys.stderr,
+        )
+        return 1
+    except StoppedError as error:
+        print(f"higherhrnet: {error}", file=sys.stderr)
+        return 128 + error.signal
+    except KeyboardInterrupt:
+        print("higherhrnet: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+
+
+def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Take ``SECTION.KEY VALUE`` pairs out of the command line, wherever they stand."""
+    rest: list[str] = []
+    overrides: list[str] = []
+    remaining = list(words)
+    while remaining:
+        word = remaining.pop(0)
+        if _KEY.fullmatch(word):
+            overrides += [word, *remaining[:1]]
+            del remaining[:1]
+        else:
+            rest.append(word)
+    return rest, overrides
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="higherhrnet",
+        description=__doc__,
+        epilog="Settings are changed by KEY VALUE pairs anywhere, e.g. TEST.FLIP False.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    verbs = parser.add_subparsers(required=True, metavar="COMMAND")
+    for verb in (train, valid, predict, weights, data, bench):
+        verb.add(verbs)
+    return parser

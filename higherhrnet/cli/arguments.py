@@ -1,0 +1,45 @@
+"""What the commands' arguments have in common."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Verbs = Any
+"""What ``ArgumentParser.add_subparsers`` gives."""
+Run = Callable[[argparse.Namespace], int]
+
+DEFAULT_WEIGHTS = "higherhrnet_w18_mini"
+TAIL = "KEY VALUE pairs change settings of the config, e.g. TEST.FLIP False."
+
+
+def device() -> argparse.ArgumentParser:
+    """A parent with ``--device``."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:N or mps")
+    return parser
+
+
+def where() -> argparse.ArgumentParser:
+    """A parent with ``--output`` and ``--device``."""
+    parser = argparse.ArgumentParser(add_help=False, parents=[device()])
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder for what is written")
+    return parser
+
+
+def add_weights(parser: argparse.ArgumentParser, required: bool = False) -> None:
+    """``--weights``."""
+    parser.add_argument(
+        "--weights",
+        required=required,
+        default=None if required else DEFAULT_WEIGHTS,
+        metavar="FILE_OR_NAME",
+        help=f"weights file, or a bundled name like {DEFAULT_WEIGHTS}",
+    )
+
+
+def default_output(config: str) -> Path:
+    """Where a command that was given a config writes."""
+    return Path("output") / Path(config).stem

@@ -1,0 +1,131 @@
+"""``higherhrnet bench``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from itertools import product
+from pathlib import Path
+
+import torch
+
+from .. import build
+from ..bench import data, decode, loss, model, pipeline, table, train
+from ..config import parse_config, read_config
+from ..datasets.keypoints import CocoKeypoints
+from ..datasets.loader import Views
+from ..inference.frames import find_inputs
+from . import arguments
+
+Rows = Callable[[argparse.Namespace, torch.device], Sequence[table.Row]]
+
+
+def add(verbs: arguments.Verbs) -> None:
+    """Declare the commands."""
+    bench = verbs.add_parser("bench", help="measure, print a table, write JSON")
+    benches = bench.add_subparsers(required=True, metavar="WHAT")
+    common = arguments.device()
+    common.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
+
+    def declare(name: str, rows: Rows, text: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = benches.add_parser(
+            name, parents=[common], epilog=arguments.TAIL, help=text
+        )
+        parser.set_defaults(run=_bench, rows=rows, what=name)
+        return parser
+
+    declare("loss", _loss, "losses beside plain loops")
+    decoder = declare("decode", _decode, "from the network's answers to people")
+    decoder.add_argument("--people", type=int, nargs="+", default=[1, 5, 15, 30, 100])
+    decoder.add_argument("--repeats", type=int, default=3, help="pictures a crowd (default 3)")
+    forward = declare("model", _model, "the network, eager and made ready")
+    arguments.add_weights(forward)
+    forward.add_argument("--sizes", type=int, nargs="+", default=[256, 512])
+    forward.add_argument("--batches", type=int, nargs="+", default=[1, 4])
+    forward.add_argument("--compile", action="store_true", help="compiled rows too (minutes each)")
+    whole_path = declare("pipeline", _pipeline, "from files to people")
+    whole_path.add_argument("inputs", nargs="+", metavar="INPUT", help="picture, folder or glob")
+    arguments.add_weights(whole_path)
+    whole_path.add_argument("--batches", type=int, nargs="+", default=[1, 4])
+    whole_path.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    input_path = declare("data", _data, "the input path by stage, on one core")
+    input_path.add_argument("config", metavar="CONFIG")
+    input_path.add_argument("--count", type=int, default=200, help="pictures (default 200)")
+    input_path.add_argument("--batch", type=int, default=16, help="pictures a batch (default 16)")
+    steps = declare("train", _train, "training steps: images/s and peak memory")
+    steps.add_argument("config", metavar="CONFIG")
+    steps.add_argument("--widths", type=int, nargs="+", default=[18, 32])
+    steps.add_argument("--sizes", type=int, nargs="+", default=[256, 512])
+    steps.add_argument("--batches", type=int, nargs="+", default=[4])
+    steps.add_argument("--steps", type=int, default=5, help="measured a row (default 5)")
+    steps.add_argument("--compile", action="store_true", help="compiled rows too (minutes each)")
+
+
+def _bench(options: argparse.Namespace) -> int:
+    on = build.device(options.device)
+    rows = options.rows(options, on)
+    machine = table.hardware(on)
+    table.show(f"bench {options.what}", rows, machine)
+    if options.json:
+        command = " ".join(["higherhrnet", *sys.argv[1:]])
+        table.write(options.json, command, rows, machine)
+        print(f"written to {options.json}")
+    return 0
+
+
+def _loss(_: argparse.Namespace, on: torch.device) -> Sequence[table.Row]:
+    return loss.run(on)
+
+
+def _decode(options: argparse.Namespace, on: torch.device) -> Sequence[table.Row]:
+    config = parse_config("", options.overrides, "the command line")
+    joints = build.skeleton(config)
+    coder = build.codec(config, build.model(config, len(joints)), joints)
+    return decode.run(coder, on, options.people, config.DATASET.INPUT_SIZE, options.repeats)
+
+
+def _model(options: argparse.Namespace, on: torch.device) -> Sequence[table.Row]:
+    found = build.load(options.weights, options.device, options.overrides)
+    return model.run(found.model, on, options.sizes, options.batches, options.compile)
+
+
+def _pipeline(options: argparse.Namespace, _: torch.device) -> Sequence[table.Row]:
+    pictures = find_inputs(options.inputs).pictures
+    if not pictures:
+        raise ValueError("bench pipeline measures pictures; none was given")
+    found = build.load(options.weights, options.device, options.overrides, raw=True)
+    return pipeline.run(found, pictures, options.batches, options.workers)
+
+
+def _data(options: argparse.Namespace, on: torch.device) -> Sequence[table.Row]:
+    config = read_config(options.config, options.overrides)
+    pictures = build.pictures(config, "train")
+    if not isinstance(pictures, CocoKeypoints):
+        raise ValueError("bench data measures files; the config's pictures are drawn")
+    joints = build.skeleton(config)
+    network = build.model(config, len(joints))
+    coder = build.codec(config, network, joints)
+    batches, feed = build.input_path(config, pictures, coder, on)
+    assert isinstance(batches.items, Views)
+    return data.run(pictures, batches.items, feed, network.heads, options.count, options.batch)
+
+
+def _train(options: argparse.Namespace, on: torch.device) -> Sequence[table.Row]:
+    config = read_config(options.config, options.overrides)
+    return train.run(config, on, _variants(options), options.steps)
+
+
+def _variants(options: argparse.Namespace) -> list[list[str]]:
+    """Overrides of every row of ``bench train``: the plain step first, the rest against it."""
+    rows = []
+    for width, size, batch in product(options.widths, options.sizes, options.batches):
+        for precision, compiled in (("fp32", False), ("bf16", False), ("bf16", True)):
+            if compiled and not options.compile:
+                continue
+            rows.append([
+                "MODEL.WIDTH", str(width), "DATASET.INPUT_SIZE", str(size),
+                "TRAIN.BATCH", str(batch), "TRAIN.MICRO_BATCH", "0",
+                "TRAIN.PRECISION", precision, "TRAIN.COMPILE", str(compiled),
+            ])  # fmt: skip
+    return rows

@@ -1,0 +1,182 @@
+"""``higherhrnet predict`` and ``demo``."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import time
+from collections.abc import Sequence
+from importlib.resources import as_file, files
+from pathlib import Path
+
+from .. import build
+from ..evaluation.operating_point import OperatingPoint
+from ..inference import annotate
+from ..inference.annotate import Done, Wishes
+from ..inference.frames import Inputs, find_inputs, output_names
+from ..inference.predictor import Predictor
+from ..inference.records import Predictions
+from ..inference.video import Camera, VideoFile
+from ..training.distributed import Group, joined
+from . import arguments
+
+_FRAMES_OF_ONE = 10_000_000
+"""Frames are numbered from multiples of this, one for each video."""
+
+
+def add(verbs: arguments.Verbs) -> None:
+    """Declare the commands."""
+    predict = verbs.add_parser(
+        "predict",
+        parents=[arguments.where()],
+        epilog=arguments.TAIL,
+        help="find and draw people in pictures and videos",
+    )
+    predict.add_argument(
+        "inputs", nargs="+", metavar="INPUT", help="picture, video, folder, glob, or camera:0"
+    )
+    arguments.add_weights(predict)
+    _add_looks(predict)
+    predict.set_defaults(run=_predict)
+    demo = verbs.add_parser("demo", help="find people in a picture that comes with the package")
+    demo.add_argument("--output", type=Path, default=Path("output/demo"), metavar="DIR")
+    _add_looks(demo)
+    demo.set_defaults(run=_demo, settings=False, weights=arguments.DEFAULT_WEIGHTS, device="auto")
+
+
+def _add_looks(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--min-score",
+        type=float,
+        metavar="SCORE",
+        help="leave out people scoring less (default: the checkpoint's operating point)",
+    )
+    parser.add_argument("--raw", action="store_true", help="show everybody, as benchmarks want it")
+    parser.add_argument(
+        "--show",
+        nargs="+",
+        choices=("poses", "fields", "none"),
+        default=["poses"],
+        help="draw people (default), heatmaps and tags, or nothing",
+    )
+    parser.add_argument(
+        "--track",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="number the people of a video (default)",
+    )
+    parser.add_argument("--smooth", action="store_true", help="smooth the joints of a video")
+
+
+def _demo(options: argparse.Namespace) -> int:
+    with as_file(files("higherhrnet") / "assets" / "crowd.png") as picture:
+        options.inputs, options.weights, options.device = (
+            [str(picture)],
+            arguments.DEFAULT_WEIGHTS,
+            "auto",
+        )
+        return _predict(options)
+
+
+def _predict(options: argparse.Namespace) -> int:
+    inputs = find_inputs(options.inputs)
+    on = build.device(options.device)
+    with joined(on.type == "cuda") as group:
+        device = f"cuda:{group.local_rank}" if on.type == "cuda" and group.size > 1 else str(on)
+        predictor = build.load(options.weights, device, options.overrides, options.raw)
+        if options.min_score is not None:
+            predictor.point = _point_from(predictor, options.min_score)
+        wishes = Wishes(
+            output=options.output or Path("output/predict"),
+            poses="poses" in options.show,
+            fields="fields" in options.show,
+            track=options.track,
+            smooth=options.smooth,
+        )
+        return predict(predictor, inputs, wishes, group)
+
+
+def predict(
+    predictor: Predictor, inputs: Inputs, wishes: Wishes, group: Group | None = None
+) -> int:
+    """Find people in all inputs; returns the exit status.
+
+    Pictures are shared among the processes of ``torchrun``; the first one takes all videos.
+    """
+    group = group or Group()
+    interrupt: KeyboardInterrupt | None = None
+    start = time.perf_counter()
+    done: list[Done] = []
+    with Predictions(wishes.output, predictor.skeleton, group.rank, group.size) as into:
+        try:
+            if inputs.pictures:
+                done.append(
+                    annotate.pictures(
+                        predictor, inputs.pictures, wishes, into, group.rank, group.size
+                    )
+                )
+            if group.main:
+                done += _videos(predictor, inputs, wishes, into)
+        except KeyboardInterrupt as error:
+            interrupt = error
+        into.flush()
+        counts = (into.people, sum(d.pictures for d in done), sum(d.failures for d in done))
+        totals = group.total(counts)
+        dropped = group.total([*predictor.dropped.values()])
+        if group.main:
+            into.finish()
+        group.gather(None)  # nobody's parts go before they are read
+    if group.main:
+        _say(predictor, wishes, totals, dropped, time.perf_counter() - start)
+    if interrupt:
+        raise interrupt
+    return 2 if totals[2] else 0
+
+
+def _videos(predictor: Predictor, inputs: Inputs, wishes: Wishes, into: Predictions) -> list[Done]:
+    """One after another; a file that is no video is reported and the rest is done."""
+    done: list[Done] = []
+    sources: list[Path | int] = [*inputs.videos, *inputs.cameras]
+    labels = [str(s) if isinstance(s, Path) else f"camera:{s}" for s in sources]
+    outputs = [wishes.output / name for name in output_names(labels, ".mp4")]
+    for number, (source, label, output) in enumerate(zip(sources, labels, outputs, strict=True), 1):
+        file = source if isinstance(source, Path) else None
+        try:
+            frames = VideoFile(source) if isinstance(source, Path) else Camera(source)
+            first = number * _FRAMES_OF_ONE
+            done.append(
+                annotate.video(predictor, frames, label, output, wishes, into, first, sound=file)
+            )
+            print(f"{label}: {done[-1].pictures} frames → {output}")
+        except ValueError as error:
+            done.append(annotate.complaint(error))
+    return done
+
+
+def _point_from(predictor: Predictor, least: float) -> OperatingPoint:
+    """The predictor's point, or with ``--raw`` one without other limits, from a person score."""
+    point = predictor.point or OperatingPoint(joint=0.0, duplicate=1.0)
+    return dataclasses.replace(point, person=least, precision=0.0, recall=0.0, pictures=0)
+
+
+def _say(
+    predictor: Predictor,
+    wishes: Wishes,
+    totals: Sequence[int],
+    dropped: Sequence[int],
+    seconds: float,
+) -> None:
+    people, pictures, _ = totals
+    if pictures:
+        shares = ", ".join(
+            f"{stage} {1000 * spent / pictures:.0f}" for stage, spent in predictor.seconds.items()
+        )
+        print(
+            f"{people} people in {pictures} pictures, {pictures / seconds:.1f} a second; work in "
+            f"ms a picture: {shares}"
+        )
+    shown = "everybody" if predictor.point is None else str(predictor.point)
+    print(f"shown: {shown}")
+    if any(dropped):
+        print(f"limits dropped {dropped[0]} candidates of joints and {dropped[1]} people")
+    print(f"predictions.json and predictions.csv in {wishes.output}")

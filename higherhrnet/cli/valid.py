@@ -1,0 +1,142 @@
+"""``higherhrnet valid``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from .. import build
+from ..config import Config, read_config
+from ..evaluation import results
+from ..evaluation.operating_point import OperatingPoint
+from ..files import write_json
+from ..models import weights
+from ..training.distributed import joined
+from ..validation import Validation
+from . import arguments
+
+
+def add(verbs: arguments.Verbs) -> None:
+    """Declare the command."""
+    valid = verbs.add_parser(
+        "valid",
+        parents=[arguments.where()],
+        epilog=arguments.TAIL,
+        help="measure AP on annotated pictures",
+    )
+    valid.add_argument("config", metavar="CONFIG")
+    arguments.add_weights(valid, required=True)
+    valid.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="write the operating point for pictures (TEST.DISPLAY) into the weights file",
+    )
+    valid.set_defaults(run=_valid)
+
+
+def _valid(options: argparse.Namespace) -> int:
+    config = read_config(options.config, options.overrides)
+    output = options.output or arguments.default_output(options.config)
+    file = weights.read(build.find_weights(options.weights))
+    if options.calibrate and file.path.suffix != ".safetensors":
+        raise ValueError(
+            f"'{file.path}' cannot hold an operating point; convert it first: higherhrnet weights "
+            f"convert {file.path} {file.path.with_suffix('.safetensors')}"
+        )
+    joints = build.skeleton(config)
+    network = build.model(config, len(joints))
+    report = weights.load_all(network, file)
+    on = build.device(options.device)
+    with joined(on.type == "cuda") as group:
+        if group.main:
+            print(f"{file.path}: {report}")
+        if on.type == "cuda" and group.size > 1:
+            on = torch.device("cuda", group.local_rank)
+        predictor = build.predictor(config, network, joints, on)
+        truth = build.pictures(config, "test")
+        found = build.validate(predictor, truth, group)
+        dropped = group.total([*predictor.dropped.values()])
+        if not group.main:
+            return 0
+    point = build.display_point(found, truth, config.TEST.DISPLAY)
+    _write(output, config, options.weights, found, len(truth), dropped, point)
+    _say(found, len(truth), config)
+    print(f"  dropped: {_costs(config, dropped, found.beyond)}")
+    print(f"  for pictures: {point}")
+    if options.calibrate:
+        weights.rewrite_display(file.path, point.to_dict())
+        print(f"the operating point for pictures is in {file.path} now")
+    print(f"results.json and metrics.json in {output}")
+    return 0
+
+
+def _write(
+    output: Path,
+    config: Config,
+    name: str,
+    found: Validation,
+    pictures: int,
+    dropped: Sequence[int],
+    point: OperatingPoint,
+) -> None:
+    records = found.records
+    write_json(output / "results.json", records)
+    write_json(
+        output / "metrics.json",
+        {
+            "metrics": found.metrics,
+            "health": found.health,
+            "protocol": _protocol(config),
+            "weights": name,
+            "pictures": pictures,
+            "people": len(records),
+            "candidates_dropped": dropped[0],
+            "people_dropped": dropped[1],
+            "people_beyond_20_a_picture": found.beyond,
+            "display": point.to_dict(),
+        },
+    )
+
+
+def _say(found: Validation, pictures: int, config: Config) -> None:
+    print(f"{pictures} pictures, {len(found.records)} people found; protocol:")
+    print("  " + ", ".join(f"{name} {value}" for name, value in _protocol(config).items()))
+    print(results.table(found.metrics))
+    if "tags/separability" in found.health:
+        print(
+            "  tags: {tags/within:.2f} within a person, {tags/between:.2f} between people, "
+            "separability {tags/separability:.3f}, true joints grouped right "
+            "{tags/grouped_right:.3f}".format_map(found.health)
+        )
+
+
+def _costs(config: Config, dropped: Sequence[int], beyond: int) -> str:
+    """What limits cost, in words."""
+    candidates, people = dropped
+    parts = [f"{candidates} candidates beyond {config.TEST.CANDIDATES} of a joint"]
+    if config.TEST.MAX_PEOPLE:
+        parts.append(f"{people} people beyond {config.TEST.MAX_PEOPLE} a picture")
+    parts.append(f"{beyond} people beyond the 20 a picture that COCO's evaluation looks at")
+    return ", ".join(parts)
+
+
+def _protocol(config: Config) -> dict[str, object]:
+    """The settings that produced a figure."""
+    test = config.TEST
+    return {
+        "size": config.DATASET.INPUT_SIZE,
+        "flip": test.FLIP,
+        "scales": list(test.SCALES),
+        "project": test.PROJECT,
+        "aggregate": test.AGGREGATE,
+        "adjust": test.ADJUST,
+        "refine": test.REFINE,
+        "threshold": test.THRESHOLD,
+        "tag threshold": test.TAG_THRESHOLD,
+        "candidates": test.CANDIDATES,
+        "assignment": test.ASSIGNMENT,
+        "precision": test.PRECISION,
+    }

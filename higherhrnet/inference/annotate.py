@@ -1,0 +1,194 @@
+"""Finding people in all that the user named, drawing them and writing them down."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from tqdm import tqdm
+
+from .. import show
+from ..codecs.maps import Maps
+from ..datasets.pictures import read_picture
+from ..poses import Poses
+from . import pipeline
+from .frames import output_names
+from .predictor import Image, Predictor
+from .records import Predictions
+from .tracking import OneEuro, Tracker
+from .video import Frame, VideoWriter
+
+Job = TypeVar("Job")
+_FEW = 20
+"""So many pictures are reported one by one; more get a progress bar only."""
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user wants to have.
+
+    Attributes:
+        output: folder of everything that is written.
+        poses: draw people.
+        fields: draw heatmaps and tags.
+        track: number the people of a video.
+        smooth: and smooth their joints.
+    """
+
+    output: Path
+    poses: bool = True
+    fields: bool = False
+    track: bool = True
+    smooth: bool = False
+
+
+@dataclass
+class Done:
+    """What came of it: pictures or frames that were done, and broken ones."""
+
+    pictures: int = 0
+    failures: int = 0
+
+
+@dataclass
+class _Picture:
+    """A picture file; its pixels are there from when a thread has read it until it is drawn."""
+
+    number: int
+    path: Path
+    name: str
+    image: Image | None = None
+
+    def load(self) -> Image:
+        self.image = read_picture(self.path, upright=True)
+        return self.image
+
+
+def pictures(
+    predictor: Predictor,
+    paths: Sequence[Path],
+    wishes: Wishes,
+    into: Predictions,
+    process: int = 0,
+    processes: int = 1,
+) -> Done:
+    """People of picture files; a broken one is reported and the rest is done.
+
+    Args:
+        process, processes: take every ``processes``-th picture only, from ``process`` on.
+    """
+    done = Done()
+    names = output_names(paths, ".jpg")
+    jobs = [
+        _Picture(number, path, name)
+        for number, (path, name) in enumerate(zip(paths, names, strict=True), 1)
+    ][process::processes]
+    talk = len(paths) <= _FEW
+    results = pipeline.run(predictor, jobs, _Picture.load)
+    with closing(results) as stream:
+        for job, found in _progress(stream, len(jobs), "pictures", talk or process > 0):
+            if isinstance(found, ValueError):
+                _complain(found, done)
+                continue
+            poses, maps = found
+            assert job.image is not None
+            _draw(predictor, job.image, poses, maps, wishes, wishes.output / job.name)
+            into.add(job.number, str(job.path), job.image.shape[:2], poses)
+            job.image = None
+            done.pictures += 1
+            if talk:
+                people = "1 person" if len(poses) == 1 else f"{len(poses)} people"
+                where = f" → {wishes.output / job.name}" if wishes.poses else ""
+                print(f"{job.path}: {people}{where}")
+    return done
+
+
+class Source(Protocol):
+    """A video file or a camera."""
+
+    rate: Fraction
+    count: int
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Frames in order."""
+
+
+def video(
+    predictor: Predictor,
+    source: Source,
+    name: str,
+    output: Path,
+    wishes: Wishes,
+    into: Predictions,
+    first: int,
+    sound: Path | None = None,
+) -> Done:
+    """People of a video, drawn into a video beside it; a broken frame is left out.
+
+    Ctrl-C ends the video where it is; what was done so far is kept, and the interrupt goes on.
+
+    Args:
+        name: what the records call it.
+        output: the video that is written.
+        first: number of the first frame among the records.
+        sound: the file whose sound is kept.
+    """
+    done = Done()
+    tracker = Tracker(predictor.skeleton, smoothing=OneEuro() if wishes.smooth else None)
+    interrupt: KeyboardInterrupt | None = None
+    results = pipeline.run(predictor, iter(source), Frame.picture)
+    with VideoWriter(output, source.rate, sound) as writer, closing(results) as stream:
+        try:
+            for frame, found in _progress(stream, source.count, "frames", False):
+                if isinstance(found, ValueError):
+                    _complain(found, done)
+                    continue
+                poses, maps = found
+                if wishes.track:
+                    poses = tracker.update(poses, frame.time)
+                image = frame.picture()
+                drawn = poses.draw(image, predictor.skeleton) if wishes.poses else image
+                if wishes.fields:
+                    drawn = show.heat(drawn, maps.dense_heat().max(axis=0), 0, 1)
+                writer.add(drawn, frame.time)
+                into.add(first + frame.number, name, image.shape[:2], poses, frame.time)
+                done.pictures += 1
+        except KeyboardInterrupt as error:
+            interrupt = error
+    if interrupt is not None:
+        raise interrupt
+    if not done.pictures:
+        raise ValueError(f"'{name}' holds no frame that can be read")
+    return done
+
+
+def _draw(
+    predictor: Predictor, image: Image, poses: Poses, maps: Maps, wishes: Wishes, path: Path
+) -> None:
+    if wishes.poses:
+        show.save(path, poses.draw(image, predictor.skeleton))
+    if wishes.fields:
+        shown = show.fields(image, maps.dense_heat(), maps.dense_tags(), predictor.skeleton)
+        show.save(path.with_name(path.stem.removesuffix("_poses") + "_fields.jpg"), shown)
+
+
+def _progress(results: Iterable[Job], total: int, unit: str, quiet: bool) -> Iterable[Job]:
+    bar: Iterable[Job] = tqdm(
+        results, total=total or None, unit=f" {unit}", mininterval=1.0, disable=quiet
+    )
+    return bar
+
+
+def complaint(error: ValueError) -> Done:
+    """Say what is wrong with an input, and count it."""
+    tqdm.write(f"higherhrnet: {error}", file=sys.stderr)
+    return Done(failures=1)
+
+
+def _complain(error: ValueError, done: Done) -> None:
+    done.failures += complaint(error).failures

@@ -1,0 +1,296 @@
+"""Videos and cameras in, annotated videos out (PyAV; the ``video`` extra).
+
+Frames come upright and with their times, one at a time; what is written keeps the times and the
+sound.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from ..files import whole
+
+Image = npt.NDArray[np.uint8]
+_CODECS = ("libx264", "mpeg4")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One moment of a video.
+
+    Attributes:
+        number: from 0, broken ones counted.
+        time: seconds from the start.
+        image: (H, W, 3) uint8 RGB, or the sentence that says why there is none.
+    """
+
+    number: int
+    time: float
+    image: Image | str
+
+    def picture(self) -> Image:
+        """The image.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if isinstance(self.image, str):
+            raise ValueError(self.image)
+        return self.image
+
+
+def _av() -> Any:
+    try:
+        import av
+    except ImportError as error:
+        raise ValueError(
+            "videos need PyAV: pip install 'higherhrnet[video]' (or pip install av)"
+        ) from error
+    av.logging.set_level(av.logging.PANIC)
+    return av
+
+
+class VideoFile:
+    """A video file to be read once, from its beginning.
+
+    Attributes:
+        path: the file.
+        rate: frames a second, on average.
+        count: frames, as far as the file tells; 0 if it does not.
+
+    Raises:
+        ValueError: PyAV is not installed, or the file is missing or holds no video.
+    """
+
+    def __init__(self, path: Path) -> None:
+        av = _av()
+        self.path = path
+        if not path.is_file():
+            raise ValueError(f"video '{path}' does not exist")
+        try:
+            self._container = av.open(str(path))
+        except (av.error.FFmpegError, OSError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise ValueError(f"video '{path}' cannot be read: {reason}") from error
+        if not self._container.streams.video:
+            self._container.close()
+            raise ValueError(f"'{path}' holds no video")
+        self._stream = self._container.streams.video[0]
+        self._stream.thread_type = "AUTO"
+        self.rate = Fraction(self._stream.average_rate or self._stream.guessed_rate or 25)
+        self.count = int(self._stream.frames)
+        if not self.count and self._container.duration:
+            self.count = round(float(self.rate) * self._container.duration / av.time_base)
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Every frame in order; a broken one holds a sentence instead of an image."""
+        av = _av()
+        number, last = 0, 0.0
+        start: float | None = None
+        packets = self._container.demux(self._stream)
+        try:
+            while True:
+                try:
+                    packet = next(packets, None)
+                    if packet is None:
+                        return
+                    frames = packet.decode()
+                except av.error.EOFError:
+                    return
+                except av.error.FFmpegError as error:
+                    reason = error.strerror or str(error)
+                    yield Frame(
+                        number, last, f"'{self.path}', frame {number} ({last:.2f} s): {reason}"
+                    )
+                    number += 1
+                    continue
+                for frame in frames:
+                    now = number / float(self.rate) if frame.time is None else float(frame.time)
+                    start = now if start is None else start
+                    last = now - start
+                    yield Frame(number, last, _upright(frame))
+                    number += 1
+        finally:
+            self._container.close()
+
+
+def _upright(frame: Any) -> Image:
+    image: Image = frame.to_ndarray(format="rgb24")
+    turns = round(getattr(frame, "rotation", 0) / 90) % 4
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+
+
+class Camera:
+    """A camera by number, watched until the caller stops.
+
+    Raises:
+        ValueError: it cannot be opened.
+    """
+
+    count = 0
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self._capture = cv2.VideoCapture(number)
+        if not self._capture.isOpened():
+            raise ValueError(f"camera {number} cannot be opened")
+        self.rate = Fraction(round(self._capture.get(cv2.CAP_PROP_FPS)) or 30)
+
+    def __iter__(self) -> Iterator[Frame]:
+        """What it sees now; ends when it is unplugged."""
+        start = time.perf_counter()
+        number = 0
+        try:
+            while True:
+                there, image = self._capture.read()
+                if not there:
+                    return
+                yield Frame(number, time.perf_counter() - start, image[..., ::-1].copy())
+                number += 1
+        finally:
+            self._capture.release()
+
+
+class VideoWriter:
+    """A context that writes an .mp4 whole or not at all; what was written before Ctrl-C counts.
+
+    Args:
+        path: file to (over)write.
+        rate: frames a second.
+        sound: video whose sound is kept, if it has any.
+
+    Raises:
+        ValueError: PyAV is not installed.
+        OSError: the file cannot be written.
+    """
+
+    _CLOCK = 90000
+
+    def __init__(self, path: Path, rate: Fraction, sound: Path | None = None) -> None:
+        self._av = _av()
+        self.path = path
+        self._rate = rate
+        self._sound_path = sound
+        self._last = -1
+        self._stream: Any = None
+        self._sound: Iterator[Any] | None = None
+        self._waiting: Any = None
+
+    def __enter__(self) -> VideoWriter:
+        self._whole = whole(self.path)
+        self._partial = self._whole.__enter__()
+        try:
+            self._container = self._av.open(str(self._partial), "w", format="mp4")
+            self._stream = self._new_stream()
+            self._open_sound()
+        except BaseException as error:
+            self._whole.__exit__(type(error), error, error.__traceback__)
+            raise
+        return self
+
+    def _new_stream(self) -> Any:
+        for name in _CODECS:
+            with suppress(ValueError, self._av.error.FFmpegError):
+                stream = self._container.add_stream(name, rate=self._rate)
+                stream.codec_context.time_base = Fraction(1, self._CLOCK)
+                stream.pix_fmt = "yuv420p"
+                if name == "libx264":
+                    stream.options = {"preset": "veryfast", "crf": "20"}
+                return stream
+        raise OSError(f"could not write '{self.path}': no encoder among {', '.join(_CODECS)}")
+
+    def _open_sound(self) -> None:
+        """The sound's packets are copied as they are; sound that mp4 cannot hold is left out."""
+        if self._sound_path is None:
+            return
+        source = self._av.open(str(self._sound_path))
+        if not source.streams.audio:
+            source.close()
+            return
+        stream = source.streams.audio[0]
+        try:
+            self._sound_stream = self._container.add_stream_from_template(stream)
+        except (ValueError, self._av.error.FFmpegError):
+            source.close()
+            return
+        self._sound = self._packets(source, stream)
+
+    def _packets(self, source: Any, stream: Any) -> Iterator[Any]:
+        try:
+            for packet in source.demux(stream):
+                if packet.dts is not None:
+                    yield packet
+        finally:
+            source.close()
+
+    def add(self, image: Image, seconds: float) -> None:
+        """A frame (H, W, 3) uint8 RGB and its time; sizes must not change, times must rise."""
+        height, width = image.shape[0] + image.shape[0] % 2, image.shape[1] + image.shape[1] % 2
+        if self._last < 0:
+            self._stream.width, self._stream.height = width, height
+        if image.shape[:2] != (height, width):  # the encoder wants even sides
+            image = np.asarray(
+                cv2.copyMakeBorder(
+                    image, 0, height - image.shape[0], 0, width - image.shape[1],
+                    cv2.BORDER_REPLICATE,
+                ),
+                np.uint8,
+            )  # fmt: skip
+        frame = self._av.VideoFrame.from_ndarray(image, format="rgb24")
+        self._last = max(round(seconds * self._CLOCK), self._last + 1)
+        frame.pts, frame.time_base = self._last, Fraction(1, self._CLOCK)
+        self._mux(self._stream.encode(frame))
+        self._copy_sound(seconds)
+
+    def _copy_sound(self, until: float) -> None:
+        while self._sound is not None:
+            packet = self._waiting or next(self._sound, None)
+            self._waiting = None
+            if packet is None:
+                self._sound = None
+            elif float(packet.dts * packet.time_base) > until:
+                self._waiting = packet
+                return
+            else:
+                packet.stream = self._sound_stream
+                self._mux([packet])
+
+    def _mux(self, packets: Any) -> None:
+        try:
+            for packet in packets:
+                self._container.mux(packet)
+        except self._av.error.FFmpegError as error:
+            raise OSError(error.errno, error.strerror) from error
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._last >= 0 and kind is None:
+            try:
+                self._mux(self._stream.encode())
+                self._copy_sound(self._last / self._CLOCK + 1 / float(self._rate))
+                self._container.close()
+            except (OSError, self._av.error.FFmpegError) as failure:
+                self._whole.__exit__(type(failure), failure, failure.__traceback__)
+                raise
+        else:
+            with suppress(Exception):
+                self._container.close()
+            if kind is None:  # no frame ever came
+                self._partial.unlink(missing_ok=True)
+                return
+        self._whole.__exit__(kind, error, trace)
