@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from .. import build
-from ..bench import data, decode, loss, model, pipeline, table, train
+from ..bench import data, decode, loss, model, pipeline, table, track, train
 from ..config import parse_config, read_config
 from ..datasets.keypoints import CocoKeypoints
 from ..datasets.loader import Views
@@ -49,6 +49,12 @@ def add(verbs: arguments.Verbs) -> None:
     arguments.add_weights(whole_path)
     whole_path.add_argument("--batches", type=int, nargs="+", default=[1, 4])
     whole_path.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    follow = declare("track", _track, "ids through a drawn video whose ids are known")
+    arguments.add_weights(follow)
+    follow.add_argument("--people", type=int, nargs="+", default=[2, 4, 8])
+    follow.add_argument("--seconds", type=float, default=10.0, help="of video (default 10)")
+    follow.add_argument("--seed", type=int, default=0, help="of the videos")
+    follow.add_argument("--output", type=Path, metavar="DIR", help="write the drawn videos there")
     input_path = declare("data", _data, "the input path by stage, on one core")
     input_path.add_argument("config", metavar="CONFIG")
     input_path.add_argument("--count", type=int, default=200, help="pictures (default 200)")
@@ -96,6 +102,11 @@ def _pipeline(options: argparse.Namespace, _: torch.device) -> Sequence[table.Ro
         raise ValueError("bench pipeline measures pictures; none was given")
     found = build.load(options.weights, options.device, options.overrides, raw=True)
     return pipeline.run(found, pictures, options.batches, options.workers)
+
+
+def _track(options: argparse.Namespace, _: torch.device) -> Sequence[table.Row]:
+    found = build.load(options.weights, options.device, options.overrides)
+    return track.run(found, options.people, options.seconds, options.seed, options.output)
 
 
 def _data(options: argparse.Namespace, on: torch.device) -> Sequence[table.Row]:

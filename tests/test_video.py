@@ -1,0 +1,375 @@
+"""Pictures, videos and cameras through ``predict``: what is found, followed, drawn and kept."""
+
+import csv
+import json
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from higherhrnet import geometry
+from higherhrnet.cli import main
+from higherhrnet.codecs.maps import HostMaps
+from higherhrnet.datasets.pictures import read_picture
+from higherhrnet.datasets.toy import DrawnPeople
+from higherhrnet.datasets.walkers import DrawnVideo
+from higherhrnet.drawing import colour_of
+from higherhrnet.evaluation import identities, oks
+from higherhrnet.evaluation.operating_point import OperatingPoint, calibrate, without_duplicates
+from higherhrnet.inference import annotate
+from higherhrnet.inference.frames import find_inputs
+from higherhrnet.inference.records import Predictions
+from higherhrnet.inference.tracking import OneEuro, Tracker
+from higherhrnet.poses import ABSENT, INFERRED, SEEN, Poses
+from higherhrnet.show import save
+from higherhrnet.skeleton import COCO
+
+from .shared import golden_json
+
+SMALL = ["DATASET.INPUT_SIZE", "64", "TEST.FLIP", "False"]
+
+
+def people_at(*places, size=80.0, seed=0):
+    """A standing figure's pose at each place."""
+    base = DrawnPeople(1, size=128, people=(1, 1), occlusion=0, seed=seed).sample(0).poses
+    base = base.select([0])
+    one = base.warp(geometry.translation(*-base.xy[0].mean(axis=0)))
+    scaled = one.warp(geometry.scaling(size / np.ptp(one.xy[0, :, 1])))
+    parts = [scaled.warp(geometry.translation(*place)) for place in places]
+    return Poses.concatenate(parts) if parts else Poses.empty(17)
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_oks_nms_is_the_originals(number):
+    case = golden_json("oks_nms.json")["sets"][number]
+    keypoints = np.array(case["keypoints"]).reshape(-1, 17, 3)
+    score, area = np.array(case["score"]), np.array(case["area"])
+    everybody = (keypoints[..., :2], keypoints[..., 2], score, area, COCO.sigmas)
+    for threshold in (0.9, 0.5):
+        assert oks.suppress(*everybody, threshold) == case[f"oks_nms_{threshold}"]
+        assert oks.suppress(*everybody, threshold, 0.2) == case[f"oks_nms_{threshold}_invis0.2"]
+        assert oks.suppress_softly(*everybody, threshold) == case[f"soft_oks_nms_{threshold}"]
+    first = np.argsort(score)[::-1][0]
+    counted = np.ones((len(score), 17), bool)
+    xy = keypoints[..., :2]
+    alike = oks.similarity(xy[first], xy, (area[first] + area) / 2, COCO.sigmas, counted)
+    np.testing.assert_allclose(alike, case["oks_of_highest_with_all"], atol=1e-9)
+
+
+def test_a_fragment_on_somebody_else_is_a_duplicate():
+    whole = people_at((100, 100))
+    seen = np.full((1, 17), INFERRED, np.int8)
+    seen[0, :5] = SEEN  # only a face was seen; refine filled the rest with the other's joints
+    fragment = replace(whole, visibility=seen, person_score=np.array([0.3]))
+    other = replace(people_at((300, 100)), person_score=np.array([0.4]))
+    kept = without_duplicates(Poses.concatenate([fragment, whole, other]), COCO, 0.7)
+    np.testing.assert_array_equal(kept.person_score, [1.0, 0.4])
+
+
+def coco_of(people, image_id, start):
+    return [
+        {
+            "id": start + n,
+            "image_id": image_id,
+            "iscrowd": 0,
+            "keypoints": np.concatenate([xy, np.full((17, 1), 2)], 1).ravel().tolist(),
+            "bbox": box.tolist(),
+            "area": float(box[2] * box[3]),
+        }
+        for n, (xy, box) in enumerate(zip(people.xy, people.boxes, strict=True))
+    ]
+
+
+def test_calibration_finds_the_limit_between_right_and_wrong():
+    truth = people_at((100, 100), (300, 100), (500, 100), (700, 100))
+    ghosts = people_at((100, 300), (300, 300), (500, 300))
+    found = Poses.concatenate([truth, ghosts])
+    found = replace(found, person_score=np.array([0.9, 0.8, 0.7, 0.2, 0.6, 0.3, 0.25]))
+    annotations = {"annotations": coco_of(truth, 7, 1)}
+    # In order: right, right, right, ghost, ghost, ghost, right.
+    point = calibrate({7: found}, annotations, COCO, 0.8)
+    assert point.person == pytest.approx(0.7, abs=1e-3)
+    assert point.precision == 1.0
+    assert point.recall == 0.75
+    assert len(point.apply(found, COCO)) == 3
+    point = calibrate({7: found}, annotations, COCO, 0.7)
+    assert point.person == pytest.approx(0.6, abs=1e-3)
+    assert point.precision == 0.75
+    assert OperatingPoint(**point.to_dict()) == point
+    # A ghost in a region that is nobody's business does not count.
+    crowd = {"id": 9, "image_id": 7, "iscrowd": 1, "keypoints": [0] * 51, "area": 1.0}
+    crowd["bbox"] = [0, 200, 800, 200]
+    annotations["annotations"].append(crowd)
+    point = calibrate({7: found}, annotations, COCO, 0.8)
+    assert (point.precision, point.recall) == (1.0, 1.0)
+
+
+def test_joints_have_a_limit_of_their_own():
+    truth = people_at((100, 100))
+    score = np.linspace(0.95, 0.15, 17)[None]
+    xy = truth.xy.copy()
+    xy[0, 12:] += 60  # the least sure joints are wrong
+    found = replace(truth, xy=xy, score=score)
+    point = calibrate({1: found}, {"annotations": coco_of(truth, 1, 1)}, COCO, 0.99)
+    shown = point.apply(found, COCO)
+    assert (shown.visibility[0, :12] > ABSENT).all()
+    assert (shown.visibility[0, 12:] == ABSENT).all()
+
+
+@pytest.mark.parametrize("found", [{}, {1: Poses.empty(17)}])
+def test_calibration_with_nobody_found(found):
+    point = calibrate(found, {"annotations": coco_of(people_at((9, 9)), 1, 1)}, COCO, 0.8)
+    assert (point.precision, point.recall) == (0.0, 0.0)
+
+
+def test_people_keep_their_numbers_while_they_walk_and_pause():
+    tracker = Tracker(COCO)
+    for frame in range(50):
+        time = frame / 25
+        poses = people_at((100 + 2 * frame, 100), (400 - 2 * frame, 220), seed=3)
+        poses = poses.select([1, 0] if frame % 2 else [0, 1])
+        if 20 <= frame < 30:  # one is out of sight for less than a second
+            poses = poses.select(np.flatnonzero(poses.xy[:, 0, 1] < 160))
+        followed = tracker.update(poses, time)
+        expected = [0 if y < 160 else 1 for y in poses.xy[:, 0, 1]]
+        assert followed.track.tolist() == expected, frame
+    later = tracker.update(people_at((200, 100)), 10.0)
+    assert later.track.tolist() == [2]  # whoever this is, nobody was seen for eight seconds
+
+
+def test_tags_tell_people_apart_who_stand_in_one_place():
+    tracker = Tracker(COCO, tag_weight=1.0)
+    two = people_at((100, 100), (108, 100))
+    tags = np.array([[0.0], [3.0]])
+    assert tracker.update(replace(two, tag=tags), 0.0).track.tolist() == [0, 1]
+    exchanged = replace(two, tag=tags[::-1].copy())
+    assert tracker.update(exchanged, 0.04).track.tolist() == [1, 0]
+
+
+def test_smoothing_quietens_the_still_and_follows_the_fast():
+    rng = np.random.default_rng(0)
+    still, fast, raw = [], [], []
+    for speed, places in ((0.0, still), (200.0, fast)):
+        tracker = Tracker(COCO, smoothing=OneEuro())
+        for frame in range(100):
+            poses = people_at((100 + speed * frame / 25, 100))
+            noisy = replace(poses, xy=poses.xy + rng.normal(0, 1.5, poses.xy.shape))
+            if not speed:
+                raw.append(noisy.xy[0] - poses.xy[0])
+            places.append(tracker.update(noisy, frame / 25).xy[0] - poses.xy[0])
+    assert np.std(still[20:]) < 0.5 * np.std(raw[20:])
+    assert abs(np.mean(fast[20:])) < 5.0  # pixels behind, of a body of 80 px at 200 px a second
+
+
+def test_switches_are_counted():
+    truth = replace(people_at((100, 100), (300, 100)), track=np.array([1, 2]))
+    same = replace(truth, track=np.array([5, 6]))
+    changed = replace(truth, track=np.array([6, 5]))
+    counts = identities.count([(same, truth), (same, truth), (changed, truth)], COCO)
+    # The first sight of a number is no switch.
+    assert (counts.people, counts.found, counts.wrong, counts.switches) == (6, 6, 0, 2)
+    missed = identities.count([(same.select([0]), truth)], COCO)
+    assert missed.mota == 0.5
+
+
+def test_inputs_are_sorted_by_kind(tmp_path):
+    for name in ("b.jpg", "a.PNG", "c.mp4", "notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+    found = find_inputs([str(tmp_path), "camera:2", str(tmp_path / "b.jpg")])
+    assert [p.name for p in found.pictures] == ["a.PNG", "b.jpg"]
+    assert [p.name for p in found.videos] == ["c.mp4"]
+    assert found.cameras == [2]
+
+
+def test_records_of_several_processes_become_one_file(tmp_path):
+    poses = replace(people_at((50, 50)), track=np.array([4]))
+    with Predictions(tmp_path, COCO, 1, 2) as second:
+        second.add(2, "b.jpg", (90, 120), Poses.empty(17))
+        second.add(4, "clip.mp4", (90, 120), poses, seconds=0.5)
+        second.flush()
+        with Predictions(tmp_path, COCO, 0, 2) as first:
+            first.add(1, "a.jpg", (90, 120), poses)
+            first.flush()
+            first.finish()
+    content = json.loads((tmp_path / "predictions.json").read_text())
+    assert [image["id"] for image in content["images"]] == [1, 2, 4]
+    assert [record["id"] for record in content["annotations"]] == [1, 2]
+    assert content["annotations"][1]["track_id"] == 4
+    with (tmp_path / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * int((poses.visibility > ABSENT).sum())
+    assert rows[-1]["seconds"] == "0.5000"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["predictions.csv", "predictions.json"]
+
+
+def test_poses_export_and_draw_themselves():
+    poses = replace(people_at((60, 60)), track=np.array([3]))
+    rows = poses.to_rows(COCO)
+    assert {row["joint"] for row in rows} <= set(COCO.joints)
+    assert rows[0]["track"] == 3
+    blank = np.full((120, 120, 3), 128, np.uint8)
+    drawn = poses.draw(blank, COCO)
+    assert (blank == 128).all()
+    assert (drawn != 128).any()
+    assert (drawn == colour_of(3)).all(axis=2).any()
+
+
+def test_drawn_walkers_are_the_same_every_time():
+    first, second = (list(DrawnVideo(3, seconds=0.4, size=128)) for _ in range(2))
+    assert len(first) == 10
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_array_equal(a.image, b.image)
+        np.testing.assert_array_equal(a.poses.track, b.poses.track)
+    moved = first[-1].poses.xy[0] - first[0].poses.xy[0]
+    assert 0 < np.abs(moved).max() < 40
+
+
+# Videos need PyAV.
+
+
+@pytest.fixture
+def clip(tmp_path):
+    pytest.importorskip("av")
+    return write_clip(tmp_path / "clip.mp4")
+
+
+def write_clip(path, frames=12, turned=0, sound=True):
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        if turned:
+            stream.set_display_rotation(turned)
+        tone = container.add_stream("aac", rate=16000, layout="mono") if sound else None
+        for number in range(frames):
+            image = np.zeros((64, 96, 3), np.uint8)
+            image[:20, :30] = (250, 20, 20)  # red corner, top left
+            image[40:, 3 * number :] = min(20 * number, 255)
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 10)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+        if tone:
+            for start in range(0, frames * 1600, 1024):
+                wave = np.sin(np.arange(start, start + 1024) / 10)[None].astype(np.float32)
+                samples = av.AudioFrame.from_ndarray(wave, format="fltp", layout="mono")
+                samples.sample_rate, samples.pts = 16000, start
+                container.mux(tone.encode(samples))
+            container.mux(tone.encode())
+    return path
+
+
+def described(path):
+    import av
+
+    with av.open(str(path)) as container:
+        frames = [(float(f.time), f.to_ndarray(format="rgb24")) for f in container.decode(video=0)]
+    with av.open(str(path)) as container:
+        packets = (
+            [p for p in container.demux(audio=0) if p.dts is not None]
+            if container.streams.audio
+            else []
+        )
+    return frames, len(packets)
+
+
+def test_a_video_keeps_its_times_and_sound(clip, tmp_path):
+    assert main(["predict", str(clip), "--output", str(tmp_path / "out"), *SMALL]) == 0
+    frames, sound = described(tmp_path / "out" / "clip_poses.mp4")
+    np.testing.assert_allclose([time for time, _ in frames], np.arange(12) / 10, atol=1e-3)
+    assert frames[0][1].shape == (64, 96, 3)
+    assert sound == described(clip)[1] > 10
+    content = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert [round(image["seconds"], 2) for image in content["images"]] == [
+        n / 10 for n in range(12)
+    ]
+
+
+def test_a_turned_video_comes_upright(tmp_path):
+    pytest.importorskip("av")
+    clip = write_clip(tmp_path / "phone.mp4", turned=90, sound=False)
+    assert main(["predict", str(clip), "--output", str(tmp_path / "out"), *SMALL]) == 0
+    frames, sound = described(tmp_path / "out" / "phone_poses.mp4")
+    image = frames[0][1]
+    assert image.shape == (96, 64, 3)
+    # Turned a quarter counter-clockwise, the top left corner comes to be the bottom left.
+    assert image[-10, 10, 0] > 180 > image[10, 10, 0]
+    assert sound == 0
+
+
+def test_a_broken_middle_is_reported_and_the_rest_is_kept(tmp_path, capsys):
+    pytest.importorskip("av")
+    clip = write_clip(tmp_path / "torn.mp4", frames=60, sound=False)
+    content = bytearray(clip.read_bytes())
+    middle = content.find(b"mdat") + 1500
+    content[middle : middle + 400] = bytes(400)
+    clip.write_bytes(content)
+    status = main(["predict", str(clip), "--output", str(tmp_path / "out"), *SMALL])
+    error = capsys.readouterr().err
+    frames, _ = described(tmp_path / "out" / "torn_poses.mp4")
+    assert len(frames) > 20
+    assert status == 2
+    assert "torn.mp4', frame" in error
+
+
+@pytest.mark.parametrize("content", [b"", b"this is no video" * 100])
+def test_what_is_no_video_gets_a_sentence_and_the_rest_is_done(tmp_path, capsys, content):
+    pytest.importorskip("av")
+    (tmp_path / "a.mp4").write_bytes(content)
+    save(tmp_path / "b.png", np.zeros((64, 64, 3), np.uint8))
+    status = main(["predict", str(tmp_path), "--output", str(tmp_path / "out"), *SMALL])
+    assert status == 2
+    assert "a.mp4' cannot be read" in capsys.readouterr().err
+    assert (tmp_path / "out" / "b_poses.jpg").is_file()
+    assert not (tmp_path / "out" / "a_poses.mp4").exists()
+
+
+def test_ctrl_c_closes_the_video_properly(clip, tmp_path, monkeypatch):
+    class Interrupting(Tracker):
+        def update(self, poses, time):
+            if time > 0.55:
+                raise KeyboardInterrupt
+            return super().update(poses, time)
+
+    monkeypatch.setattr(annotate, "Tracker", Interrupting)
+    assert main(["predict", str(clip), "--output", str(tmp_path / "out"), *SMALL]) == 130
+    frames, _ = described(tmp_path / "out" / "clip_poses.mp4")
+    assert len(frames) == 6
+    content = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert len(content["images"]) == 6
+
+
+def test_a_missing_camera_gets_a_sentence(tmp_path, capsys):
+    assert main(["predict", "camera:93", "--output", str(tmp_path), *SMALL]) == 2
+    assert "camera 93 cannot be opened" in capsys.readouterr().err
+
+
+def test_fields_are_drawn(tmp_path):
+    save(tmp_path / "a.png", np.zeros((64, 96, 3), np.uint8))
+    out = tmp_path / "out"
+    words = ["predict", str(tmp_path / "a.png"), "--output", str(out), "--show", "fields"]
+    assert main([*words, *SMALL]) == 0
+    assert not (out / "a_poses.jpg").exists()
+    sheet = read_picture(out / "a_fields.jpg")
+    assert sheet.shape[1] == 6 * 244
+
+
+def test_raw_shows_more_than_the_operating_point(tmp_path):
+    image = DrawnPeople(1, size=128, people=(3, 3)).drawing(0).image
+    save(tmp_path / "a.png", image)
+    counts = []
+    for more in ([], ["--raw"], ["--min-score", "9"]):
+        out = tmp_path / f"out{len(counts)}"
+        size = ["DATASET.INPUT_SIZE", "128"]
+        assert main(["predict", str(tmp_path / "a.png"), "--output", str(out), *more, *size]) == 0
+        content = json.loads((out / "predictions.json").read_text())
+        counts.append(len(content["annotations"]))
+    assert counts[1] >= counts[0] >= counts[2] == 0
+
+
+def test_the_dense_maps_are_as_large_as_the_sheet_needs():
+    maps = HostMaps(np.zeros((17, 8, 12), np.float32), np.zeros((2, 17, 4, 6), np.float32))
+    assert maps.dense_heat().shape == (17, 8, 12)
+    assert maps.dense_tags().shape == (17, 4, 6)
