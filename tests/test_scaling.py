@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from higherhrnet import build, geometry
+from higherhrnet.cli import main
 from higherhrnet.codecs import heatmaps as heat
 from higherhrnet.config import parse_config
 from higherhrnet.datasets import on_device
@@ -51,10 +52,15 @@ def farthest(a, b):
 def torchrun(folder, *overrides, wait=True, resume=False):
     """Two processes of a training on this machine."""
     (folder / "tiny.yaml").write_text(TINY)
+    words = ["train", "tiny.yaml", "--output", "run", "--device", "cpu", *overrides]
+    return twice(folder, *words, *(["--resume"] if resume else []), wait=wait)
+
+
+def twice(folder, *words, wait=True):
+    """Two processes of a command on this machine."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
-    command += ["--master_port", str(29500 + os.getpid() % 500), "-m", "higherhrnet", "train"]
-    command += ["tiny.yaml", "--output", "run", "--device", "cpu", *overrides]
-    command += ["--resume"] if resume else []
+    command += ["--master_port", str(29500 + os.getpid() % 500), "-m", "higherhrnet"]
+    command += [str(word) for word in words]
     process = subprocess.Popen(
         command,
         cwd=folder,
@@ -103,6 +109,34 @@ def test_every_validation_picture_is_looked_at_once(tmp_path):
     found = build.validate(predictor, build.pictures(config, "test"))
     for name, value in (found.metrics | found.health).items():
         assert measured[name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
+
+
+def test_two_processes_validate_and_predict_like_one(tmp_path):
+    """The same figures to the last digit, and every picture in the records once."""
+    pictures = write_coco(tmp_path / "data", DrawnPeople(7, size=128)).parent.parent / "images"
+    settings = ["DATASET.KIND", "coco", "DATASET.ROOT", tmp_path / "data", "DATASET.TEST", "toy"]
+    settings += ["DATASET.INPUT_SIZE", "128", "TEST.PRECISION", "fp32", "MODEL.WIDTH", "18"]
+    config = ROOT / "configs" / "mini" / "higherhrnet_w18_256.yaml"
+    valid = ["valid", config, "--weights", "higherhrnet_w18_mini", "--device", "cpu", *settings]
+    predict = ["predict", pictures / "toy", "--device", "cpu", "DATASET.INPUT_SIZE", "128"]
+    for name in ("one", "two"):
+        for words in (valid, predict):
+            whole = [str(word) for word in (*words, "--output", tmp_path / name)]
+            if name == "two":
+                twice(tmp_path, *whole)
+            else:
+                assert main(whole) == 0
+    for file in ("results.json", "metrics.json", "predictions.json"):
+        one, two = (json.loads((tmp_path / n / file).read_text()) for n in ("one", "two"))
+        if file == "predictions.json":
+            for content in (one, two):
+                content["images"].sort(key=lambda image: image["id"])
+                content["annotations"].sort(key=lambda a: (a["image_id"], -a["score"]))
+                for number, record in enumerate(content["annotations"]):
+                    record["id"] = number
+            assert len(one["images"]) == 7
+        assert one == two, file
+    assert len(list((tmp_path / "two").glob("*_poses.jpg"))) == 7
 
 
 def descendants(pid):
