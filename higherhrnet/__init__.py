@@ -8,29 +8,29 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Poses", "Skeleton", "__version__", "load"]
+__all__ = ["Poses", "Skeleton", "__version__", "load", "read_picture"]
 
 if TYPE_CHECKING:
     from .build import load
+    from .datasets.pictures import read_picture
     from .poses import Poses
     from .skeleton import Skeleton
 
 
+_ROOMS = {
+    "load": "build",
+    "read_picture": "datasets.pictures",
+    "Poses": "poses",
+    "Skeleton": "skeleton",
+}
+
+
 def __getattr__(name: str) -> Any:
     """Import on first use: ``import higherhrnet`` costs no second of torch."""
-    if name == "load":
-        from .build import load
-
-        return load
-    if name == "Poses":
-        from .poses import Poses
-
-        return Poses
-    if name == "Skeleton":
-        from .skeleton import Skeleton
-
-        return Skeleton
-    raise AttributeError(f"module 'higherhrnet' has no attribute '{name}'")
+    if name not in _ROOMS:
+        raise AttributeError(f"module 'higherhrnet' has no attribute '{name}'")
+    return getattr(import_module(f".{_ROOMS[name]}", __name__), name)

@@ -6,11 +6,16 @@ import re
 import shlex
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
 from higherhrnet.config import default_config, parse_config, read_config, to_yaml
+from higherhrnet.datasets.toy import DrawnPeople
+from higherhrnet.datasets.walkers import DrawnVideo
+from higherhrnet.inference.video import VideoWriter
+from higherhrnet.show import save
 from higherhrnet.skeleton import load_skeleton
 
 from .shared import ROOT, SHARED
@@ -151,6 +156,10 @@ def test_readme_commands(tmp_path):
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     photos = SHARED / "coco_mini" / "images" / "val_mini"
     (tmp_path / "photo.jpg").write_bytes(sorted(photos.iterdir())[0].read_bytes())
+    film = DrawnVideo(2, seconds=0.2, size=64)
+    with VideoWriter(tmp_path / "film.mp4", Fraction(film.rate)) as writer:
+        for moment in film:
+            writer.add(moment.image, moment.time)
     folder = tmp_path / "pictures"
     folder.mkdir()
     (folder / "a.jpg").write_bytes(sorted(photos.iterdir())[1].read_bytes())
@@ -174,9 +183,6 @@ def test_readme_commands(tmp_path):
 
 
 def test_readme_python(tmp_path, monkeypatch):
-    from higherhrnet.datasets.toy import DrawnPeople
-    from higherhrnet.show import save
-
     monkeypatch.chdir(tmp_path)
     save(tmp_path / "photo.jpg", DrawnPeople(1).drawing(0).image)
     blocks = readme_blocks("python")

@@ -71,13 +71,13 @@ class Store:
         return {**vars(self), "_open": None}
 
 
-def read_picture(path: Path, upright: bool = False) -> npt.NDArray[np.uint8]:
+def read_picture(path: str | Path, upright: bool = False) -> npt.NDArray[np.uint8]:
     """Read a picture file as (H, W, 3) uint8 RGB; see :func:`decode`.
 
     Raises:
         ValueError: the file is missing, truncated or not a picture.
     """
-    return decode(_read(path), str(path), upright)
+    return decode(_read(Path(path)), str(path), upright)
 
 
 def decode(data: bytes, name: str, upright: bool = False) -> npt.NDArray[np.uint8]:
