@@ -251,4 +251,32 @@ CROWDPOSE = Skeleton(
     mirror=mirror_from_names(_CROWDPOSE_JOINTS),
 )  # fmt: skip
 
-SKELETONS: dict[str, Skeleton] = {skeleton.name: skeleton for skeleton in (COCO, CROWDPOSE)}
+_MPII_JOINTS = (
+    "right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle",
+    "pelvis", "thorax", "upper_neck", "head_top",
+    "right_wrist", "right_elbow", "right_shoulder", "left_shoulder", "left_elbow", "left_wrist",
+)  # fmt: skip
+
+MPII = Skeleton(
+    name="mpii",
+    joints=_MPII_JOINTS,
+    bones=(
+        *(bone for bone in _LIMBS if bone not in (_LIMBS[0], _LIMBS[2], _LIMBS[3])),
+        ("head_top", "upper_neck"), ("upper_neck", "thorax"), ("thorax", "pelvis"),
+        ("thorax", "left_shoulder"), ("thorax", "right_shoulder"),
+        ("pelvis", "left_hip"), ("pelvis", "right_hip"),
+    ),
+    # MPII has no OKS of its own: COCO's, and CrowdPose's for the head.
+    sigmas=(
+        0.089, 0.087, 0.107, 0.107, 0.087, 0.089, 0.107, 0.079, 0.079, 0.079,
+        0.062, 0.072, 0.079, 0.079, 0.072, 0.062,
+    ),
+    grouping_order=(
+        "head_top", "upper_neck", "thorax", "left_shoulder", "right_shoulder", "pelvis",
+        "left_hip", "right_hip", "left_elbow", "right_elbow", "left_wrist", "right_wrist",
+        "left_knee", "right_knee", "left_ankle", "right_ankle",
+    ),
+    mirror=mirror_from_names(_MPII_JOINTS),
+)  # fmt: skip
+
+SKELETONS: dict[str, Skeleton] = {s.name: s for s in (COCO, CROWDPOSE, MPII)}

@@ -1,0 +1,157 @@
+"""Share of right joints: PCKh (MPII, Andriluka et al. 2014), and joint accuracy within a radius.
+
+Both compare joint by joint; who belongs to whom is settled first: annotated people are paired with
+found ones by OKS, the best pair first.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..poses import is_labelled
+from ..skeleton import Skeleton
+from .coco import truth_record
+from .oks import similarity
+
+Record = Mapping[str, Any]
+Vector = npt.NDArray[np.float64]
+
+_NOT_COUNTED = ("pelvis", "thorax")
+"""MPII's mean leaves these out."""
+
+
+def pckh_figures(
+    records: Sequence[Record], annotations: Mapping[str, Any], skeleton: Skeleton
+) -> dict[str, float]:
+    """Share of annotated joints found within a half, and a tenth, of the head's size; 0..1.
+
+    The head's size is the annotation's ``head_size`` (0.6 of the head box's diagonal); where it
+    is missing, the distance from the upper neck to the top of the head.
+
+    Returns:
+        ``PCKh`` and ``PCKh@0.1`` (weighted by how often a joint is annotated, without pelvis and
+        thorax, as published), then ``PCKh JOINT`` for every joint; -1 where none is annotated.
+    """
+    reach = []
+    for truth, found in pairs(records, annotations, skeleton):
+        xy, labelled = _joints(truth)
+        size = _head_size(truth, xy, labelled, skeleton)
+        if size is None:
+            continue
+        far = np.full(len(skeleton), np.inf)
+        if found is not None:
+            far = np.linalg.norm(_joints(found)[0] - xy, axis=1) / size
+        reach.append(np.where(labelled, far, np.nan))
+    distances = np.array(reach).reshape(len(reach), len(skeleton))
+    counted = ~np.isnan(distances)
+    public = np.array([joint not in _NOT_COUNTED for joint in skeleton.joints])
+    figures = {}
+    for name, limit in (("PCKh", 0.5), ("PCKh@0.1", 0.1)):
+        right = counted & (np.nan_to_num(distances, nan=np.inf) <= limit)
+        figures[name] = _share(right[:, public], counted[:, public])
+        if limit == 0.5:
+            each = {
+                f"PCKh {joint}": _share(right[:, j], counted[:, j])
+                for j, joint in enumerate(skeleton.joints)
+            }
+    return figures | each
+
+
+def accuracy_figures(
+    records: Sequence[Record],
+    annotations: Mapping[str, Any],
+    skeleton: Skeleton,
+    radius: float,
+    score: float = 0.0,
+) -> dict[str, float]:
+    """Joints as a yes/no question: is it there, and was it found within ``radius`` pixels?
+
+    Right within the radius is TP; found elsewhere, or where none is annotated, FP; not found
+    though annotated FN; neither TN. Joints scoring at most ``score`` count as not found.
+
+    Returns:
+        counts ``TP``, ``FP``, ``TN``, ``FN``, and ``accuracy``, ``precision``, ``recall`` 0..1.
+    """
+    counts = dict.fromkeys(("TP", "FP", "TN", "FN"), 0)
+    for truth, found in pairs(records, annotations, skeleton):
+        xy, labelled = _joints(truth)
+        there = np.zeros(len(skeleton), bool)
+        near = np.zeros(len(skeleton), bool)
+        if found is not None:
+            guess = np.array(found["keypoints"], float).reshape(-1, 3)
+            there = guess[:, 2] > score
+            near = there & labelled & (np.linalg.norm(guess[:, :2] - xy, axis=1) <= radius)
+        counts["TP"] += int(near.sum())
+        counts["FP"] += int((there & ~near).sum())
+        counts["FN"] += int((labelled & ~there).sum())
+        counts["TN"] += int((~labelled & ~there).sum())
+    tp, fp, tn, fn = counts.values()
+    return {
+        **counts,
+        "accuracy": (tp + tn) / max(tp + fp + tn + fn, 1),
+        "precision": tp / max(tp + fp, 1),
+        "recall": tp / max(tp + fn, 1),
+    }
+
+
+def pairs(
+    records: Sequence[Record], annotations: Mapping[str, Any], skeleton: Skeleton
+) -> list[tuple[Record, Record | None]]:
+    """Every annotated person with whom it was found as, or None."""
+    found: dict[int | str, list[Record]] = defaultdict(list)
+    for record in records:
+        found[record["image_id"]].append(record)
+    truths: dict[int | str, list[dict[str, Any]]] = defaultdict(list)
+    for number, record in enumerate(annotations["annotations"], 1):
+        if is_labelled(record) and not record.get("iscrowd"):
+            complete = dict(record) | truth_record(number, record)
+            truths[record["image_id"]].append(complete)
+    matched: list[tuple[Record, Record | None]] = []
+    for image_id, people in truths.items():
+        guesses = found[image_id]
+        alike = np.zeros((len(people), len(guesses)))
+        for row, truth in enumerate(people):
+            if not guesses:
+                break
+            xy, labelled = _joints(truth)
+            others = np.array([_joints(guess)[0] for guess in guesses])
+            area = np.full(len(guesses), max(float(truth["area"]), 1.0))
+            counted = np.repeat(labelled[None], len(guesses), 0)
+            alike[row] = similarity(xy, others, area, skeleton.sigmas, counted)
+        partner: dict[int, int] = {}
+        for flat in np.argsort(-alike, axis=None, kind="stable"):
+            row, column = divmod(int(flat), max(len(guesses), 1))
+            if row not in partner and column not in partner.values() and alike[row, column] > 0:
+                partner[row] = column
+        matched += [
+            (truth, guesses[partner[row]] if row in partner else None)
+            for row, truth in enumerate(people)
+        ]
+    return matched
+
+
+def _joints(record: Record) -> tuple[Vector, npt.NDArray[np.bool_]]:
+    values = np.array(record["keypoints"], float).reshape(-1, 3)
+    return values[:, :2], values[:, 2] > 0
+
+
+def _head_size(
+    truth: Record, xy: Vector, labelled: npt.NDArray[np.bool_], skeleton: Skeleton
+) -> float | None:
+    if truth.get("head_size"):
+        return float(truth["head_size"])
+    if not {"upper_neck", "head_top"} <= set(skeleton.joints):
+        return None
+    neck, top = skeleton.index("upper_neck"), skeleton.index("head_top")
+    if not labelled[[neck, top]].all():
+        return None
+    return max(float(np.linalg.norm(xy[neck] - xy[top])), 1.0)
+
+
+def _share(right: npt.NDArray[np.bool_], counted: npt.NDArray[np.bool_]) -> float:
+    return float(right.sum() / counted.sum()) if counted.any() else -1.0
