@@ -42,14 +42,14 @@ class _Walker:
     pace: float
     seed: int
 
-    def joints(self, time: float, width: int) -> Vector:
+    def joints(self, time: float, size: int) -> Vector:
         """(17, 2) at a time."""
         swing = 0.5 + 0.5 * np.sin(2 * np.pi * self.pace * time)
         pose = (1 - swing) * self.poses[0] + swing * self.poses[1]
         # To the edge and back: a triangle wave between 10 and 90 % of the width.
         phase = (self.x + self.speed * time) % 2
         x = 0.1 + 0.8 * (phase if phase < 1 else 2 - phase)
-        return geometry.apply(geometry.translation(x * width, self.y), pose)
+        return geometry.apply(geometry.translation(x * size, self.y), pose)
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class DrawnVideo:
         people: how many walk.
         seconds: how long.
         rate: frames a second.
-        size: height of the frames, pixels; they are 16:9.
+        size: side of the square frames, pixels, as in the drawn pictures.
         seed: of all chance.
     """
 
@@ -70,23 +70,18 @@ class DrawnVideo:
     size: int = 256
     seed: int = 0
 
-    @property
-    def width(self) -> int:
-        """Of the frames, pixels; even."""
-        return 2 * round(self.size * 8 / 9)
-
     def __len__(self) -> int:
         return round(self.seconds * self.rate)
 
     def __iter__(self) -> Iterator[Moment]:
         rng = np.random.default_rng(self.seed)
-        background = draw_background(rng, self.width)[: self.size]
+        background = draw_background(rng, self.size)
         walkers = sorted((self._walker(rng) for _ in range(self.people)), key=lambda w: w.y)
         for number in range(len(self)):
             time = number / self.rate
             image = background.copy()
             owner = np.zeros(image.shape[:2], np.int32)
-            joints = [walker.joints(time, self.width) for walker in walkers]
+            joints = [walker.joints(time, self.size) for walker in walkers]
             for figure, (walker, xy) in enumerate(zip(walkers, joints, strict=True), 1):
                 # The same seed in every frame: a figure keeps its clothes.
                 draw_figure(image, owner, xy, figure, np.random.default_rng(walker.seed))
@@ -94,7 +89,7 @@ class DrawnVideo:
             yield Moment(time, np.clip(noisy, 0, 255).astype(np.uint8), _seen(joints, owner))
 
     def _walker(self, rng: np.random.Generator) -> _Walker:
-        height = rng.uniform(0.45, 0.75) * self.size
+        height = rng.uniform(0.4, 0.6) * self.size
         facing = int(rng.integers(1 << 30))
         poses = [stand(np.random.default_rng(facing), height, (0.0, 0.0))]
         while len(poses) < 2:
