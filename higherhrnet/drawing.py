@@ -54,10 +54,10 @@ def draw_people(
             for a, b in skeleton.limbs:
                 if here[a] and here[b]:
                     thickness = width if sure[person, [a, b]].all() else max(1, width // 2)
-                    colour = rim if outline else COLOURS[_limb_side(skeleton, a, b)]
+                    colour = rim if outline else _limb_colour(skeleton, a, b)
                     _line(image, joints[a], joints[b], colour, thickness + (2 if outline else 0))
         for joint in np.flatnonzero(here):
-            colour = COLOURS[skeleton.sides[joint]]
+            colour = _joint_colour(skeleton, int(joint))
             radius = max(2, round(width * 0.9))
             if sure[person, joint]:
                 _dot(image, joints[joint], radius + 1, rim, -1)
@@ -95,6 +95,14 @@ def write(image: Image, text: str, x: float, y: float, ground: Colour = _RIM) ->
 def _limb_width(extent: float, picture: tuple[int, ...]) -> int:
     """Pixels: 2 % of the person's larger side, at least 2 and at most 1.5 % of the picture."""
     return round(float(np.clip(0.02 * extent, 2, max(2.0, 0.015 * max(picture)))))
+
+
+def _joint_colour(skeleton: Skeleton, joint: int) -> Colour:
+    return skeleton.colours[joint] if skeleton.colours else COLOURS[skeleton.sides[joint]]
+
+
+def _limb_colour(skeleton: Skeleton, a: int, b: int) -> Colour:
+    return skeleton.colours[b] if skeleton.colours else COLOURS[_limb_side(skeleton, a, b)]
 
 
 def _limb_side(skeleton: Skeleton, a: int, b: int) -> Side:

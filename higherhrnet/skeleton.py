@@ -43,6 +43,7 @@ class Skeleton:
         grouping_order: the K names in the order in which grouping visits them.
         mirror: pairs of joint names that change places in a mirrored picture; a joint in no
             pair is its own mirror image.
+        colours: K RGB colours 0..255 to draw joints with, or none: then by side.
 
     Raises:
         ValueError: a name is repeated or unknown, a count is wrong, or the mirror is asymmetric.
@@ -54,6 +55,7 @@ class Skeleton:
     sigmas: tuple[float, ...]
     grouping_order: tuple[str, ...]
     mirror: tuple[tuple[str, str], ...]
+    colours: tuple[tuple[int, int, int], ...] = ()
 
     def __post_init__(self) -> None:
         where = f"skeleton '{self.name}'"
@@ -75,6 +77,11 @@ class Skeleton:
                     raise ValueError(
                         f"{where}: {what} {list(pair)} must name two different joints of it"
                     )
+        if self.colours and (
+            len(self.colours) != len(self.joints)
+            or any(len(c) != 3 or not all(0 <= v <= 255 for v in c) for c in self.colours)
+        ):
+            raise ValueError(f"{where}: colours must be one [R, G, B] of 0..255 for each joint")
         if sorted(self.grouping_order) != sorted(self.joints):
             raise ValueError(f"{where}: the grouping order must name every joint exactly once")
         mirrored = [joint for pair in self.mirror for joint in pair]
@@ -126,15 +133,20 @@ class Skeleton:
             "sigmas": list(self.sigmas),
             "grouping_order": list(self.grouping_order),
             "mirror": [list(pair) for pair in self.mirror],
+            **({"colours": [list(colour) for colour in self.colours]} if self.colours else {}),
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Skeleton:
         """Inverse of :meth:`to_dict`.
 
-        ``grouping_order`` may be left out (joint order), ``mirror`` too (from the names).
+        ``grouping_order`` may be left out (joint order), ``mirror`` too (from the names),
+        and ``colours``.
         """
-        required, optional = {"name", "joints", "bones", "sigmas"}, {"grouping_order", "mirror"}
+        required, optional = (
+            {"name", "joints", "bones", "sigmas"},
+            {"grouping_order", "mirror", "colours"},
+        )
         name = values.get("name", "?")
         missing = required - values.keys()
         unknown = values.keys() - required - optional
@@ -152,6 +164,7 @@ class Skeleton:
             mirror=mirror_from_names(joints)
             if mirror is None
             else tuple((str(a), str(b)) for a, b in mirror),
+            colours=tuple((int(r), int(g), int(b)) for r, g, b in values.get("colours") or ()),
         )
 
 

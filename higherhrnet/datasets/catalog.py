@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-_ANNOTATIONS = ("annotations/person_keypoints_{}.json", "json/crowdpose_{}.json")
-"""COCO's and CrowdPose's official names, below the data set's folder."""
+_ANNOTATIONS = (
+    "annotations/person_keypoints_{}.json",
+    "json/crowdpose_{}.json",
+    "annotations/image_info_{}.json",
+)
+"""COCO's and CrowdPose's official names, and those of COCO's test sets, below the folder."""
 
 
 def find_split(root: Path, split: str, images: str = "") -> tuple[Path, Path]:
@@ -22,7 +26,7 @@ def find_split(root: Path, split: str, images: str = "") -> tuple[Path, Path]:
     Returns:
         both paths; where nothing is found, those of COCO's layout.
     """
-    if split.endswith(".json"):
+    if split.endswith((".json", ".mat")):
         annotations = root / split
         folder = root / images if images else annotations.parent
         return annotations, folder
@@ -31,6 +35,8 @@ def find_split(root: Path, split: str, images: str = "") -> tuple[Path, Path]:
     places = [
         root / folder / f"{split}{ending}" for ending in ("", ".zip") for folder in ("images", "")
     ]
+    if split.startswith("test-"):  # test-dev2017 is a part of test2017
+        places += [root / folder / f"test{split[-4:]}" for folder in ("images", "")]
     if images:
         places = [root / images]
     elif annotations == named[1]:

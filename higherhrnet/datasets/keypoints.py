@@ -16,6 +16,7 @@ from .. import geometry
 from ..fields import Sample
 from ..poses import Poses, is_labelled
 from ..skeleton import Skeleton
+from . import mpii
 from .pictures import Store
 
 
@@ -50,7 +51,8 @@ class CocoKeypoints:
     official names differ, give the two paths.
 
     Args:
-        annotation_file: JSON with images, annotations and categories.
+        annotation_file: JSON with images, annotations and categories; COCO's ``image_info`` of a
+            test set; or MPII's JSON or .mat.
         image_folder: where the file names start; a folder, or a zip archive of it.
         skeleton: the K joints; each annotation must have 3 K keypoint numbers.
         people_only: leave out pictures without any annotation, as published training does.
@@ -183,10 +185,21 @@ class Joined:
 def _read_annotations(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"annotation file '{path}' does not exist")
+    if path.suffix == ".mat":
+        return mpii.from_mat(path)
     try:
         loaded = json.loads(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"annotation file '{path}' is not valid JSON: {error}") from error
+    if isinstance(loaded, list):
+        try:
+            return mpii.from_list(loaded)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"annotation file '{path}' is a list, but not one of MPII people: {error}"
+            ) from error
+    if path.name.startswith("image_info"):  # COCO's test sets, whose people are secret
+        loaded.setdefault("annotations", [])
     missing = {"images", "annotations"} - (loaded.keys() if isinstance(loaded, dict) else set())
     if missing:
         raise ValueError(f"annotation file '{path}' lacks {sorted(missing)}")
