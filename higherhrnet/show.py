@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from .drawing import Image, write
 from .files import whole
+from .poses import Poses
 from .skeleton import Skeleton
 
 _TILE = 240
@@ -63,6 +64,31 @@ def fields(
         for joint, values in zip(names, tags, strict=True)
     ]
     return sheet(tiles, columns=6)
+
+
+def contact_sheet(
+    samples: Sequence[tuple[Image, Poses, npt.NDArray[np.uint8]]],
+    skeleton: Skeleton,
+    columns: int = 5,
+) -> Image:
+    """Annotated pictures side by side: joints, the boxes around them, and what is ignored striped.
+
+    Args:
+        samples: picture (H, W, 3), its people, and (H, W) 1 where the loss counts.
+    """
+    tiles = []
+    for image, poses, valid in samples:
+        drawn = poses.draw(image, skeleton)
+        for x, y, w, h in poses.boxes:
+            corners = (round(x), round(y)), (round(x + w), round(y + h))
+            cv2.rectangle(drawn, *corners, (255, 255, 255), max(1, max(image.shape) // 400))
+        y_of, x_of = np.indices(valid.shape)
+        stripes = (valid == 0) & ((y_of + x_of) // max(4, max(image.shape) // 60) % 2 == 0)
+        drawn[stripes] = (255, 0, 200)
+        factor = 2 * _TILE / max(image.shape[:2])
+        tile = cv2.resize(drawn, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+        tiles.append(np.asarray(tile, np.uint8))
+    return sheet(tiles, columns=min(columns, len(tiles)))
 
 
 def sheet(tiles: Sequence[Image], columns: int) -> Image:

@@ -131,7 +131,7 @@ def test_data_verbs(folder, capsys):
     edit_annotations(folder, spoil)
     (folder / "data" / "images" / "toy" / "000002.png").unlink()
     assert run("data", "check", folder / "tiny.yaml")[0] == 2
-    said = capsys.readouterr().err
+    said = "".join(capsys.readouterr())
     for word in ("area of 0", "num_keypoints", "used twice", "without a file: 000002.png"):
         assert word in said
 

@@ -13,7 +13,8 @@ from pycocotools.coco import COCO as OracleCOCO
 from pycocotools.cocoeval import COCOeval as OracleEval
 
 from higherhrnet.datasets.toy import DrawnPeople
-from higherhrnet.evaluation.coco import COCO_FIGURES, by_crowding, crowdpose_figures
+from higherhrnet.evaluation.coco import AREAS, COCO_FIGURES, by_crowding, crowdpose_figures
+from higherhrnet.evaluation.matches import match
 from higherhrnet.evaluation.pck import accuracy_figures, pckh_figures
 from higherhrnet.evaluation.results import evaluate
 from higherhrnet.skeleton import COCO, CROWDPOSE, load_skeleton
@@ -206,3 +207,32 @@ def test_accuracy_within_a_radius():
     # 9 near, 1 far and 2 that are not annotated, 4 rightly not found.
     assert {k: figures[k] for k in ("TP", "FP", "TN", "FN")} == {"TP": 9, "FP": 3, "TN": 4, "FN": 0}
     assert figures["accuracy"] == pytest.approx(13 / 16)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_table_of_matches_gives_the_official_precision(seed):
+    annotations = DrawnPeople(15, seed=seed, people=(1, 6), overlap=0.8).annotations
+    records = guesses(annotations, seed)
+    official = oracle(records, annotations)
+    assert match(records, annotations, COCO).precision() == pytest.approx(official["AP"], abs=1e-12)
+    for name in ("M", "L"):
+        part = match(records, annotations, COCO, AREAS[name]).precision()
+        assert part == pytest.approx(official[f"AP{name}"], abs=1e-12)
+
+
+@pytest.mark.data
+def test_the_table_of_real_pictures_with_crowd_regions():
+    file = SHARED / "coco_mini" / "annotations" / "person_keypoints_val_mini.json"
+    annotations = json.loads(file.read_text())
+    records = guesses(annotations, 5, noise=20.0)
+    table = match(records, annotations, COCO)
+    official = oracle(records, annotations)["AP"]
+    assert table.precision() == pytest.approx(official, abs=1e-12)
+    low, high = table.interval(draws=100)
+    assert low < official < high
+    assert high - low < 0.2
+    half = table.images[::2]
+    part = {**annotations, "images": [i for i in annotations["images"] if i["id"] in set(half)]}
+    part["annotations"] = [a for a in annotations["annotations"] if a["image_id"] in set(half)]
+    kept = [r for r in records if r["image_id"] in set(half)]
+    assert table.only(half) == pytest.approx(oracle(kept, part)["AP"], abs=1e-12)

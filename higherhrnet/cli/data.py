@@ -1,16 +1,24 @@
-"""``higherhrnet data check`` and ``toy``."""
+"""``higherhrnet data check``, ``stats``, ``prepare`` and ``toy``."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
-from .. import build
-from ..config import read_config
+import numpy as np
+import numpy.typing as npt
+
+from .. import build, show
+from ..config import Config, read_config
+from ..datasets import stats
 from ..datasets.check import check
 from ..datasets.keypoints import CocoKeypoints, Joined
 from ..datasets.toy import DrawnPeople, write_coco
+from ..fields import Sample
+from ..poses import Poses
 from . import arguments
 
 
@@ -22,7 +30,13 @@ def add(verbs: arguments.Verbs) -> None:
         "check", epilog=arguments.TAIL, help="look over a config's data sets"
     )
     checker.add_argument("config", metavar="CONFIG")
+    checker.add_argument("--output", type=Path, metavar="DIR", help="folder for the contact sheets")
     checker.set_defaults(run=_check)
+    counter = data_verbs.add_parser(
+        "stats", epilog=arguments.TAIL, help="people, sizes, joints and crowding of a config's sets"
+    )
+    counter.add_argument("config", metavar="CONFIG")
+    counter.set_defaults(run=_stats)
     toy = data_verbs.add_parser("toy", help="write drawn people in COCO's layout")
     toy.add_argument("folder", metavar="DIR", type=Path)
     toy.add_argument("--images", type=int, required=True, metavar="N")
@@ -36,19 +50,54 @@ def add(verbs: arguments.Verbs) -> None:
 
 def _check(options: argparse.Namespace) -> int:
     config = read_config(options.config, options.overrides)
+    output = options.output or arguments.default_output(options.config)
     failed = False
+    for split, part in _parts(config):
+        counts, problems, remarks = check(part, config.TEST.CANDIDATES)
+        print(f"{split}: " + ", ".join(f"{number} {what}" for what, number in counts.items()))
+        for problem in problems:
+            print(f"higherhrnet: '{part.annotation_file}': {problem}", file=sys.stderr)
+        failed |= bool(problems)
+        for remark in remarks:
+            print(f"  by the way: {remark}")
+        if sheet := _sheet(part):
+            show.save(output / f"check_{split}.jpg", show.contact_sheet(sheet, part.skeleton))
+            print(f"  {len(sheet)} of them are drawn in {output / f'check_{split}.jpg'}")
+    return 2 if failed else 0
+
+
+def _sheet(
+    pictures: CocoKeypoints,
+) -> list[tuple[npt.NDArray[np.uint8], Poses, npt.NDArray[np.uint8]]]:
+    """Ten pictures with people, spread over the set; broken ones are left out."""
+    chosen: list[Sample] = []
+    for index in np.linspace(0, len(pictures) - 1, 40).astype(int):
+        with suppress(ValueError):
+            sample = pictures.sample(int(index))
+            if len(sample.poses) and all(sample.id != other.id for other in chosen):
+                chosen.append(sample)
+        if len(chosen) == 10:
+            break
+    return [(sample.image, sample.poses, sample.valid) for sample in chosen]
+
+
+def _stats(options: argparse.Namespace) -> int:
+    config = read_config(options.config, options.overrides)
+    for split, part in _parts(config):
+        print(f"{split}: {len(part)} pictures")
+        print(stats.lines(stats.stats(part.annotations, part.skeleton)))
+    return 0
+
+
+def _parts(config: Config) -> Iterator[tuple[str, CocoKeypoints]]:
+    """The sets of a config that are files."""
     for split in ("train", "test"):
         pictures = build.pictures(config, split)
         for part in pictures.parts if isinstance(pictures, Joined) else [pictures]:
-            if not isinstance(part, CocoKeypoints):
-                print(f"{split}: {len(part)} drawn pictures, nothing to check")
-                continue
-            counts, problems = check(part)
-            print(f"{split}: " + ", ".join(f"{number} {what}" for what, number in counts.items()))
-            for problem in problems:
-                print(f"higherhrnet: '{part.annotation_file}': {problem}", file=sys.stderr)
-            failed |= bool(problems)
-    return 2 if failed else 0
+            if isinstance(part, CocoKeypoints):
+                yield split, part
+            else:
+                print(f"{split}: {len(part)} drawn pictures")
 
 
 def _toy(options: argparse.Namespace) -> int:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import argparse
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from .. import build
+from .. import build, show
 from ..config import Config, read_config
-from ..evaluation import results
+from ..datasets.keypoints import Pictures
+from ..datasets.stats import crowd_index
+from ..evaluation import errors, report, results
 from ..evaluation.operating_point import OperatingPoint
 from ..files import write_json
 from ..models import weights
+from ..poses import is_labelled
 from ..training.distributed import joined
 from ..validation import Validation
 from . import arguments
@@ -34,6 +39,11 @@ def add(verbs: arguments.Verbs) -> None:
         action="store_true",
         help="write the operating point for pictures (TEST.DISPLAY) into the weights file",
     )
+    valid.add_argument(
+        "--report",
+        action="store_true",
+        help="say what went wrong: report.md, report.png, keypoint_errors.csv, worst.jpg",
+    )
     valid.set_defaults(run=_valid)
 
 
@@ -48,11 +58,11 @@ def _valid(options: argparse.Namespace) -> int:
         )
     joints = build.skeleton(config)
     network = build.model(config, len(joints))
-    report = weights.load_all(network, file)
+    loaded = weights.load_all(network, file)
     on = build.device(options.device)
     with joined(on.type == "cuda") as group:
         if group.main:
-            print(f"{file.path}: {report}")
+            print(f"{file.path}: {loaded}")
         if on.type == "cuda" and group.size > 1:
             on = torch.device("cuda", group.local_rank)
         predictor = build.predictor(config, network, joints, on)
@@ -69,8 +79,34 @@ def _valid(options: argparse.Namespace) -> int:
     if options.calibrate:
         weights.rewrite_display(file.path, point.to_dict())
         print(f"the operating point for pictures is in {file.path} now")
+    if options.report:
+        _report(output, f"{options.weights} on {config.DATASET.TEST}", found, truth)
+        print(f"report.md, report.png, keypoint_errors.csv and worst.jpg in {output}")
     print(f"results.json and metrics.json in {output}")
     return 0
+
+
+def _report(output: Path, title: str, found: Validation, truth: Pictures) -> None:
+    annotations, skeleton = truth.annotations, truth.skeleton
+    by_picture: dict[int | str, list[dict[str, Any]]] = defaultdict(list)
+    for record in annotations["annotations"]:
+        if is_labelled(record) and not record.get("iscrowd"):
+            by_picture[record["image_id"]].append(record)
+    crowding = {image: crowd_index(people) for image, people in by_picture.items()}
+    rows = report.parts(found.records, annotations, skeleton, crowding)
+    wrong = errors.joint_errors(found.records, annotations, skeleton)
+    worst = errors.worst(found.records, wrong, 20)
+    number = {image["id"]: n for n, image in enumerate(annotations["images"])}
+    names = {image["id"]: str(image["file_name"]) for image in annotations["images"]}
+    pairs = []
+    for image_id, _ in worst:
+        sample = truth.sample(number[image_id])
+        sure = found.found[image_id].filter(person=0.1)
+        pairs += [(sample.image, sample.poses, sample.valid), (sample.image, sure, sample.valid)]
+    if pairs:
+        show.save(output / "worst.jpg", show.contact_sheet(pairs, skeleton, columns=6))
+    listed = [(names[image_id], count) for image_id, count in worst]
+    report.write(output, title, found.metrics, rows, wrong, listed, skeleton)
 
 
 def _write(

@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import Any
+from collections import Counter, defaultdict
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..poses import is_labelled
-from .keypoints import CocoKeypoints
+from .keypoints import CocoKeypoints, valid_mask
 
 
-def check(pictures: CocoKeypoints) -> tuple[dict[str, int], list[str]]:
-    """Counts of what is there, and one sentence for each kind of problem.
+class Findings(NamedTuple):
+    """What a look over a set found.
+
+    Attributes:
+        counts: of pictures and people.
+        problems: one sentence for each kind of mistake.
+        remarks: one for each kind of thing that does no harm, or is meant.
+    """
+
+    counts: dict[str, int]
+    problems: list[str]
+    remarks: list[str]
+
+
+def check(pictures: CocoKeypoints, most_people: int = 30) -> Findings:
+    """Look over a set.
 
     Looked for: missing picture files, repeated ids, areas and boxes without extent, joints outside
-    the picture, and wrong ``num_keypoints``.
+    the picture, wrong ``num_keypoints``, pictures with more people than there are candidates for a
+    joint, and pictures that are nearly all ignored.
+
+    Args:
+        pictures: the set.
+        most_people: people that decoding can tell apart in a picture.
     """
     images = {image["id"]: image for image in pictures.annotations["images"]}
     people = pictures.annotations["annotations"]
@@ -24,8 +43,10 @@ def check(pictures: CocoKeypoints) -> tuple[dict[str, int], list[str]]:
         "pictures": len(pictures),
         "people": len(people),
         "with keypoints": sum(map(is_labelled, people)),
+        "without (ignored)": sum(not is_labelled(a) and not a.get("iscrowd") for a in people),
         "crowd regions": sum(bool(a.get("iscrowd")) for a in people),
     }
+    in_picture = Counter(a["image_id"] for a in people if is_labelled(a))
     problems: dict[str, list[Any]] = {
         "pictures without a file": [
             image["file_name"]
@@ -35,29 +56,59 @@ def check(pictures: CocoKeypoints) -> tuple[dict[str, int], list[str]]:
         "annotation ids used twice": _repeated([a.get("id") for a in people]),
         "picture ids used twice": _repeated([i["id"] for i in pictures.annotations["images"]]),
         "people with an area of 0 or less": [
-            a.get("id") for a in people if not (a.get("area") or 0) > 0
+            a.get("id") for a in people if "area" in a and not (a["area"] or 0) > 0
         ],
         "people with an empty box": [
             a.get("id") for a in people if min((a.get("bbox") or (0, 0, 0, 0))[2:]) <= 0
         ],
+        "annotations of pictures that are not listed": [
+            a.get("id") for a in people if a["image_id"] not in images
+        ],
         "people with joints outside the picture": [],
-        "people whose num_keypoints is wrong": [],
+    }
+    miscounted = "people whose num_keypoints is not the number of their joints"
+    remarks: dict[str, list[Any]] = {
+        f"pictures with more than {most_people} people, whom decoding cannot tell apart": [
+            image for image, count in in_picture.items() if count > most_people
+        ],
+        "pictures ignored to nine tenths or more": _mostly_ignored(pictures),
+        miscounted: [],
     }
     for person in people:
         joints = np.array(person["keypoints"], dtype=float).reshape(k, 3)
         labelled = joints[joints[:, 2] > 0, :2]
-        image = images[person["image_id"]]
+        image = images.get(person["image_id"], {})
         size = (image.get("width", np.inf), image.get("height", np.inf))
         if ((labelled < -1) | (labelled > size)).any():
             problems["people with joints outside the picture"].append(person.get("id"))
         if person.get("num_keypoints", len(labelled)) != len(labelled):
-            problems["people whose num_keypoints is wrong"].append(person.get("id"))
-    sentences = [
-        f"{len(found)} {what}: {', '.join(map(str, found[:5]))}{', …' if len(found) > 5 else ''}"
-        for what, found in problems.items()
-        if found
+            remarks[miscounted].append(person.get("id"))
+    return Findings(counts, _sentences(problems), _sentences(remarks))
+
+
+def _sentences(found: dict[str, list[Any]]) -> list[str]:
+    return [
+        f"{len(ids)} {what}: {', '.join(map(str, ids[:5]))}{', …' if len(ids) > 5 else ''}"
+        for what, ids in found.items()
+        if ids
     ]
-    return counts, sentences
+
+
+def _mostly_ignored(pictures: CocoKeypoints) -> list[Any]:
+    """Pictures of which hardly anything is left for the loss."""
+    ignored = []
+    by_picture: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+    for record in pictures.annotations["annotations"]:
+        by_picture[record["image_id"]].append(record)
+    for image in pictures.annotations["images"]:
+        records = by_picture[image["id"]]
+        if all(is_labelled(r) and not r.get("iscrowd") for r in records):
+            continue
+        if not {"height", "width"} <= image.keys():
+            continue
+        if valid_mask(records, (image["height"], image["width"])).mean() <= 0.1:
+            ignored.append(image["file_name"])
+    return ignored
 
 
 def _repeated(values: list[Any]) -> list[Any]:

@@ -210,19 +210,23 @@ def _read_annotations(path: Path) -> dict[str, Any]:
 def valid_mask(records: list[dict[str, Any]], shape: tuple[int, int]) -> npt.NDArray[np.uint8]:
     """(H, W) 1 where the loss counts: outside crowd regions and people without keypoints.
 
-    The segmentation is used where there is one, else the box, else nothing is ignored.
+    The segmentation is used where there is one, else the box without the boxes of people with
+    keypoints, who must not be lost with the crowd around them; else nothing is ignored.
     """
     valid = np.ones(shape, np.uint8)
-    for record in records:
-        if not record.get("iscrowd") and is_labelled(record):
-            continue
-        region = _region(record.get("segmentation"), shape)
+    ignored = [r for r in records if r.get("iscrowd") or not is_labelled(r)]
+    labelled = [r for r in records if is_labelled(r) and not r.get("iscrowd")]
+    regions = [_region(record.get("segmentation"), shape) for record in ignored]
+    boxes = [r for r, region in zip(ignored, regions, strict=True) if region is None]
+    for inside, people in ((0, boxes), (1, labelled if boxes else [])):
+        for person in people:
+            if person.get("bbox"):
+                x, y, w, h = person["bbox"]
+                left, top = max(round(x), 0), max(round(y), 0)
+                valid[top : max(round(y + h), 0), left : max(round(x + w), 0)] = inside
+    for region in regions:
         if region is not None:
             valid[region] = 0
-        elif record.get("bbox"):
-            x, y, w, h = record["bbox"]
-            left, top = max(round(x), 0), max(round(y), 0)
-            valid[top : max(round(y + h), 0), left : max(round(x + w), 0)] = 0
     return valid
 
 

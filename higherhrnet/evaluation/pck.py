@@ -100,9 +100,16 @@ def accuracy_figures(
 
 
 def pairs(
-    records: Sequence[Record], annotations: Mapping[str, Any], skeleton: Skeleton
+    records: Sequence[Record],
+    annotations: Mapping[str, Any],
+    skeleton: Skeleton,
+    least: float = 0.0,
 ) -> list[tuple[Record, Record | None]]:
-    """Every annotated person with whom it was found as, or None."""
+    """Every annotated person with whom it was found as, or None.
+
+    Args:
+        least: OKS above which two are the same person.
+    """
     found: dict[int | str, list[Record]] = defaultdict(list)
     for record in records:
         found[record["image_id"]].append(record)
@@ -126,7 +133,7 @@ def pairs(
         partner: dict[int, int] = {}
         for flat in np.argsort(-alike, axis=None, kind="stable"):
             row, column = divmod(int(flat), max(len(guesses), 1))
-            if row not in partner and column not in partner.values() and alike[row, column] > 0:
+            if row not in partner and column not in partner.values() and alike[row, column] > least:
                 partner[row] = column
         matched += [
             (truth, guesses[partner[row]] if row in partner else None)

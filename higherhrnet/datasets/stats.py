@@ -1,0 +1,102 @@
+"""What is in an annotated set: people a picture, sizes, joints, crowding."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..poses import is_labelled
+from ..skeleton import Skeleton
+
+Record = Mapping[str, Any]
+Table = dict[str, dict[str, float]]
+
+
+def stats(annotations: Mapping[str, Any], skeleton: Skeleton) -> Table:
+    """Counts under headings, all by name.
+
+    Returns:
+        ``people a picture`` (pictures with so many), ``size`` (people by the square root of their
+        area, COCO's limits), ``joints visible`` and ``joints hidden`` (share of people), and
+        ``crowding`` (pictures by crowd index).
+    """
+    by_picture: dict[int | str, list[Record]] = defaultdict(list)
+    for record in annotations["annotations"]:
+        if is_labelled(record) and not record.get("iscrowd"):
+            by_picture[record["image_id"]].append(record)
+    people = [record for records in by_picture.values() for record in records]
+    table: Table = {"people a picture": {}, "size": {}, "crowding": {}}
+    edges = (0, 1, 2, 3, 6, 11, 31)
+    counts = np.array([len(by_picture.get(i["id"], ())) for i in annotations["images"]])
+    for low, high in zip(edges, (*edges[1:], 10**9), strict=True):
+        name = str(low) if high == low + 1 else f"{low}-{high - 1}" if high < 10**9 else f"{low}+"
+        table["people a picture"][name] = int(((counts >= low) & (counts < high)).sum())
+    areas = np.array([_area(record) for record in people])
+    for name, least, most in (("small", 0, 32), ("medium", 32, 96), ("large", 96, 10**6)):
+        table["size"][name] = int(((areas >= least**2) & (areas < most**2)).sum())
+    visibility = np.array([record["keypoints"][2::3] for record in people]).reshape(
+        len(people), len(skeleton)
+    )
+    total = max(len(people), 1)
+    table["joints visible"] = dict(
+        zip(skeleton.joints, ((visibility == 2).sum(0) / total).tolist(), strict=True)
+    )
+    table["joints hidden"] = dict(
+        zip(skeleton.joints, ((visibility == 1).sum(0) / total).tolist(), strict=True)
+    )
+    indices = np.array([crowd_index(records) for records in by_picture.values()])
+    for name, low_index, high_index in (
+        ("below 0.1", -1.0, 0.1), ("0.1 to 0.2", 0.1, 0.2), ("0.2 to 0.5", 0.2, 0.5),
+        ("0.5 to 0.8", 0.5, 0.8), ("0.8 and more", 0.8, 1e9),
+    ):  # fmt: skip
+        table["crowding"][name] = int(((indices >= low_index) & (indices < high_index)).sum())
+    return table
+
+
+def crowd_index(people: Sequence[Record]) -> float:
+    """How much people stand in each other's boxes (Li et al. 2019, eq. 1): the mean over people of
+    the others' joints in a person's box, as a fraction of its own; 0 for nobody."""
+    ratios = []
+    joints = [np.array(p["keypoints"], float).reshape(-1, 3) for p in people]
+    for number, person in enumerate(people):
+        x, y, w, h = _box(person)
+        inside = []
+        for keypoints in joints:
+            xy = keypoints[keypoints[:, 2] > 0, :2]
+            within = (xy >= (x, y)).all(axis=1) & (xy <= (x + w, y + h)).all(axis=1)
+            inside.append(int(within.sum()))
+        own = inside.pop(number)
+        ratios.append(sum(inside) / max(own, 1))
+    return float(np.mean(ratios)) if ratios else 0.0
+
+
+def lines(table: Table) -> str:
+    """The table in print."""
+    text = []
+    for heading, values in table.items():
+        shown = ", ".join(
+            f"{name} {value:.2f}" if isinstance(value, float) else f"{name}: {value}"
+            for name, value in values.items()
+        )
+        text.append(f"  {heading}: {shown}")
+    return "\n".join(text)
+
+
+def _box(record: Record) -> tuple[float, float, float, float]:
+    if record.get("bbox"):
+        x, y, w, h = record["bbox"]
+        return x, y, w, h
+    xy = np.array(record["keypoints"], float).reshape(-1, 3)
+    xy = xy[xy[:, 2] > 0, :2]
+    low, high = xy.min(axis=0), xy.max(axis=0)
+    return float(low[0]), float(low[1]), float(high[0] - low[0]), float(high[1] - low[1])
+
+
+def _area(record: Record) -> float:
+    if record.get("area"):
+        return float(record["area"])
+    _, _, w, h = _box(record)
+    return w * h

@@ -1,0 +1,206 @@
+"""Who was found as whom, at every threshold: the table from which any average precision follows.
+
+The matching is COCO's (pycocotools, ``evaluateImg``), so that the precision of all pictures equals
+the official figure; but the table also gives that of any part of the pictures, and of pictures
+drawn with replacement, from which confidence intervals come (Efron 1979).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..skeleton import Skeleton
+from .coco import truth_record
+from .oks import closeness
+
+Record = Mapping[str, Any]
+Vector = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+THRESHOLDS = np.linspace(0.5, 0.95, 10)
+_RECALLS = np.linspace(0, 1, 101)
+_MOST = 20
+
+
+@dataclass(frozen=True)
+class Matches:
+    """The table.
+
+    Attributes:
+        images: I image ids.
+        image: (D,) row of each detection's image.
+        score: (D,).
+        hit: (T, D) whether it was matched at each of ``THRESHOLDS``.
+        skip: (T, D) whether it counts neither way.
+        truths: (I,) people to be found in each image.
+    """
+
+    images: list[int | str]
+    image: npt.NDArray[np.int64]
+    score: Vector
+    hit: Mask
+    skip: Mask
+    truths: npt.NDArray[np.int64]
+
+    def precision(self, weights: Vector | None = None) -> float:
+        """Average precision, 0..1, or -1 where there is nobody to find.
+
+        Args:
+            weights: (I,) how often each image counts; once by default.
+        """
+        counted = np.ones(len(self.images)) if weights is None else weights
+        there = float((self.truths * counted).sum())
+        if there == 0:
+            return -1.0
+        order = np.argsort(-self.score, kind="mergesort")
+        weight = counted[self.image][order]
+        right = self.hit[:, order] & ~self.skip[:, order]
+        wrong = ~self.hit[:, order] & ~self.skip[:, order]
+        found = np.cumsum(right * weight, axis=1)
+        shown = found + np.cumsum(wrong * weight, axis=1)
+        share = found / (shown + np.spacing(1))
+        share = np.maximum.accumulate(share[:, ::-1], axis=1)[:, ::-1]
+        values = np.zeros((len(THRESHOLDS), len(_RECALLS)))
+        for row, recall in enumerate(found / there):
+            at = np.searchsorted(recall, _RECALLS, side="left")
+            inside = at < recall.size
+            values[row, inside] = share[row, at[inside]]
+        return float(np.mean(values))
+
+    def only(self, images: Sequence[int | str]) -> float:
+        """Average precision on some of the images."""
+        wanted = set(images)
+        return self.precision(np.array([float(image in wanted) for image in self.images]))
+
+    def interval(
+        self, draws: int = 300, seed: int = 0, images: Sequence[int | str] | None = None
+    ) -> tuple[float, float]:
+        """95 % bootstrap interval of the average precision, over images."""
+        values = self.bootstrap(draws, seed, images)
+        low, high = np.percentile(values, [2.5, 97.5])
+        return float(low), float(high)
+
+    def bootstrap(
+        self, draws: int = 300, seed: int = 0, images: Sequence[int | str] | None = None
+    ) -> Vector:
+        """(draws,) average precisions of as many images drawn with replacement.
+
+        The same seed draws the same images, so that two tables of the same images can be compared
+        pair by pair.
+        """
+        rng = np.random.default_rng(seed)
+        wanted = None if images is None else set(images)
+        rows = np.array([n for n, i in enumerate(self.images) if wanted is None or i in wanted])
+        values = np.zeros(draws)
+        for draw in range(draws):
+            chosen = rng.choice(rows, len(rows))
+            weights = np.bincount(chosen, minlength=len(self.images))
+            values[draw] = self.precision(weights.astype(np.float64))
+        return values[values > -1] if (values > -1).any() else values
+
+
+def match(
+    records: Sequence[Record],
+    annotations: Mapping[str, Any],
+    skeleton: Skeleton,
+    area: tuple[float, float] = (0.0, 1e10),
+    use_area: bool = True,
+) -> Matches:
+    """Match detections to people the way COCO does.
+
+    Args:
+        records: COCO keypoint results.
+        annotations: the ground truth in COCO format.
+        skeleton: gives the sigmas.
+        area: people of other areas (square pixels) are ignored.
+        use_area: take a person's area as annotated, or as 0.53 of the box, as CrowdPose does.
+    """
+    found: dict[int | str, list[Record]] = defaultdict(list)
+    for record in records:
+        found[record["image_id"]].append(record)
+    there: dict[int | str, list[dict[str, Any]]] = defaultdict(list)
+    for number, record in enumerate(annotations["annotations"], 1):
+        there[record["image_id"]].append(truth_record(number, record))
+    images = [image["id"] for image in annotations["images"]]
+    image_rows, scores = [np.zeros(0, int)], [np.zeros(0)]
+    hits, skips = [np.zeros((len(THRESHOLDS), 0), bool)], [np.zeros((len(THRESHOLDS), 0), bool)]
+    truths = np.zeros(len(images), int)
+    for row, image in enumerate(images):
+        people = there[image]
+        ignored = np.array([_ignored(p, area) for p in people], bool)
+        truths[row] = int((~ignored).sum())
+        guesses = found[image]
+        order = np.argsort([-g["score"] for g in guesses], kind="mergesort")[:_MOST]
+        if not len(order):
+            continue
+        xy = np.array([guesses[g]["keypoints"] for g in order], float).reshape(len(order), -1, 3)
+        extent = xy[..., :2].max(axis=1) - xy[..., :2].min(axis=1)
+        outside = (extent.prod(axis=1) < area[0]) | (extent.prod(axis=1) > area[1])
+        first = np.argsort(ignored, kind="mergesort")
+        alike = similarities(xy[..., :2], [people[p] for p in first], skeleton, use_area)
+        hit, skip = _greedy(alike, ignored[first], [bool(people[p]["iscrowd"]) for p in first])
+        hits.append(hit)
+        skips.append(skip | (~hit & outside))
+        scores.append(np.array([guesses[g]["score"] for g in order], float))
+        image_rows.append(np.full(len(order), row))
+    return Matches(
+        images,
+        np.concatenate(image_rows),
+        np.concatenate(scores),
+        np.concatenate(hits, axis=1),
+        np.concatenate(skips, axis=1),
+        truths,
+    )
+
+
+def similarities(
+    xy: Vector, people: Sequence[Record], skeleton: Skeleton, use_area: bool = True
+) -> Vector:
+    """(D, G) OKS of detections (D, K, 2) with annotated people, as pycocotools has it: someone
+    without joints is compared by how far the detection leaves the doubled box."""
+    alike = np.zeros((len(xy), len(people)))
+    for column, person in enumerate(people):
+        keypoints = np.array(person["keypoints"], float).reshape(-1, 3)
+        x, y, w, h = person["bbox"]
+        area = float(person["area"]) if use_area else 0.53 * w * h
+        areas = np.full(len(xy), area)
+        labelled = keypoints[:, 2] > 0
+        if labelled.any():
+            close = closeness(keypoints[:, :2], xy, areas, skeleton.sigmas)
+            alike[:, column] = close[:, labelled].sum(axis=1) / labelled.sum()
+        else:
+            low, high = np.array([x - w, y - h]), np.array([x + 2 * w, y + 2 * h])
+            beyond = np.maximum(0, low - xy) + np.maximum(0, xy - high)
+            nowhere = np.zeros((len(skeleton), 2))
+            alike[:, column] = closeness(nowhere, beyond, areas, skeleton.sigmas).mean(axis=1)
+    return alike
+
+
+def _ignored(person: Record, area: tuple[float, float]) -> bool:
+    return bool(person["ignore"]) or not area[0] <= person["area"] <= area[1]
+
+
+def _greedy(alike: Vector, ignored: Mask, crowd: Sequence[bool]) -> tuple[Mask, Mask]:
+    """(T, D) hit and skip; detections choose in order, people who count come before the ignored."""
+    hit = np.zeros((len(THRESHOLDS), len(alike)), bool)
+    skip = np.zeros_like(hit)
+    for t, threshold in enumerate(THRESHOLDS):
+        taken = np.zeros(len(ignored), bool)
+        for d, row in enumerate(alike):
+            best, chosen = min(threshold, 1 - 1e-10), -1
+            for g, value in enumerate(row):
+                if taken[g] and not crowd[g]:
+                    continue
+                if chosen >= 0 and not ignored[chosen] and ignored[g]:
+                    break
+                if value >= best:
+                    best, chosen = value, g
+            if chosen >= 0:
+                hit[t, d], skip[t, d], taken[chosen] = True, ignored[chosen], True
+    return hit, skip

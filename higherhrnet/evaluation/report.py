@@ -1,0 +1,184 @@
+"""The error report: one Markdown file, one picture of curves and bars, one table of all joints."""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..files import whole
+from ..poses import is_labelled
+from ..skeleton import Skeleton
+from .coco import AREAS, by_crowding
+from .errors import KINDS, JointError, by_joint
+from .matches import Matches, match
+
+Record = Mapping[str, Any]
+Part = dict[str, Any]
+_COLOURS = ("#2b9348", "#aacc00", "#ffb703", "#fb8500", "#d00000", "#8d99ae")
+
+
+def parts(
+    records: Sequence[Record],
+    annotations: Mapping[str, Any],
+    skeleton: Skeleton,
+    crowding: Mapping[int | str, float],
+) -> list[Part]:
+    """Average precision of parts of the set, each with its 95 % interval.
+
+    Args:
+        crowding: image id → crowd index.
+
+    Returns:
+        rows ``by``, ``part``, ``pictures``, ``people``, ``AP``, ``low``, ``high``.
+    """
+    use_area = not any("crowdIndex" in image for image in annotations["images"])
+    table = match(records, annotations, skeleton, use_area=use_area)
+    rows = [_row("all", "all", table, table.images)]
+    for name, size in (("medium", "M"), ("large", "L")):
+        sized = match(records, annotations, skeleton, AREAS[size], use_area)
+        rows.append(_row("person size", name, sized, sized.images))
+    people: dict[int | str, list[Record]] = defaultdict(list)
+    for record in annotations["annotations"]:
+        if is_labelled(record) and not record.get("iscrowd"):
+            people[record["image_id"]].append(record)
+    groups: dict[tuple[str, str], list[int | str]] = defaultdict(list)
+    for image in table.images:
+        if not people[image]:
+            continue
+        count = len(people[image])
+        name = "1" if count == 1 else "2-3" if count < 4 else "4-6" if count < 7 else "7+"
+        groups["people a picture", name].append(image)
+        index = crowding.get(image, 0.0)
+        name = "below 0.1" if index < 0.1 else "0.1 to 0.5" if index < 0.5 else "0.5 and more"
+        groups["crowd index", name].append(image)
+        hidden = np.concatenate([np.array(p["keypoints"][2::3]) for p in people[image]])
+        share = float((hidden == 1).sum() / max((hidden > 0).sum(), 1))
+        name = "below 5 %" if share < 0.05 else "5 to 25 %" if share < 0.25 else "25 % and more"
+        groups["hidden joints", name].append(image)
+    for name, images in by_crowding(annotations["images"]).items():
+        if images:
+            groups["CrowdPose level", name] += images
+    order = {key: number for number, key in enumerate(sorted(groups))}
+    rows += [_row(*key, table, groups[key]) for key in order]
+    return rows
+
+
+def _row(by: str, part: str, table: Matches, images: Sequence[int | str]) -> Part:
+    wanted = set(images)
+    truths = sum(
+        int(t) for image, t in zip(table.images, table.truths, strict=True) if image in wanted
+    )
+    low, high = table.interval(images=images) if truths else (-1.0, -1.0)
+    return {
+        "by": by, "part": part, "pictures": len(wanted), "people": truths,
+        "AP": table.only(images), "low": low, "high": high,
+    }  # fmt: skip
+
+
+def write(
+    folder: Path,
+    title: str,
+    metrics: Mapping[str, float],
+    rows: Sequence[Part],
+    errors: Sequence[JointError],
+    worst: Sequence[tuple[str, float]],
+    skeleton: Skeleton,
+) -> None:
+    """``report.md``, ``report.png`` and ``keypoint_errors.csv`` in a folder.
+
+    Args:
+        title: what was measured, on what, how.
+        metrics: the evaluator's figures.
+        rows: see :func:`parts`.
+        errors: see :func:`joint_errors`.
+        worst: file names of the worst pictures with their wrong joints.
+    """
+    joints = by_joint(errors, skeleton)
+    _write_csv(folder / "keypoint_errors.csv", errors)
+    _draw(folder / "report.png", title, rows, joints)
+    lines = [f"# {title}", "", "![](report.png)", ""]
+    lines += ["## Figures", "", *_table([{k: f"{100 * v:.2f}" for k, v in metrics.items()}]), ""]
+    lines += ["## Average precision of parts", ""]
+    lines += _table([
+        {"by": r["by"], "part": r["part"], "pictures": r["pictures"], "people": r["people"],
+         "AP": f"{100 * r['AP']:.1f}", "95 %": f"{100 * r['low']:.1f} to {100 * r['high']:.1f}"}
+        for r in rows
+    ])  # fmt: skip
+    lines += ["", "Intervals: bootstrap over pictures, 300 draws.", "", "## Joints", ""]
+    lines += _table([
+        {k: f"{100 * v:.1f} %" if k in (*KINDS, "right") else f"{v:.1f}" if isinstance(v, float)
+         else v for k, v in row.items()}
+        for row in joints
+    ])  # fmt: skip
+    lines += [
+        "", "good: OKS of the joint from 0.85; jitter from 0.5; inversion: on another joint of the",
+        "same person; swap: on another's; miss: on nobody's; absent: not found. right: good or",
+        "jitter. Every joint stands in `keypoint_errors.csv`.", "", "## Worst pictures", "",
+        "Drawn in `worst.jpg`: what is annotated beside what was found.", "",
+        *_table([{"file": name, "wrong joints": f"{count:.0f}"} for name, count in worst]), "",
+    ]  # fmt: skip
+    with whole(folder / "report.md") as partial:
+        partial.write_text("\n".join(lines))
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not rows:
+        return ["(nothing)"]
+    head = list(rows[0])
+    body = ["| " + " | ".join(str(row[key]) for key in head) + " |" for row in rows]
+    return ["| " + " | ".join(head) + " |", "|" + "---|" * len(head), *body]
+
+
+def _write_csv(path: Path, errors: Sequence[JointError]) -> None:
+    with whole(path) as partial, partial.open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow([
+            "image", "person", "joint", "truth_x", "truth_y", "found_x", "found_y", "distance_px",
+            "distance_sigmas", "kind",
+        ])  # fmt: skip
+        for e in errors:
+            found = ("", "") if e.found is None else (f"{e.found[0]:.2f}", f"{e.found[1]:.2f}")
+            far = ("", "") if e.found is None else (f"{e.distance:.2f}", f"{e.sigmas:.3f}")
+            table.writerow([
+                e.image, e.person, e.joint, f"{e.truth[0]:.2f}", f"{e.truth[1]:.2f}", *found, *far,
+                e.kind,
+            ])  # fmt: skip
+
+
+def _draw(
+    path: Path, title: str, rows: Sequence[Part], joints: Sequence[Mapping[str, Any]]
+) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(14, 6.5), layout="constrained")
+    figure.suptitle(title, fontsize=10)
+    names = [r["part"] if r["by"] == "all" else f"{r['by']}: {r['part']}" for r in rows]
+    values = 100 * np.array([max(r["AP"], 0.0) for r in rows])
+    spread = 100 * np.abs(np.array([[r["AP"] - r["low"], r["high"] - r["AP"]] for r in rows]).T)
+    places = np.arange(len(rows))[::-1]
+    left.barh(places, values, color="#4cc9f0", xerr=spread, ecolor="#333333", capsize=3)
+    left.set_yticks(places, [f"{n} ({r['people']})" for n, r in zip(names, rows, strict=True)])
+    left.set_xlabel("AP, with 95 % bootstrap interval (people in brackets)")
+    left.set_xlim(0, max(10.0, min(100.0, 1.1 * float((values + spread[1]).max(initial=1)))))
+    left.grid(axis="x", alpha=0.3)
+    places = np.arange(len(joints))[::-1]
+    start = np.zeros(len(joints))
+    for kind, colour in zip(KINDS, _COLOURS, strict=True):
+        share = 100 * np.array([row[kind] for row in joints])
+        right.barh(places, share, left=start, color=colour, label=kind)
+        start += share
+    right.set_yticks(places, [row["joint"] for row in joints])
+    right.set_xlim(0, 100)
+    right.set_xlabel("annotated joints, %")
+    right.legend(ncols=6, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
+    with whole(path) as partial:
+        figure.savefig(partial, format="png", dpi=110)
+    plt.close(figure)
