@@ -92,15 +92,18 @@ def contact_sheet(
 
 
 def sheet(tiles: Sequence[Image], columns: int) -> Image:
-    """Pictures in rows, each in a cell as large as the largest."""
-    height = max(tile.shape[0] for tile in tiles)
-    width = max(tile.shape[1] for tile in tiles)
-    rows = -(-len(tiles) // columns)
-    canvas = np.full((rows * (height + 4), columns * (width + 4), 3), 32, np.uint8)
-    for number, tile in enumerate(tiles):
-        y, x = (number // columns) * (height + 4) + 2, (number % columns) * (width + 4) + 2
-        canvas[y : y + tile.shape[0], x : x + tile.shape[1]] = tile
-    return canvas
+    """Pictures in rows as high as the highest of each."""
+    width = max(tile.shape[1] for tile in tiles) + 4
+    rows = []
+    for first in range(0, len(tiles), columns):
+        row = tiles[first : first + columns]
+        height = max(tile.shape[0] for tile in row) + 4
+        canvas = np.full((height, columns * width, 3), 32, np.uint8)
+        for number, tile in enumerate(row):
+            x = number * width + 2
+            canvas[2 : 2 + tile.shape[0], x : x + tile.shape[1]] = tile
+        rows.append(canvas)
+    return np.concatenate(rows)
 
 
 def _named(image: Image, name: str) -> Image:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from .. import build
-from ..bench import data, decode, loss, model, pipeline, table, track, train
+from ..bench import data, decode, evaluate, loss, model, pipeline, table, track, train
 from ..config import parse_config, read_config
 from ..datasets.keypoints import CocoKeypoints
 from ..datasets.loader import Views
@@ -55,6 +55,9 @@ def add(verbs: arguments.Verbs) -> None:
     follow.add_argument("--seconds", type=float, default=10.0, help="of video (default 10)")
     follow.add_argument("--seed", type=int, default=0, help="of the videos")
     follow.add_argument("--output", type=Path, metavar="DIR", help="write the drawn videos there")
+    evaluation = declare("evaluate", _evaluate, "the evaluation of a set beside pycocotools")
+    evaluation.add_argument("--pictures", type=int, nargs="+", default=[1000, 5000])
+    evaluation.add_argument("--parsed", type=int, default=262_465, help="people in a file to parse")
     input_path = declare("data", _data, "the input path by stage, on one core")
     input_path.add_argument("config", metavar="CONFIG")
     input_path.add_argument("--count", type=int, default=200, help="pictures (default 200)")
@@ -107,6 +110,10 @@ def _pipeline(options: argparse.Namespace, _: torch.device) -> Sequence[table.Ro
 def _track(options: argparse.Namespace, _: torch.device) -> Sequence[table.Row]:
     found = build.load(options.weights, options.device, options.overrides)
     return track.run(found, options.people, options.seconds, options.seed, options.output)
+
+
+def _evaluate(options: argparse.Namespace, _: torch.device) -> Sequence[table.Row]:
+    return evaluate.run(options.pictures, options.parsed)
 
 
 def _data(options: argparse.Namespace, on: torch.device) -> Sequence[table.Row]:

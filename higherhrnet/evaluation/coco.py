@@ -15,8 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from faster_coco_eval import COCO, COCOeval_faster
 
-from ..poses import is_labelled
 from ..skeleton import Skeleton
+from .matches import match
+from .oks import similarities
+from .truth import truth_record
 
 Record = Mapping[str, Any]
 
@@ -77,6 +79,88 @@ def by_crowding(images: Sequence[Record]) -> dict[str, list[int | str]]:
     return parts
 
 
+class _Evaluation(COCOeval_faster):  # type: ignore[misc]
+    """With the similarities of a picture's people computed at once."""
+
+    def computeOks(self, imgId: int, catId: int) -> Any:
+        people, found = self.gt_dataset.get(imgId, catId), self.dt_dataset.get(imgId, catId)
+        if not people or not found:
+            return []
+        order = np.argsort([-d["score"] for d in found], kind="mergesort")
+        best = order[: self.params.maxDets[-1]]
+        xy = np.array([found[row]["keypoints"] for row in best], float)
+        return similarities(
+            xy.reshape(len(best), -1, 3)[..., :2], people, self.params.kpt_oks_sigmas, self.use_area
+        )
+
+
+def _found(
+    records: Sequence[Record],
+    number: Mapping[int | str, int],
+    wanted: Collection[int | str],
+) -> list[dict[str, Any]]:
+    """Detections with every field that the evaluator asks for."""
+    used = [record for record in records if record["image_id"] in wanted]
+    if not used:
+        return []
+    xy = np.array([record["keypoints"] for record in used], float).reshape(len(used), -1, 3)
+    low, high = xy[..., :2].min(axis=1), xy[..., :2].max(axis=1)
+    boxes = np.concatenate([low, high - low], axis=1)
+    areas = (boxes[:, 2] * boxes[:, 3]).tolist()
+    return [
+        {
+            "id": row + 1,
+            "image_id": number[record["image_id"]],
+            "category_id": 1,
+            "iscrowd": 0,
+            "keypoints": record["keypoints"],
+            "score": float(record["score"]),
+            "bbox": box,
+            "area": area,
+        }
+        for row, (record, box, area) in enumerate(zip(used, boxes.tolist(), areas, strict=True))
+    ]
+
+
+def _firsts(
+    people: Sequence[Record],
+    found: Sequence[Record],
+    skeleton: Skeleton,
+    area: tuple[float, float],
+    use_area: bool,
+) -> npt.NDArray[np.bool_]:
+    """(T, 2 or fewer) whether the two best detections that count are right."""
+    best = sorted(found, key=lambda record: -record["score"])[:20]
+    images = {record["image_id"] for record in best}
+    table = match(
+        [record for record in found if record["image_id"] in images],
+        {
+            "images": [{"id": image} for image in images],
+            "annotations": [person for person in people if person["image_id"] in images],
+        },
+        skeleton,
+        area,
+        use_area,
+    )
+    order = np.argsort(-table.score, kind="mergesort")
+    return np.array([
+        np.resize(hit[order][~skip[order]][:2], 2)
+        for hit, skip in zip(table.hit, table.skip, strict=True)
+    ])  # fmt: skip
+
+
+def _index(images: list[dict[str, Any]], records: list[dict[str, Any]]) -> COCO:
+    indexed = COCO()
+    indexed.dataset = {
+        "info": {},
+        "images": images,
+        "annotations": records,
+        "categories": [{"id": 1, "name": "person"}],
+    }
+    indexed.createIndex()
+    return indexed
+
+
 class _Run:
     """One evaluation; figures are read off its arrays as often as wanted."""
 
@@ -96,16 +180,7 @@ class _Run:
             for n, a in enumerate(annotations["annotations"], 1)
             if a["image_id"] in wanted
         ]
-        found = [
-            {
-                "image_id": number[record["image_id"]],
-                "category_id": 1,
-                "keypoints": list(record["keypoints"]),
-                "score": float(record["score"]),
-            }
-            for record in records
-            if record["image_id"] in wanted
-        ]
+        found = _found(records, number, wanted)
         self._arrays: Mapping[str, npt.NDArray[np.float64]] | None = None
         self._thresholds = np.linspace(0.5, 0.95, 10)
         self._recalls = np.linspace(0, 1, 101)
@@ -113,43 +188,48 @@ class _Run:
         if not found or not people:
             return
         with contextlib.redirect_stdout(io.StringIO()):
-            truth = COCO({
-                "info": {},
-                "images": [{"id": number[image_id]} for image_id in wanted],
-                "annotations": people,
-                "categories": [{"id": 1, "name": "person"}],
-            })  # fmt: skip
+            images = [{"id": number[image_id]} for image_id in wanted]
+            truth, guesses = _index(images, people), _index(images, found)
             kind = "keypoints" if use_area else "keypoints_crowd"
-            run = COCOeval_faster(
-                truth,
-                truth.loadRes(found),
-                kind,
-                kpt_oks_sigmas=np.array(skeleton.sigmas),
-                use_area=use_area,
+            run = _Evaluation(
+                truth, guesses, kind, kpt_oks_sigmas=np.array(skeleton.sigmas), use_area=use_area
             )
             run.evaluate()
             run.accumulate()
         self._arrays = {name: np.array(run.eval[name]) for name in ("precision", "recall")}
-        self._arrays["precision"][...] = self._mended(people, use_area)
+        self._mend(people, found, skeleton, use_area)
 
-    def _mended(self, people: Sequence[Record], use_area: bool) -> npt.NDArray[np.float64]:
-        """Precisions (T, R, 1, A, 1) as pycocotools rounds them."""
+    def _mend(
+        self,
+        people: Sequence[Record],
+        found: Sequence[Record],
+        skeleton: Skeleton,
+        use_area: bool,
+    ) -> None:
+        """Round precisions (T, R, 1, A, 1) as pycocotools does.
+
+        It adds a spacing to every count, which only a count of 1 feels: where the first detection
+        is right and the second is not, precision is a hair below 1 as far as the first reaches.
+        """
         assert self._arrays is not None
-        precision = self._arrays["precision"].copy()
-        for number, (low, high) in enumerate(AREAS.values()):
-            if number >= precision.shape[3]:
-                break
+        precision = self._arrays["precision"]
+        for number, area in enumerate(list(AREAS.values())[: precision.shape[3]]):
             there = sum(
-                not p["ignore"] and (not use_area or low <= p["area"] <= high) for p in people
+                not p["ignore"] and (not use_area or area[0] <= p["area"] <= area[1])
+                for p in people
             )
-            if there == 0:
-                continue
-            for values in precision[:, :, 0, number, 0]:
+            first: npt.NDArray[np.bool_] | None = None
+            for row, values in enumerate(precision[:, :, 0, number, 0]):
                 perfect = np.flatnonzero(values == 1)
-                # Where precision is 1 no further than the first right answer reaches.
-                if len(perfect) and self._recalls[perfect[-1]] <= 1 / there:
-                    values[perfect] = _LONE
-        return precision
+                if not len(perfect) or self._recalls[perfect[-1]] > 1 / max(there, 1):
+                    continue
+                if there >= len(self._recalls):
+                    # The steps of recall are too coarse to tell one right answer from a few.
+                    if first is None:
+                        first = _firsts(people, found, skeleton, area, use_area)
+                    if first[row, :2].all():
+                        continue
+                values[perfect] = _LONE
 
     def precision(self, threshold: float | None = None, area: str = "") -> float:
         """Mean precision, -1 if there is nobody to find."""
@@ -168,29 +248,3 @@ class _Run:
             values = values[np.isclose(self._thresholds, threshold)]
         values = values[values > -1]
         return float(np.mean(values)) if values.size else -1.0
-
-
-def truth_record(number: int, record: Record, image: int | None = None) -> dict[str, Any]:
-    """One annotation with every field that evaluators ask for.
-
-    They take an id of 0 for "nobody", and compare only equal categories, of which there is one.
-    """
-    keypoints = np.array(record["keypoints"], dtype=float).reshape(-1, 3)
-    labelled = keypoints[keypoints[:, 2] > 0, :2]
-    box = record.get("bbox")
-    if box is None:
-        low, high = (labelled.min(0), labelled.max(0)) if len(labelled) else np.zeros((2, 2))
-        box = [*low.tolist(), *(high - low).tolist()]
-    area = record.get("area")
-    crowd = int(record.get("iscrowd") or 0)
-    return {
-        "id": number,
-        "image_id": record["image_id"] if image is None else image,
-        "category_id": 1,
-        "keypoints": list(record["keypoints"]),
-        "num_keypoints": record.get("num_keypoints", len(labelled)),
-        "iscrowd": crowd,
-        "ignore": int(crowd or not is_labelled(record)),
-        "bbox": list(box),
-        "area": box[2] * box[3] if area is None else area,
-    }

@@ -11,9 +11,9 @@ import numpy as np
 
 from ..poses import is_labelled
 from ..skeleton import Skeleton
-from .coco import truth_record
 from .oks import closeness
 from .pck import pairs
+from .truth import truth_record
 
 Record = Mapping[str, Any]
 

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..skeleton import Skeleton
-from .coco import truth_record
-from .oks import closeness
+from .oks import similarities
+from .truth import truth_record
 
 Record = Mapping[str, Any]
 Vector = npt.NDArray[np.float64]
@@ -143,7 +143,7 @@ def match(
         extent = xy[..., :2].max(axis=1) - xy[..., :2].min(axis=1)
         outside = (extent.prod(axis=1) < area[0]) | (extent.prod(axis=1) > area[1])
         first = np.argsort(ignored, kind="mergesort")
-        alike = similarities(xy[..., :2], [people[p] for p in first], skeleton, use_area)
+        alike = similarities(xy[..., :2], [people[p] for p in first], skeleton.sigmas, use_area)
         hit, skip = _greedy(alike, ignored[first], [bool(people[p]["iscrowd"]) for p in first])
         hits.append(hit)
         skips.append(skip | (~hit & outside))
@@ -157,29 +157,6 @@ def match(
         np.concatenate(skips, axis=1),
         truths,
     )
-
-
-def similarities(
-    xy: Vector, people: Sequence[Record], skeleton: Skeleton, use_area: bool = True
-) -> Vector:
-    """(D, G) OKS of detections (D, K, 2) with annotated people, as pycocotools has it: someone
-    without joints is compared by how far the detection leaves the doubled box."""
-    alike = np.zeros((len(xy), len(people)))
-    for column, person in enumerate(people):
-        keypoints = np.array(person["keypoints"], float).reshape(-1, 3)
-        x, y, w, h = person["bbox"]
-        area = float(person["area"]) if use_area else 0.53 * w * h
-        areas = np.full(len(xy), area)
-        labelled = keypoints[:, 2] > 0
-        if labelled.any():
-            close = closeness(keypoints[:, :2], xy, areas, skeleton.sigmas)
-            alike[:, column] = close[:, labelled].sum(axis=1) / labelled.sum()
-        else:
-            low, high = np.array([x - w, y - h]), np.array([x + 2 * w, y + 2 * h])
-            beyond = np.maximum(0, low - xy) + np.maximum(0, xy - high)
-            nowhere = np.zeros((len(skeleton), 2))
-            alike[:, column] = closeness(nowhere, beyond, areas, skeleton.sigmas).mean(axis=1)
-    return alike
 
 
 def _ignored(person: Record, area: tuple[float, float]) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +37,37 @@ def similarity(
     """
     total = np.where(counted, closeness(xy, others, area, sigmas), 0.0).sum(axis=1)
     return np.asarray(total / np.maximum(counted.sum(axis=1), 1))
+
+
+def similarities(
+    xy: Vector, people: Sequence[Mapping[str, Any]], sigmas: Sequence[float], use_area: bool = True
+) -> Vector:
+    """(D, G) similarity of detections (D, K, 2) with annotated people, as pycocotools has it.
+
+    Someone without joints is compared by how far the detection leaves the doubled box.
+
+    Args:
+        people: records with ``keypoints``, ``bbox`` and ``area``.
+        use_area: take a person's area as annotated, or as 0.53 of the box, as CrowdPose does.
+    """
+    truth = np.array([person["keypoints"] for person in people], float)
+    truth = truth.reshape(len(people), -1, 3)
+    boxes = np.array([person["bbox"] for person in people], float)
+    area = 0.53 * boxes[:, 3] * boxes[:, 2]
+    if use_area:
+        area = np.array([person["area"] for person in people], float)
+    labelled = truth[..., 2] > 0
+    apart = xy[:, None] - truth[None, ..., :2]
+    bare: Mask = np.asarray(~labelled.any(axis=1))
+    if bare.any():
+        low, high = boxes[bare, :2] - boxes[bare, 2:], boxes[bare, :2] + 2 * boxes[bare, 2:]
+        some = xy[:, None]
+        apart[:, bare] = np.maximum(0, low[:, None] - some) + np.maximum(0, some - high[:, None])
+        labelled = labelled | bare[:, None]
+    variance = (2 * np.asarray(sigmas, float)) ** 2
+    distance = (apart**2).sum(axis=3)
+    close = np.exp(-distance / variance / (area[:, None] + np.spacing(1)) / 2)
+    return np.asarray(np.where(labelled, close, 0.0).sum(axis=2) / labelled.sum(axis=1))
 
 
 def suppress(

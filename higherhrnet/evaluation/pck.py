@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from ..poses import is_labelled
 from ..skeleton import Skeleton
-from .coco import truth_record
 from .oks import similarity
+from .truth import truth_record
 
 Record = Mapping[str, Any]
 Vector = npt.NDArray[np.float64]

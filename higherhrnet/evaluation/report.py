@@ -19,6 +19,12 @@ from .matches import Matches, match
 
 Record = Mapping[str, Any]
 Part = dict[str, Any]
+_PARTS = {
+    "people a picture": ((1, "1"), (2, "2-3"), (4, "4-6"), (7, "7 and more")),
+    "crowd index": ((0, "below 0.1"), (0.1, "0.1 to 0.5"), (0.5, "0.5 and more")),
+    "hidden joints": ((0, "below 5 %"), (0.05, "5 to 25 %"), (0.25, "25 % and more")),
+}
+"""Parts of the set by the pictures' properties, each from its lowest value on."""
 _COLOURS = ("#2b9348", "#aacc00", "#ffb703", "#fb8500", "#d00000", "#8d99ae")
 
 
@@ -46,25 +52,24 @@ def parts(
     for record in annotations["annotations"]:
         if is_labelled(record) and not record.get("iscrowd"):
             people[record["image_id"]].append(record)
-    groups: dict[tuple[str, str], list[int | str]] = defaultdict(list)
+    groups: dict[tuple[str, str], list[int | str]] = {
+        (by, part): [] for by, parts_of in _PARTS.items() for _, part in parts_of
+    }
     for image in table.images:
         if not people[image]:
             continue
-        count = len(people[image])
-        name = "1" if count == 1 else "2-3" if count < 4 else "4-6" if count < 7 else "7+"
-        groups["people a picture", name].append(image)
-        index = crowding.get(image, 0.0)
-        name = "below 0.1" if index < 0.1 else "0.1 to 0.5" if index < 0.5 else "0.5 and more"
-        groups["crowd index", name].append(image)
         hidden = np.concatenate([np.array(p["keypoints"][2::3]) for p in people[image]])
-        share = float((hidden == 1).sum() / max((hidden > 0).sum(), 1))
-        name = "below 5 %" if share < 0.05 else "5 to 25 %" if share < 0.25 else "25 % and more"
-        groups["hidden joints", name].append(image)
+        values = {
+            "people a picture": len(people[image]),
+            "crowd index": crowding.get(image, 0.0),
+            "hidden joints": float((hidden == 1).sum() / max((hidden > 0).sum(), 1)),
+        }
+        for by, value in values.items():
+            part = next(name for limit, name in reversed(_PARTS[by]) if value >= limit)
+            groups[by, part].append(image)
     for name, images in by_crowding(annotations["images"]).items():
-        if images:
-            groups["CrowdPose level", name] += images
-    order = {key: number for number, key in enumerate(sorted(groups))}
-    rows += [_row(*key, table, groups[key]) for key in order]
+        groups["CrowdPose level", name] = images
+    rows += [_row(*key, table, images) for key, images in groups.items() if images]
     return rows
 
 
