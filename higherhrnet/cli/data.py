@@ -16,6 +16,7 @@ from ..config import Config, read_config
 from ..datasets import stats
 from ..datasets.check import check
 from ..datasets.keypoints import CocoKeypoints, Joined
+from ..datasets.prepare import RECIPES, prepare
 from ..datasets.toy import DrawnPeople, write_coco
 from ..fields import Sample
 from ..poses import Poses
@@ -37,6 +38,15 @@ def add(verbs: arguments.Verbs) -> None:
     )
     counter.add_argument("config", metavar="CONFIG")
     counter.set_defaults(run=_stats)
+    prepared = data_verbs.add_parser(
+        "prepare", help="fetch or unpack a public set into the folder where it is expected"
+    )
+    prepared.add_argument("name", choices=sorted(RECIPES))
+    prepared.add_argument("folder", metavar="DIR", type=Path)
+    prepared.add_argument(
+        "--offline", action="store_true", help="download nothing; say what to download by hand"
+    )
+    prepared.set_defaults(run=_prepare, settings=False)
     toy = data_verbs.add_parser("toy", help="write drawn people in COCO's layout")
     toy.add_argument("folder", metavar="DIR", type=Path)
     toy.add_argument("--images", type=int, required=True, metavar="N")
@@ -98,6 +108,13 @@ def _parts(config: Config) -> Iterator[tuple[str, CocoKeypoints]]:
                 yield split, part
             else:
                 print(f"{split}: {len(part)} drawn pictures")
+
+
+def _prepare(options: argparse.Namespace) -> int:
+    for line in prepare(options.name, options.folder, fetch=not options.offline):
+        print(line)
+    print(f"{options.name} is complete in {options.folder}")
+    return 0
 
 
 def _toy(options: argparse.Namespace) -> int:

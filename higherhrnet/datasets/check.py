@@ -61,9 +61,7 @@ def check(pictures: CocoKeypoints, most_people: int = 30) -> Findings:
         "people with an empty box": [
             a.get("id") for a in people if min((a.get("bbox") or (0, 0, 0, 0))[2:]) <= 0
         ],
-        "annotations of pictures that are not listed": [
-            a.get("id") for a in people if a["image_id"] not in images
-        ],
+        "annotations of pictures that are not listed": pictures.orphans,
         "people with joints outside the picture": [],
     }
     miscounted = "people whose num_keypoints is not the number of their joints"
@@ -77,7 +75,7 @@ def check(pictures: CocoKeypoints, most_people: int = 30) -> Findings:
     for person in people:
         joints = np.array(person["keypoints"], dtype=float).reshape(k, 3)
         labelled = joints[joints[:, 2] > 0, :2]
-        image = images.get(person["image_id"], {})
+        image = images[person["image_id"]]
         size = (image.get("width", np.inf), image.get("height", np.inf))
         if ((labelled < -1) | (labelled > size)).any():
             problems["people with joints outside the picture"].append(person.get("id"))

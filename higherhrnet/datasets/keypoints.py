@@ -47,6 +47,8 @@ class PictureStore(Protocol):
 class CocoKeypoints:
     """Pictures of one split in COCO's layout.
 
+    ``orphans`` are the ids of annotations whose pictures are not listed; they are left out.
+
     ``root/annotations/person_keypoints_{split}.json`` and ``root/images/{split}/``; where the
     official names differ, give the two paths.
 
@@ -97,6 +99,8 @@ class CocoKeypoints:
         ][: limit or None]
         if not self._images:
             raise ValueError(f"'{annotation_file}' lists no pictures to use")
+        listed = {image["id"] for image in loaded["images"]}
+        self.orphans = [a.get("id") for a in loaded["annotations"] if a["image_id"] not in listed]
         used = {image["id"] for image in self._images}
         self._annotations = {
             **loaded,

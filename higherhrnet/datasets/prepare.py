@@ -1,0 +1,257 @@
+"""Public data sets into the folders where :mod:`catalog` looks: fetched, checked, unpacked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tarfile
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from ..files import write_json
+
+_PIECE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A file of a data set.
+
+    Attributes:
+        name: as it lies in the folder.
+        holds: a file or folder that is there once it is unpacked.
+        into: where it is unpacked, below the folder.
+        url: where it can be fetched; empty if only by hand.
+        md5: of the whole file, where it is known.
+    """
+
+    name: str
+    holds: str
+    into: str = "."
+    url: str = ""
+    md5: str = ""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a data set comes into its folder.
+
+    Attributes:
+        archives: its files.
+        by_hand: what to do where a file cannot be fetched.
+        pictures: annotation file → how many pictures it lists.
+        finish: called with the folder at the end.
+    """
+
+    archives: tuple[Archive, ...]
+    by_hand: str
+    pictures: dict[str, int]
+    finish: Callable[[Path], None] = lambda folder: None
+
+
+def prepare(name: str, folder: Path, fetch: bool = True) -> list[str]:
+    """Bring a public set into ``folder``; what is there already is not done again.
+
+    Args:
+        name: one of ``RECIPES``.
+        folder: the data set's folder.
+        fetch: download what is missing; otherwise say what to download.
+
+    Returns:
+        what was found, one sentence each.
+
+    Raises:
+        ValueError: something must be downloaded by hand, or does not match its checksum or count.
+        OSError: the network or the disk failed; a download goes on where it stopped next time.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"no recipe for '{name}'; there are {', '.join(RECIPES)}")
+    recipe = RECIPES[name]
+    for archive in recipe.archives:
+        if (folder / archive.holds).exists():
+            continue
+        file = folder / archive.name
+        if not file.is_file():
+            if not archive.url or not fetch:
+                where = f" from {archive.url}" if archive.url else f". {recipe.by_hand}"
+                raise ValueError(f"'{file}' is missing; download it by hand{where}")
+            download(archive.url, file)
+        verify(file, archive.md5)
+        unpack(file, folder / archive.into)
+        if not (folder / archive.holds).exists():
+            raise ValueError(f"'{file}' was unpacked, but holds no '{archive.holds}'")
+    recipe.finish(folder)
+    return [_counted(folder, *pair) for pair in recipe.pictures.items()]
+
+
+def download(url: str, file: Path) -> None:
+    """Fetch a file, going on where an earlier try stopped.
+
+    Raises:
+        OSError: the network or the disk failed; the part that came is kept as ``FILE.partial``.
+    """
+    partial = file.with_name(file.name + ".partial")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    start = partial.stat().st_size if partial.is_file() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            if start and answer.status != 206:  # the server sends all of it again
+                start = 0
+            total = start + int(answer.headers.get("Content-Length", 0))
+            bar = tqdm(
+                total=total or None, initial=start, unit="B", unit_scale=True, desc=file.name
+            )
+            with partial.open("ab" if start else "wb") as target, bar:
+                while piece := answer.read(_PIECE):
+                    target.write(piece)
+                    bar.update(len(piece))
+    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise OSError(
+            f"could not fetch '{url}': {reason}; try again, or download it by hand to '{file}'"
+        ) from error
+    if total and partial.stat().st_size != total:
+        raise OSError(f"'{url}' broke off; try again, it goes on where it stopped")
+    partial.replace(file)
+
+
+def verify(file: Path, md5: str) -> None:
+    """Compare a file with its checksum, where one is known.
+
+    Raises:
+        ValueError: they differ.
+    """
+    if not md5:
+        return
+    digest = hashlib.md5(usedforsecurity=False)
+    with file.open("rb") as source:
+        while piece := source.read(_PIECE):
+            digest.update(piece)
+    if digest.hexdigest() != md5:
+        raise ValueError(
+            f"'{file}' has md5 {digest.hexdigest()}, not {md5}: it is damaged; delete it, try again"
+        )
+
+
+def unpack(file: Path, folder: Path) -> None:
+    """Unpack a .zip or .tar.gz; anything else is taken as it is.
+
+    Raises:
+        ValueError: the archive is damaged.
+    """
+    try:
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                archive.extractall(folder)
+        elif tarfile.is_tarfile(file):
+            with tarfile.open(file) as tar:
+                tar.extractall(folder, filter="data")
+        elif file.suffix in {".zip", ".gz", ".tar"}:
+            raise ValueError(f"'{file}' is not a readable archive; delete it and try again")
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
+        raise ValueError(f"'{file}' is damaged: {error}; delete it and try again") from error
+
+
+def _counted(folder: Path, file: str, expected: int) -> str:
+    path = folder / file
+    if not path.is_file():
+        raise ValueError(f"'{path}' is missing")
+    found = len(json.loads(path.read_bytes())["images"])
+    if found != expected:
+        raise ValueError(f"'{path}' lists {found} pictures, not {expected}: it is another version")
+    return f"{file}: {found} pictures"
+
+
+def join(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """Two annotation files of different pictures as one, with fresh annotation ids.
+
+    Raises:
+        ValueError: they share a picture.
+    """
+    both = {image["id"] for image in first["images"]} & {image["id"] for image in second["images"]}
+    if both:
+        raise ValueError(f"both files list picture {sorted(both)[0]}; they cannot be joined")
+    people = [*first["annotations"], *second["annotations"]]
+    return {
+        **first,
+        "images": [*first["images"], *second["images"]],
+        "annotations": [{**record, "id": number} for number, record in enumerate(people, 1)],
+    }
+
+
+def _join_crowdpose(folder: Path) -> None:
+    joined = folder / "json" / "crowdpose_trainval.json"
+    if joined.is_file():
+        return
+    parts = [folder / "json" / f"crowdpose_{split}.json" for split in ("train", "val")]
+    for part in parts:
+        if not part.is_file():
+            raise ValueError(f"'{part}' is missing. {RECIPES['crowdpose'].by_hand}")
+    write_json(joined, join(*(json.loads(part.read_bytes()) for part in parts)))
+
+
+_COCO = "http://images.cocodataset.org"
+RECIPES: dict[str, Recipe] = {
+    "coco": Recipe(
+        archives=(
+            Archive(
+                "annotations_trainval2017.zip",
+                "annotations/person_keypoints_val2017.json",
+                url=f"{_COCO}/annotations/annotations_trainval2017.zip",
+                md5="f4bbac642086de4f52a3fdda2de5fa2c",
+            ),
+            Archive(
+                "val2017.zip", "val2017",
+                url=f"{_COCO}/zips/val2017.zip", md5="442b8da7639aecaf257c1dceb8ba8c80",
+            ),
+            Archive(
+                "train2017.zip", "train2017",
+                url=f"{_COCO}/zips/train2017.zip", md5="cced6f7f71b7629ddf16f17bbcfab6b2",
+            ),
+        ),
+        by_hand="COCO's files are linked from https://cocodataset.org/#download",
+        pictures={
+            "annotations/person_keypoints_val2017.json": 5000,
+            "annotations/person_keypoints_train2017.json": 118287,
+        },
+    ),
+    "crowdpose": Recipe(
+        archives=(Archive("images.zip", "images"),),
+        by_hand=(
+            "CrowdPose is handed out through Google Drive in a browser: follow "
+            "https://github.com/jeffffffli/CrowdPose, put images.zip into this folder and "
+            "crowdpose_{train,val,test}.json into its folder json"
+        ),
+        pictures={
+            "json/crowdpose_train.json": 10000,
+            "json/crowdpose_val.json": 2000,
+            "json/crowdpose_trainval.json": 12000,
+            "json/crowdpose_test.json": 8000,
+        },
+        finish=_join_crowdpose,
+    ),
+    "mpii": Recipe(
+        archives=(
+            Archive(
+                "mpii_human_pose_v1_u12_2.zip",
+                "mpii_human_pose_v1_u12_2/mpii_human_pose_v1_u12_1.mat",
+                url="https://datasets.d2.mpi-inf.mpg.de/andriluka14cvpr/mpii_human_pose_v1_u12_2.zip",
+            ),
+            Archive(
+                "mpii_human_pose_v1.tar.gz",
+                "images",
+                url="https://datasets.d2.mpi-inf.mpg.de/andriluka14cvpr/mpii_human_pose_v1.tar.gz",
+            ),
+        ),
+        by_hand="MPII's files are linked from http://human-pose.mpi-inf.mpg.de/#download",
+        pictures={},
+    ),
+}  # fmt: skip
