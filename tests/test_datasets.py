@@ -17,6 +17,7 @@ from higherhrnet.cli import main
 from higherhrnet.datasets import mpii, prepare
 from higherhrnet.datasets.catalog import find_split
 from higherhrnet.datasets.keypoints import CocoKeypoints, valid_mask
+from higherhrnet.datasets.packed import Packed
 from higherhrnet.datasets.stats import crowd_index, stats
 from higherhrnet.datasets.toy import DrawnPeople, write_coco
 from higherhrnet.evaluation import errors, report
@@ -283,6 +284,16 @@ def test_a_contact_sheet_of_pictures_of_any_size():
     ]
     sheet = show.contact_sheet(samples, COCO)
     assert (sheet == (255, 0, 200)).all(axis=2).any()
+
+
+def test_packed_items_come_back_as_they_were():
+    items = [{"a": [1, 2]}, "text", None, [], {"b": 1.5}]
+    packed = Packed(items)
+    assert list(packed) == items
+    assert packed[-1] == items[-1]
+    assert list(Packed([])) == []
+    with pytest.raises(IndexError):
+        packed[5]
 
 
 # Preparing: a small server stands for the hosts.

@@ -36,8 +36,9 @@ def check(pictures: CocoKeypoints, most_people: int = 30) -> Findings:
         pictures: the set.
         most_people: people that decoding can tell apart in a picture.
     """
-    images = {image["id"]: image for image in pictures.annotations["images"]}
-    people = pictures.annotations["annotations"]
+    everything = pictures.annotations
+    images = {image["id"]: image for image in everything["images"]}
+    people = everything["annotations"]
     k = len(pictures.skeleton)
     counts = {
         "pictures": len(pictures),
@@ -50,11 +51,11 @@ def check(pictures: CocoKeypoints, most_people: int = 30) -> Findings:
     problems: dict[str, list[Any]] = {
         "pictures without a file": [
             image["file_name"]
-            for image in pictures.annotations["images"]
+            for image in everything["images"]
             if not pictures.store.holds(image["file_name"])
         ],
         "annotation ids used twice": _repeated([a.get("id") for a in people]),
-        "picture ids used twice": _repeated([i["id"] for i in pictures.annotations["images"]]),
+        "picture ids used twice": _repeated([i["id"] for i in everything["images"]]),
         "people with an area of 0 or less": [
             a.get("id") for a in people if "area" in a and not (a["area"] or 0) > 0
         ],
@@ -69,7 +70,7 @@ def check(pictures: CocoKeypoints, most_people: int = 30) -> Findings:
         f"pictures with more than {most_people} people, whom decoding cannot tell apart": [
             image for image, count in in_picture.items() if count > most_people
         ],
-        "pictures ignored to nine tenths or more": _mostly_ignored(pictures),
+        "pictures ignored to nine tenths or more": _mostly_ignored(everything),
         miscounted: [],
     }
     for person in people:
@@ -92,13 +93,13 @@ def _sentences(found: dict[str, list[Any]]) -> list[str]:
     ]
 
 
-def _mostly_ignored(pictures: CocoKeypoints) -> list[Any]:
+def _mostly_ignored(annotations: dict[str, Any]) -> list[Any]:
     """Pictures of which hardly anything is left for the loss."""
     ignored = []
     by_picture: dict[Any, list[dict[str, Any]]] = defaultdict(list)
-    for record in pictures.annotations["annotations"]:
+    for record in annotations["annotations"]:
         by_picture[record["image_id"]].append(record)
-    for image in pictures.annotations["images"]:
+    for image in annotations["images"]:
         records = by_picture[image["id"]]
         if all(is_labelled(r) and not r.get("iscrowd") for r in records):
             continue

@@ -17,7 +17,10 @@ from ..fields import Sample
 from ..poses import Poses, is_labelled
 from ..skeleton import Skeleton
 from . import mpii
+from .packed import Packed
 from .pictures import Store
+
+Record = dict[str, Any]
 
 
 class Pictures(Protocol):
@@ -47,7 +50,8 @@ class PictureStore(Protocol):
 class CocoKeypoints:
     """Pictures of one split in COCO's layout.
 
-    ``orphans`` are the ids of annotations whose pictures are not listed; they are left out.
+    ``names`` are the pictures' file names; ``orphans`` the ids of annotations whose pictures are
+    not listed, which are left out.
 
     ``root/annotations/person_keypoints_{split}.json`` and ``root/images/{split}/``; where the
     official names differ, give the two paths.
@@ -77,7 +81,7 @@ class CocoKeypoints:
         loaded = _read_annotations(annotation_file)
         self.files = Store(image_folder)
         self.store: PictureStore = self.files
-        self._people: dict[int | str, list[dict[str, Any]]] = defaultdict(list)
+        people: dict[int | str, list[Record]] = defaultdict(list)
         for image in loaded["images"]:
             if not {"id", "file_name"} <= image.keys():
                 raise ValueError(f"'{annotation_file}': image {image} lacks 'id' or 'file_name'")
@@ -93,32 +97,30 @@ class CocoKeypoints:
                     f"numbers, but skeleton '{skeleton.name}' with {len(skeleton)} joints needs "
                     f"{3 * len(skeleton)}"
                 )
-            self._people[record["image_id"]].append(record)
-        self._images = [
-            image for image in loaded["images"] if not people_only or image["id"] in self._people
-        ][: limit or None]
-        if not self._images:
-            raise ValueError(f"'{annotation_file}' lists no pictures to use")
+            people[record["image_id"]].append(record)
         listed = {image["id"] for image in loaded["images"]}
         self.orphans = [a.get("id") for a in loaded["annotations"] if a["image_id"] not in listed]
-        used = {image["id"] for image in self._images}
-        self._annotations = {
-            **loaded,
-            "images": self._images,
-            "annotations": [a for a in loaded["annotations"] if a["image_id"] in used],
-        }
+        images = [image for image in loaded["images"] if not people_only or image["id"] in people][
+            : limit or None
+        ]
+        if not images:
+            raise ValueError(f"'{annotation_file}' lists no pictures to use")
+        self.names = [str(image["file_name"]) for image in images]
+        self._rest = {k: v for k, v in loaded.items() if k not in ("images", "annotations")}
+        self._entries = Packed((image, people.get(image["id"], [])) for image in images)
 
     def __len__(self) -> int:
-        return len(self._images)
+        return len(self._entries)
 
     @property
     def annotations(self) -> dict[str, Any]:
-        return self._annotations
-
-    @property
-    def names(self) -> list[str]:
-        """File name of every picture."""
-        return [image["file_name"] for image in self._images]
+        """The whole set in COCO format, made anew: ask once."""
+        entries = list(self._entries)
+        return {
+            **self._rest,
+            "images": [image for image, _ in entries],
+            "annotations": [record for _, records in entries for record in records],
+        }
 
     @property
     def sizes(self) -> dict[str, tuple[int, int]]:
@@ -128,17 +130,20 @@ class CocoKeypoints:
             ValueError: a picture is annotated without its size.
         """
         try:
-            return {i["file_name"]: (int(i["height"]), int(i["width"])) for i in self._images}
+            return {
+                image["file_name"]: (int(image["height"]), int(image["width"]))
+                for image, _ in self._entries
+            }
         except KeyError as error:
             raise ValueError(f"'{self.annotation_file}': a picture lacks {error}") from error
 
     def sample(self, index: int) -> Sample:
         """The whole picture; ``ValueError`` names a missing or broken file."""
-        return self.labelled(index, self.store.picture(self._images[index]["file_name"]))
+        return self.labelled(index, self.store.picture(self.names[index]))
 
     def labelled(self, index: int, image: npt.NDArray[np.uint8]) -> Sample:
         """The picture with what is annotated of it."""
-        records = self._people.get(self._images[index]["id"], [])
+        description, records = self._entries[index]
         labelled = [record for record in records if is_labelled(record)]
         return Sample(
             image=image,
@@ -148,7 +153,7 @@ class CocoKeypoints:
                 )
             ),
             valid=valid_mask(records, image.shape[:2]),
-            id=self._images[index]["id"],
+            id=description["id"],
             affine=geometry.identity(),
         )
 
