@@ -104,6 +104,8 @@ _DEFAULTS = {
         "REFINE": True,  # fill missing joints
         "ASSIGNMENT": "munkres",  # munkres (published, slow); strongest, nearest (fast)
         "MAX_PEOPLE": 0,  # keep only so many people of a picture, the best; 0 all, as published
+        "EVALUATION": "auto",  # auto (as the set is), coco, crowdpose, pckh, accuracy
+        "RADIUS": 10.0,  # pixels within which a joint is right for accuracy
         "DISPLAY": 0.8,  # share of people shown in pictures who shall be right; see predict --raw
         "PRECISION": "auto",  # auto (bf16 where the hardware has it), fp32 (exact), bf16, fp16
         "COMPILE": False,  # torch.compile with frozen weights: minutes for each input size
@@ -216,6 +218,7 @@ _CHOICES = {
     "TRAIN.SCHEDULE": ("multistep", "cosine"),
     "TRAIN.PRECISION": ("fp32", "bf16", "fp16"),
     "TEST.PRECISION": ("auto", "fp32", "bf16", "fp16"),
+    "TEST.EVALUATION": ("auto", "coco", "crowdpose", "pckh", "accuracy"),
     "TEST.ASSIGNMENT": ("munkres", "strongest", "nearest"),
 }
 _AT_LEAST_ONE = (

@@ -4,6 +4,7 @@ from ..config import Config, varied
 from .inference import (
     config_of,
     display_point,
+    evaluation,
     find_weights,
     load,
     predictor,
@@ -21,6 +22,7 @@ __all__ = [
     "config_of",
     "device",
     "display_point",
+    "evaluation",
     "expand_path",
     "find_weights",
     "input_path",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from itertools import chain, repeat, zip_longest
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +33,7 @@ from ..training.distributed import Group
 from ..validation import Validation, predict_all, records_of
 from .parts import codec, device, model, skeleton
 
+Evaluate = Callable[[Sequence[Mapping[str, Any]], Mapping[str, Any], Skeleton], dict[str, float]]
 BUNDLED = Path(__file__).parent.parent / "weights"
 """Checkpoints that come with the package."""
 _BY_JOINTS: dict[int | None, str] = {len(s): s.name for s in SKELETONS.values()}
@@ -145,6 +148,7 @@ def validate(
     truth: Pictures,
     group: Group | None = None,
     stopped: Callable[[], bool] = lambda: False,
+    evaluate: Evaluate = results.evaluate,
 ) -> Validation:
     """Predict all pictures and compare with the truth.
 
@@ -153,6 +157,7 @@ def validate(
         truth: the pictures with their people.
         group: processes that share the pictures among themselves; all get the same answer.
         stopped: asked after every picture; when true, the answer holds what was done so far.
+        evaluate: (records, annotations, skeleton) → figures; see :func:`evaluation`.
 
     Raises:
         ValueError: model and pictures are of different numbers of joints.
@@ -186,8 +191,14 @@ def validate(
     # In the order of the set again, so that ties fall as they do in one process.
     turns = chain.from_iterable(zip_longest(*shares))
     everybody = dict(one for one in turns if one is not None)
-    metrics = results.evaluate(records_of(everybody), truth.annotations, truth.skeleton)
+    metrics = evaluate(records_of(everybody), truth.annotations, truth.skeleton)
     return Validation(everybody, metrics, total.means())
+
+
+def evaluation(config: Config) -> Evaluate:
+    """The config's way to score results."""
+    test = config.TEST
+    return partial(results.evaluate, kind=test.EVALUATION, radius=test.RADIUS)
 
 
 def display_point(found: Validation, truth: Pictures, precision: float) -> OperatingPoint:

@@ -33,7 +33,7 @@ from ..training.distributed import Group, joined
 from ..training.feed import Feed
 from ..training.log import Log
 from ..training.stop import Stop, StoppedError
-from .inference import display_point, find_weights, predictor, skeleton_of, validate
+from .inference import display_point, evaluation, find_weights, predictor, skeleton_of, validate
 from .parts import codec, device, expand_path, model, pictures, skeleton
 
 
@@ -62,7 +62,7 @@ def train(config: Config, output: Path, device_name: str = "auto", resume: bool 
 
         def examine(state: Mapping[str, torch.Tensor], epoch: int) -> dict[str, float]:
             examiner.load(state)
-            found = validate(examiner, truth, group, lambda: bool(stop.signal))
+            found = validate(examiner, truth, group, lambda: bool(stop.signal), evaluation(config))
             if group.any(bool(stop.signal)):
                 raise StoppedError(stop.signal or signal.SIGTERM)
             if log is not None:

@@ -67,7 +67,7 @@ def _valid(options: argparse.Namespace) -> int:
             on = torch.device("cuda", group.local_rank)
         predictor = build.predictor(config, network, joints, on)
         truth = build.pictures(config, "test")
-        found = build.validate(predictor, truth, group)
+        found = build.validate(predictor, truth, group, evaluate=build.evaluation(config))
         dropped = group.total([*predictor.dropped.values()])
         if not group.main:
             return 0

@@ -47,6 +47,8 @@ def check(pictures: CocoKeypoints, most_people: int = 30) -> Findings:
         "without (ignored)": sum(not is_labelled(a) and not a.get("iscrowd") for a in people),
         "crowd regions": sum(bool(a.get("iscrowd")) for a in people),
     }
+    ignored = _ignored(everything)
+    counts["% of all pixels ignored"] = round(100 * float(np.mean(list(ignored.values()) or [0])))
     in_picture = Counter(a["image_id"] for a in people if is_labelled(a))
     problems: dict[str, list[Any]] = {
         "pictures without a file": [
@@ -70,7 +72,7 @@ def check(pictures: CocoKeypoints, most_people: int = 30) -> Findings:
         f"pictures with more than {most_people} people, whom decoding cannot tell apart": [
             image for image, count in in_picture.items() if count > most_people
         ],
-        "pictures ignored to nine tenths or more": _mostly_ignored(everything),
+        "pictures ignored to nine tenths or more": [n for n, s in ignored.items() if s >= 0.9],
         miscounted: [],
     }
     for person in people:
@@ -93,21 +95,20 @@ def _sentences(found: dict[str, list[Any]]) -> list[str]:
     ]
 
 
-def _mostly_ignored(annotations: dict[str, Any]) -> list[Any]:
-    """Pictures of which hardly anything is left for the loss."""
-    ignored = []
+def _ignored(annotations: dict[str, Any]) -> dict[str, float]:
+    """Share of every picture, of known size, that the loss leaves out."""
+    shares = {}
     by_picture: dict[Any, list[dict[str, Any]]] = defaultdict(list)
     for record in annotations["annotations"]:
         by_picture[record["image_id"]].append(record)
     for image in annotations["images"]:
         records = by_picture[image["id"]]
         if all(is_labelled(r) and not r.get("iscrowd") for r in records):
-            continue
-        if not {"height", "width"} <= image.keys():
-            continue
-        if valid_mask(records, (image["height"], image["width"])).mean() <= 0.1:
-            ignored.append(image["file_name"])
-    return ignored
+            shares[image["file_name"]] = 0.0
+        elif {"height", "width"} <= image.keys():
+            mask = valid_mask(records, (image["height"], image["width"]))
+            shares[image["file_name"]] = 1.0 - float(mask.mean())
+    return shares
 
 
 def _repeated(values: list[Any]) -> list[Any]:

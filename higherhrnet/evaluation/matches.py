@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,7 @@ class Matches:
         images: I image ids.
         image: (D,) row of each detection's image.
         score: (D,).
-        hit: (T, D) whether it was matched at each of ``THRESHOLDS``.
+        hit: (T, D) whether it was matched at each of ``THRESHOLDS`` (or of some: :meth:`at`).
         skip: (T, D) whether it counts neither way.
         truths: (I,) people to be found in each image.
     """
@@ -48,8 +48,13 @@ class Matches:
     skip: Mask
     truths: npt.NDArray[np.int64]
 
+    def at(self, threshold: float) -> Matches:
+        """The table of one of ``THRESHOLDS``, for AP50 and the like."""
+        row = np.isclose(THRESHOLDS, threshold)
+        return replace(self, hit=self.hit[row], skip=self.skip[row])
+
     def precision(self, weights: Vector | None = None) -> float:
-        """Average precision, 0..1, or -1 where there is nobody to find.
+        """Average precision over the table's thresholds, 0..1, or -1 where there is nobody to find.
 
         Args:
             weights: (I,) how often each image counts; once by default.
@@ -66,7 +71,7 @@ class Matches:
         shown = found + np.cumsum(wrong * weight, axis=1)
         share = found / (shown + np.spacing(1))
         share = np.maximum.accumulate(share[:, ::-1], axis=1)[:, ::-1]
-        values = np.zeros((len(THRESHOLDS), len(_RECALLS)))
+        values = np.zeros((len(self.hit), len(_RECALLS)))
         for row, recall in enumerate(found / there):
             at = np.searchsorted(recall, _RECALLS, side="left")
             inside = at < recall.size

@@ -45,6 +45,8 @@ def parts(
     use_area = not any("crowdIndex" in image for image in annotations["images"])
     table = match(records, annotations, skeleton, use_area=use_area)
     rows = [_row("all", "all", table, table.images)]
+    for name, threshold in (("AP50", 0.5), ("AP75", 0.75)):
+        rows.append(_row("all", name, table.at(threshold), table.images))
     for name, size in (("medium", "M"), ("large", "L")):
         sized = match(records, annotations, skeleton, AREAS[size], use_area)
         rows.append(_row("person size", name, sized, sized.images))
@@ -165,6 +167,7 @@ def _draw(
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(14, 6.5), layout="constrained")
     figure.suptitle(title, fontsize=10)
+    rows = [r for r in rows if r["part"] not in ("AP50", "AP75")]  # would dwarf the others
     names = [r["part"] if r["by"] == "all" else f"{r['by']}: {r['part']}" for r in rows]
     values = 100 * np.array([max(r["AP"], 0.0) for r in rows])
     spread = 100 * np.abs(np.array([[r["AP"] - r["low"], r["high"] - r["AP"]] for r in rows]).T)

@@ -7,34 +7,52 @@ from typing import Any
 
 from ..skeleton import Skeleton
 from .coco import coco_figures, crowdpose_figures
-from .pck import pckh_figures
+from .pck import accuracy_figures, pckh_figures
+
+KINDS = ("auto", "coco", "crowdpose", "pckh", "accuracy")
 
 
 def evaluate(
-    records: Sequence[Mapping[str, Any]], annotations: Mapping[str, Any], skeleton: Skeleton
+    records: Sequence[Mapping[str, Any]],
+    annotations: Mapping[str, Any],
+    skeleton: Skeleton,
+    kind: str = "auto",
+    radius: float = 10.0,
 ) -> dict[str, float]:
     """Score keypoint results the way their data set is scored.
-
-    Pictures with a ``crowdIndex`` are CrowdPose's; people with MPII's joints are scored by PCKh
-    besides; all else is COCO's.
 
     Args:
         records: results of all pictures (``Poses.to_coco``); may be empty.
         annotations: the ground truth in COCO format.
         skeleton: gives the OKS sigmas.
+        kind: ``coco``, ``crowdpose``, ``pckh`` (besides COCO's), ``accuracy`` of single joints
+            (besides COCO's), or ``auto``: pictures with a ``crowdIndex`` are CrowdPose's, people
+            with MPII's joints are scored by PCKh too, all else is COCO's.
+        radius: pixels within which a joint is right for ``accuracy``.
 
     Returns:
         figures 0..1, the first one the most important; -1 where there is nothing to find.
     """
-    if any("crowdIndex" in image for image in annotations["images"]):
+    if kind == "auto":
+        kind = "pckh" if {"head_top", "upper_neck"} <= set(skeleton.joints) else "coco"
+        if any("crowdIndex" in image for image in annotations["images"]):
+            kind = "crowdpose"
+    if kind == "crowdpose":
         return crowdpose_figures(records, annotations, skeleton)
     figures = coco_figures(records, annotations, skeleton)
-    if {"head_top", "upper_neck", "thorax"} <= set(skeleton.joints):
+    if kind == "pckh":
         figures |= pckh_figures(records, annotations, skeleton)
+    if kind == "accuracy":
+        figures |= accuracy_figures(records, annotations, skeleton, radius)
     return figures
 
 
 def table(metrics: Mapping[str, float]) -> str:
-    """The figures on one line each, times 100."""
+    """The figures on one line each: shares times 100, counts as they are."""
     width = max(map(len, metrics))
-    return "\n".join(f"  {name:{width}s} {100 * value:6.2f}" for name, value in metrics.items())
+    return "\n".join(
+        f"  {name:{width}s} {value:6d}"
+        if isinstance(value, int)
+        else f"  {name:{width}s} {100 * value:6.2f}"
+        for name, value in metrics.items()
+    )
