@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TextIO
@@ -145,7 +146,7 @@ class Predictions:
                 with self._part("csv", process).open(encoding="utf-8") as part:
                     shutil.copyfileobj(part, file)
 
-    def _lines(self, key: str) -> Any:
+    def _lines(self, key: str) -> Iterator[str]:
         for process in range(self._processes):
             with self._part(key, process).open(encoding="utf-8") as part:
                 yield from part
@@ -161,10 +162,7 @@ class Predictions:
         try:
             self._open.close()
         finally:
-            for key in _PARTS:
-                if self._process == 0:
-                    for process in range(self._processes):
-                        self._part(key, process).unlink(missing_ok=True)
-                else:
-                    # Process 0 may still be reading what was flushed; it removes all parts.
-                    pass
+            # Process 0 may still be reading what the others flushed: it removes all parts.
+            for process in range(self._processes if self._process == 0 else 0):
+                for key in _PARTS:
+                    self._part(key, process).unlink(missing_ok=True)
