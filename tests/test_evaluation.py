@@ -236,3 +236,22 @@ def test_the_table_of_real_pictures_with_crowd_regions():
     part["annotations"] = [a for a in annotations["annotations"] if a["image_id"] in set(half)]
     kept = [r for r in records if r["image_id"] in set(half)]
     assert table.only(half) == pytest.approx(oracle(kept, part)["AP"], abs=1e-12)
+
+
+def test_pictures_without_anybody_are_no_trouble_to_the_table():
+    annotations = DrawnPeople(3, people=(1, 2)).annotations
+    empty = {**annotations, "images": [*annotations["images"], {"id": 99}]}
+    records = guesses(annotations, 0)
+    records.append({**records[0], "image_id": 99, "score": 0.99})
+    assert match(records, empty, COCO).precision() == pytest.approx(
+        oracle(records, empty)["AP"], abs=1e-12
+    )
+    nobody = {**empty, "annotations": []}
+    assert match(records, nobody, COCO).precision() == -1
+
+
+def test_people_where_nobody_is_annotated_are_wrong_joints():
+    annotations = {"images": [{"id": 1}, {"id": 2}], "annotations": [mpii_person()]}
+    ghost = {**mpii_person(), "image_id": 2}
+    figures = accuracy_figures([mpii_person(), ghost], annotations, MPII, radius=5)
+    assert (figures["TP"], figures["FP"]) == (16, 16)

@@ -17,7 +17,7 @@ from higherhrnet.datasets.walkers import DrawnVideo
 from higherhrnet.drawing import colour_of
 from higherhrnet.evaluation import identities, oks
 from higherhrnet.evaluation.operating_point import OperatingPoint, calibrate, without_duplicates
-from higherhrnet.inference import annotate
+from higherhrnet.inference import annotate, video
 from higherhrnet.inference.frames import find_inputs
 from higherhrnet.inference.records import Predictions
 from higherhrnet.inference.tracking import OneEuro, Tracker
@@ -339,6 +339,41 @@ def test_ctrl_c_closes_the_video_properly(clip, tmp_path, monkeypatch):
     assert len(frames) == 6
     content = json.loads((tmp_path / "out" / "predictions.json").read_text())
     assert len(content["images"]) == 6
+
+
+def test_sound_that_mp4_cannot_hold_is_left_out(tmp_path):
+    av = pytest.importorskip("av")
+    with av.open(str(tmp_path / "a.avi"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        tone = container.add_stream("pcm_s16le", rate=16000, layout="mono")
+        for number in range(5):
+            frame = av.VideoFrame.from_ndarray(np.zeros((64, 96, 3), np.uint8), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 10)
+            container.mux(stream.encode(frame))
+            samples = av.AudioFrame.from_ndarray(
+                np.zeros((1, 1600), np.int16), format="s16", layout="mono"
+            )
+            samples.sample_rate, samples.pts = 16000, 1600 * number
+            container.mux(tone.encode(samples))
+        container.mux(stream.encode())
+    out = tmp_path / "out"
+    words = ["predict", str(tmp_path / "a.avi"), "--output", str(out), "--smooth", "--no-track"]
+    assert main([*words, *SMALL]) == 0
+    frames, sound = described(out / "a_poses.mp4")
+    assert (len(frames), sound) == (5, 0)
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+def test_either_encoder_writes_any_time(tmp_path, monkeypatch, codec):
+    pytest.importorskip("av")
+    monkeypatch.setattr(video, "_CODECS", (codec,))
+    with video.VideoWriter(tmp_path / "a.mp4", Fraction(30000, 1001)) as writer:
+        for number in range(4):
+            writer.add(np.zeros((63, 95, 3), np.uint8), 0.037 * number**1.5)
+    frames, _ = described(tmp_path / "a.mp4")
+    assert frames[0][1].shape == (64, 96, 3)
+    np.testing.assert_allclose([t for t, _ in frames], 0.037 * np.arange(4) ** 1.5, atol=1e-3)
 
 
 def test_a_missing_camera_gets_a_sentence(tmp_path, capsys):

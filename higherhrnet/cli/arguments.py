@@ -42,4 +42,6 @@ def add_weights(parser: argparse.ArgumentParser, required: bool = False) -> None
 
 def default_output(config: str) -> Path:
     """Where a command that was given a config writes."""
-    return Path("output") / Path(config).stem
+    path = Path(config)
+    # What training wrote beside its checkpoint: its figures belong there too.
+    return path.parent if path.name == "config.yaml" else Path("output") / path.stem

@@ -67,7 +67,9 @@ def check(pictures: CocoKeypoints, most_people: int = 30) -> Findings:
         "annotations of pictures that are not listed": pictures.orphans,
         "people with joints outside the picture": [],
     }
-    miscounted = "people whose num_keypoints is not the number of their joints"
+    miscounted = (
+        "people whose num_keypoints is not the number of their joints (0 leaves them out of AP)"
+    )
     remarks: dict[str, list[Any]] = {
         f"pictures with more than {most_people} people, whom decoding cannot tell apart": [
             image for image, count in in_picture.items() if count > most_people

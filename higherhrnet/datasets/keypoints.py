@@ -90,7 +90,9 @@ class CocoKeypoints:
                 raise ValueError(
                     f"'{annotation_file}': annotation {record.get('id')} lacks 'image_id'"
                 )
-            numbers = len(record.get("keypoints") or ())
+            if not record.get("keypoints"):  # a crowd, or a body without joints
+                record["keypoints"] = [0] * 3 * len(skeleton)
+            numbers = len(record["keypoints"])
             if numbers != 3 * len(skeleton):
                 raise ValueError(
                     f"'{annotation_file}': annotation {record.get('id')} has {numbers} keypoint "

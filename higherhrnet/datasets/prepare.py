@@ -8,8 +8,10 @@ import tarfile
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +77,8 @@ def prepare(name: str, folder: Path, fetch: bool = True) -> list[str]:
         raise ValueError(f"no recipe for '{name}'; there are {', '.join(RECIPES)}")
     recipe = RECIPES[name]
     for archive in recipe.archives:
-        if (folder / archive.holds).exists():
+        done = folder / f".{archive.name}.unpacked"
+        if done.exists() or (file_is_elsewhere(folder, archive)):
             continue
         file = folder / archive.name
         if not file.is_file():
@@ -85,10 +88,16 @@ def prepare(name: str, folder: Path, fetch: bool = True) -> list[str]:
             download(archive.url, file)
         verify(file, archive.md5)
         unpack(file, folder / archive.into)
+        done.touch()
         if not (folder / archive.holds).exists():
             raise ValueError(f"'{file}' was unpacked, but holds no '{archive.holds}'")
     recipe.finish(folder)
     return [_counted(folder, *pair) for pair in recipe.pictures.items()]
+
+
+def file_is_elsewhere(folder: Path, archive: Archive) -> bool:
+    """Whether the user has unpacked it on their own: it is there, and the archive is not."""
+    return (folder / archive.holds).exists() and not (folder / archive.name).exists()
 
 
 def download(url: str, file: Path) -> None:
@@ -100,12 +109,14 @@ def download(url: str, file: Path) -> None:
     partial = file.with_name(file.name + ".partial")
     file.parent.mkdir(parents=True, exist_ok=True)
     start = partial.stat().st_size if partial.is_file() else 0
+    total = 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
             if start and answer.status != 206:  # the server sends all of it again
                 start = 0
-            total = start + int(answer.headers.get("Content-Length", 0))
+            if answer.headers.get("Content-Length"):
+                total = start + int(answer.headers["Content-Length"])
             bar = tqdm(
                 total=total or None, initial=start, unit="B", unit_scale=True, desc=file.name
             )
@@ -113,7 +124,12 @@ def download(url: str, file: Path) -> None:
                 while piece := answer.read(_PIECE):
                     target.write(piece)
                     bar.update(len(piece))
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+    except urllib.error.HTTPError as error:
+        if error.code != 416:  # 416: all of it had come already
+            raise OSError(
+                f"could not fetch '{url}': {error}; try again, or download it by hand to '{file}'"
+            ) from error
+    except (urllib.error.URLError, TimeoutError, ConnectionError, HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         raise OSError(
             f"could not fetch '{url}': {reason}; try again, or download it by hand to '{file}'"
@@ -156,7 +172,7 @@ def unpack(file: Path, folder: Path) -> None:
                 tar.extractall(folder, filter="data")
         elif file.suffix in {".zip", ".gz", ".tar"}:
             raise ValueError(f"'{file}' is not a readable archive; delete it and try again")
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError) as error:
         raise ValueError(f"'{file}' is damaged: {error}; delete it and try again") from error
 
 

@@ -87,7 +87,7 @@ def _judge(
     if guess is None or guess[joint, 2] <= 0:
         nothing = float("inf")
         return JointError(
-            truth["image_id"], truth["id"], name, where, None, nothing, nothing, "absent"
+            truth["image_id"], truth["annotation"], name, where, None, nothing, nothing, "absent"
         )
     xy = guess[joint, :2]
 
@@ -116,7 +116,7 @@ def _judge(
     found = (float(xy[0]), float(xy[1]))
     deviations = distance / (2 * sigma * area**0.5)
     return JointError(
-        truth["image_id"], truth["id"], name, where, found, distance, deviations, kind
+        truth["image_id"], truth["annotation"], name, where, found, distance, deviations, kind
     )
 
 

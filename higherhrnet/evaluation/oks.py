@@ -50,6 +50,8 @@ def similarities(
         people: records with ``keypoints``, ``bbox`` and ``area``.
         use_area: take a person's area as annotated, or as 0.53 of the box, as CrowdPose does.
     """
+    if not len(people):
+        return np.zeros((len(xy), 0))
     truth = np.array([person["keypoints"] for person in people], float)
     truth = truth.reshape(len(people), -1, 3)
     boxes = np.array([person["bbox"] for person in people], float)

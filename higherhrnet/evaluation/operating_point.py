@@ -18,6 +18,7 @@ import numpy.typing as npt
 from ..poses import ABSENT, SEEN, Poses
 from ..skeleton import Skeleton
 from .oks import closeness, suppress
+from .truth import truth_record
 
 Record = Mapping[str, Any]
 _RIGHT = 0.5
@@ -112,17 +113,17 @@ def calibrate(
     if not 0 < precision < 1:
         raise ValueError(f"a precision lies between 0 and 1, not at {precision}")
     by_picture: dict[int | str, list[Record]] = defaultdict(list)
-    for record in annotations["annotations"]:
-        by_picture[record["image_id"]].append(record)
+    for number, record in enumerate(annotations["annotations"], 1):
+        by_picture[record["image_id"]].append(truth_record(number, record))
     score, right = [np.zeros(0)], [np.zeros(0, bool)]
     joint_score, joint_right, of_person = [np.zeros(0)], [np.zeros(0, bool)], [np.zeros(0)]
     there = 0
     for image_id, poses in found.items():
         people = without_duplicates(poses, skeleton, duplicate)
         people = people.select(np.argsort(-people.person_score, kind="stable"))
-        truths = [r for r in by_picture[image_id] if any(r["keypoints"][2::3])]
-        crowds = [r for r in by_picture[image_id] if not any(r["keypoints"][2::3])]
-        there += sum(not r.get("iscrowd") for r in truths)
+        truths = [r for r in by_picture[image_id] if not r["ignore"]]
+        crowds = [r for r in by_picture[image_id] if r["ignore"]]
+        there += len(truths)
         partner = _partners(people, truths, skeleton)
         ignored = np.array([_inside(xy, seen, crowds) for xy, seen in _joints(people)], bool)
         counts = (partner >= 0) | ~ignored if len(people) else np.zeros(0, bool)
@@ -135,23 +136,28 @@ def calibrate(
             joint_right.append(close[asked] >= _RIGHT)
             of_person.append(np.full(int(asked.sum()), people.person_score[row]))
     all_scores, all_right = np.concatenate(score), np.concatenate(right)
-    limit, reached, recall = _limit(all_scores, all_right, there, precision)
+    limit, reached, recall = _limit(all_scores, all_right, there, precision, OperatingPoint.person)
     shown = np.concatenate(of_person) >= limit
     joint_limit, _, _ = _limit(
         np.concatenate(joint_score)[shown],
         np.concatenate(joint_right)[shown],
         int(np.concatenate(joint_right)[shown].sum()),
         precision,
+        OperatingPoint.joint,
     )
     return OperatingPoint(limit, joint_limit, duplicate, reached, recall, len(found))
 
 
 def _limit(
-    score: npt.NDArray[np.float64], right: npt.NDArray[np.bool_], there: int, precision: float
+    score: npt.NDArray[np.float64],
+    right: npt.NDArray[np.bool_],
+    there: int,
+    precision: float,
+    default: float,
 ) -> tuple[float, float, float]:
     """Lowest score from which the precision holds, and the precision and recall there."""
     if not len(score) or not there:
-        return OperatingPoint.person, 0.0, 0.0
+        return default, 0.0, 0.0
     order = np.argsort(-score, kind="stable")
     hits = np.cumsum(right[order])
     shares = hits / np.arange(1, len(order) + 1)
@@ -193,7 +199,7 @@ def _joint_similarity(
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
     """(K,) similarity of each joint to the annotated one, and which are annotated."""
     true = np.array(truth["keypoints"], float).reshape(-1, 3)
-    area = np.array([float(truth.get("area") or np.prod(truth["bbox"][2:]))])
+    area = np.array([float(truth["area"]) or 1.0])
     (close,) = closeness(xy, true[None, :, :2], area, skeleton.sigmas)
     return close, true[:, 2] > 0
 

@@ -78,7 +78,8 @@ def accuracy_figures(
         counts ``TP``, ``FP``, ``TN``, ``FN``, and ``accuracy``, ``precision``, ``recall`` 0..1.
     """
     counts = dict.fromkeys(("TP", "FP", "TN", "FN"), 0)
-    for truth, found in pairs(records, annotations, skeleton):
+    paired = pairs(records, annotations, skeleton)
+    for truth, found in paired:
         xy, labelled = _joints(truth)
         there = np.zeros(len(skeleton), bool)
         near = np.zeros(len(skeleton), bool)
@@ -90,6 +91,10 @@ def accuracy_figures(
         counts["FP"] += int((there & ~near).sum())
         counts["FN"] += int((labelled & ~there).sum())
         counts["TN"] += int((~labelled & ~there).sum())
+    used = {id(found) for _, found in paired if found is not None}
+    for record in records:
+        if id(record) not in used:
+            counts["FP"] += int((np.array(record["keypoints"][2::3]) > score).sum())
     tp, fp, tn, fn = counts.values()
     return {
         **counts,
@@ -117,6 +122,7 @@ def pairs(
     for number, record in enumerate(annotations["annotations"], 1):
         if is_labelled(record) and not record.get("iscrowd"):
             complete = dict(record) | truth_record(number, record)
+            complete["annotation"] = record.get("id", number)
             truths[record["image_id"]].append(complete)
     matched: list[tuple[Record, Record | None]] = []
     for image_id, people in truths.items():

@@ -16,6 +16,7 @@ from ..skeleton import Skeleton
 from .coco import AREAS, by_crowding
 from .errors import KINDS, JointError, by_joint
 from .matches import Matches, match
+from .results import shown
 
 Record = Mapping[str, Any]
 Part = dict[str, Any]
@@ -109,7 +110,12 @@ def write(
     _write_csv(folder / "keypoint_errors.csv", errors)
     _draw(folder / "report.png", title, rows, joints)
     lines = [f"# {title}", "", "![](report.png)", ""]
-    lines += ["## Figures", "", *_table([{k: f"{100 * v:.2f}" for k, v in metrics.items()}]), ""]
+    lines += [
+        "## Figures",
+        "",
+        *_table([{name: shown(value) for name, value in metrics.items()}]),
+        "",
+    ]
     lines += ["## Average precision of parts", ""]
     lines += _table([
         {"by": r["by"], "part": r["part"], "pictures": r["pictures"], "people": r["people"],

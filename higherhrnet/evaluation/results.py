@@ -48,11 +48,13 @@ def evaluate(
 
 
 def table(metrics: Mapping[str, float]) -> str:
-    """The figures on one line each: shares times 100, counts as they are."""
+    """The figures on one line each."""
     width = max(map(len, metrics))
-    return "\n".join(
-        f"  {name:{width}s} {value:6d}"
-        if isinstance(value, int)
-        else f"  {name:{width}s} {100 * value:6.2f}"
-        for name, value in metrics.items()
-    )
+    return "\n".join(f"  {name:{width}s} {shown(value):>6s}" for name, value in metrics.items())
+
+
+def shown(value: float) -> str:
+    """A share times 100, a count as it is, a dash where there was nothing to find."""
+    if isinstance(value, int):
+        return str(value)
+    return "-" if value < 0 else f"{100 * value:.2f}"

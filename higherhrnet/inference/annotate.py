@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+import numpy as np
 from tqdm import tqdm
 
 from .. import show
@@ -149,8 +150,10 @@ def video(
                     _complain(found, done)
                     continue
                 poses, maps = found
-                if wishes.track:
+                if wishes.track or wishes.smooth:
                     poses = tracker.update(poses, frame.time)
+                if not wishes.track:
+                    poses = replace(poses, track=np.full(len(poses), -1))
                 image = frame.picture()
                 drawn = poses.draw(image, predictor.skeleton) if wishes.poses else image
                 if wishes.fields:

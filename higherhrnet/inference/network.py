@@ -115,6 +115,10 @@ class _Graphs:
         ] = {}
 
     def __call__(self, images: torch.Tensor) -> Outputs:
+        with torch.cuda.device(self._device):
+            return self._answer(images)
+
+    def _answer(self, images: torch.Tensor) -> Outputs:
         shape = tuple(images.shape)
         if shape not in self._recorded:
             if len(self._recorded) == _MOST_GRAPHS:
@@ -137,6 +141,7 @@ class _Graphs:
                 self._network(inputs)
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # Other threads decode on the same device meanwhile; their work is not recorded.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             outputs = self._network(inputs)
         return graph, inputs, outputs

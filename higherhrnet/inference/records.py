@@ -20,6 +20,7 @@ from ..files import whole
 from ..poses import ABSENT, Poses
 from ..skeleton import Skeleton
 
+_TEXT: Any = {"encoding": "utf-8", "errors": "backslashreplace"}  # any file name can be written
 _PARTS = ("images", "annotations", "csv")
 _COLUMNS = (
     "image", "file", "seconds", "person", "track", "person_score", "joint", "x", "y", "score",
@@ -54,7 +55,9 @@ class Predictions:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             for part in _PARTS:
-                file = self._part(part, self._process).open("w", newline="", encoding="utf-8")
+                file = self._part(part, self._process).open(
+                    "w", newline="", encoding="utf-8", errors="backslashreplace"
+                )
                 self._files[part] = self._open.enter_context(file)
         except OSError as error:
             raise self._sentence(error) from error
@@ -121,7 +124,10 @@ class Predictions:
 
     def finish(self) -> None:
         """Write both files, whole or not at all, from the flushed parts of all processes."""
-        with whole(self.folder / "predictions.json") as partial, partial.open("w") as file:
+        with (
+            whole(self.folder / "predictions.json") as partial,
+            partial.open("w", **_TEXT) as file,
+        ):
             count = 0
             for key in ("images", "annotations"):
                 file.write('{"images": [' if key == "images" else '], "annotations": [')
@@ -140,15 +146,20 @@ class Predictions:
                 "skeleton": [[a + 1, b + 1] for a, b in self._skeleton.limbs],
             }
             file.write(f'], "categories": [{json.dumps(category)}]}}\n')
-        with whole(self.folder / "predictions.csv") as partial, partial.open("w") as file:
+        with (
+            whole(self.folder / "predictions.csv") as partial,
+            partial.open("w", **_TEXT) as file,
+        ):
             file.write(",".join(_COLUMNS) + "\n")
             for process in range(self._processes):
-                with self._part("csv", process).open(encoding="utf-8") as part:
+                with self._part("csv", process).open(
+                    encoding="utf-8", errors="backslashreplace"
+                ) as part:
                     shutil.copyfileobj(part, file)
 
     def _lines(self, key: str) -> Iterator[str]:
         for process in range(self._processes):
-            with self._part(key, process).open(encoding="utf-8") as part:
+            with self._part(key, process).open(**_TEXT) as part:
                 yield from part
 
     def _part(self, key: str, process: int) -> Path:

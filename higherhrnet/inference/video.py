@@ -7,10 +7,11 @@ sound.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,6 +24,8 @@ from ..files import whole
 
 Image = npt.NDArray[np.uint8]
 _CODECS = ("libx264", "mpeg4")
+_SOUNDS = frozenset({"aac", "mp3", "ac3", "eac3", "opus", "alac"})
+"""What an .mp4 can hold as it is."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +178,7 @@ class VideoWriter:
         OSError: the file cannot be written.
     """
 
-    _CLOCK = 90000
+    _CLOCK = 60000  # ticks a second; MPEG-4 allows no more than 65,535
 
     def __init__(self, path: Path, rate: Fraction, sound: Path | None = None) -> None:
         self._av = _av()
@@ -219,17 +222,23 @@ class VideoWriter:
             source.close()
             return
         stream = source.streams.audio[0]
-        try:
-            self._sound_stream = self._container.add_stream_from_template(stream)
-        except (ValueError, self._av.error.FFmpegError):
+        if stream.codec_context.name.removesuffix("float") not in _SOUNDS:
             source.close()
             return
+        self._sound_stream = self._container.add_stream_from_template(stream)
+        # Frame times count from the first frame; the sound must move with them.
+        pictures = source.streams.video[0]
+        self._sound_start = float((pictures.start_time or 0) * pictures.time_base)
         self._sound = self._packets(source, stream)
 
     def _packets(self, source: Any, stream: Any) -> Iterator[Any]:
         try:
             for packet in source.demux(stream):
-                if packet.dts is not None:
+                if packet.dts is None or packet.pts is None:
+                    continue
+                shift = round(self._sound_start / packet.time_base)
+                packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+                if packet.dts * packet.time_base > -0.1:  # encoders begin a little early
                     yield packet
         finally:
             source.close()
@@ -250,7 +259,7 @@ class VideoWriter:
         frame = self._av.VideoFrame.from_ndarray(image, format="rgb24")
         self._last = max(round(seconds * self._CLOCK), self._last + 1)
         frame.pts, frame.time_base = self._last, Fraction(1, self._CLOCK)
-        self._mux(self._stream.encode(frame))
+        self._mux(partial(self._stream.encode, frame))
         self._copy_sound(seconds)
 
     def _copy_sound(self, until: float) -> None:
@@ -264,11 +273,11 @@ class VideoWriter:
                 return
             else:
                 packet.stream = self._sound_stream
-                self._mux([packet])
+                self._mux(partial(iter, [packet]))
 
-    def _mux(self, packets: Any) -> None:
+    def _mux(self, make: Callable[[], Any]) -> None:
         try:
-            for packet in packets:
+            for packet in make():
                 self._container.mux(packet)
         except self._av.error.FFmpegError as error:
             raise OSError(error.errno, error.strerror) from error
@@ -281,7 +290,7 @@ class VideoWriter:
     ) -> None:
         if self._last >= 0 and kind is None:
             try:
-                self._mux(self._stream.encode())
+                self._mux(self._stream.encode)
                 self._copy_sound(self._last / self._CLOCK + 1 / float(self._rate))
                 self._container.close()
             except (OSError, self._av.error.FFmpegError) as failure:
