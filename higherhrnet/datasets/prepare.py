@@ -243,7 +243,7 @@ RECIPES: dict[str, Recipe] = {
         archives=(Archive("images.zip", "images"),),
         by_hand=(
             "CrowdPose is handed out through Google Drive in a browser: follow "
-            "https://github.com/jeffffffli/CrowdPose, put images.zip into this folder and "
+            "https://github.com/Jeff-sjtu/CrowdPose, put images.zip into this folder and "
             "crowdpose_{train,val,test}.json into its folder json"
         ),
         pictures={
