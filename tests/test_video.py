@@ -326,7 +326,13 @@ def test_what_is_no_video_gets_a_sentence_and_the_rest_is_done(tmp_path, capsys,
     assert not (tmp_path / "out" / "a_poses.mp4").exists()
 
 
-def test_ctrl_c_closes_the_video_properly(clip, tmp_path, monkeypatch):
+def test_nothing_is_drawn_where_nothing_is_wanted(clip, tmp_path):
+    out = tmp_path / "out"
+    assert main(["predict", str(clip), "--output", str(out), "--show", "none", *SMALL]) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["predictions.csv", "predictions.json"]
+
+
+def test_ctrl_c_closes_the_video_properly(clip, tmp_path, monkeypatch, capsys):
     class Interrupting(Tracker):
         def update(self, poses, time):
             if time > 0.55:
@@ -339,6 +345,7 @@ def test_ctrl_c_closes_the_video_properly(clip, tmp_path, monkeypatch):
     assert len(frames) == 6
     content = json.loads((tmp_path / "out" / "predictions.json").read_text())
     assert len(content["images"]) == 6
+    assert "clip.mp4: 6 frames" in capsys.readouterr().out
 
 
 def test_sound_that_mp4_cannot_hold_is_left_out(tmp_path):

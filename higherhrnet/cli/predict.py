@@ -70,11 +70,7 @@ def _add_looks(parser: argparse.ArgumentParser) -> None:
 
 def _demo(options: argparse.Namespace) -> int:
     with as_file(files("higherhrnet") / "assets" / "crowd.png") as picture:
-        options.inputs, options.weights, options.device = (
-            [str(picture)],
-            arguments.DEFAULT_WEIGHTS,
-            "auto",
-        )
+        options.inputs = [str(picture)]
         return _predict(options)
 
 
@@ -106,21 +102,18 @@ def predict(
     group = group or Group()
     interrupt: KeyboardInterrupt | None = None
     start = time.perf_counter()
-    done: list[Done] = []
+    done = Done()
     with Predictions(wishes.output, predictor.skeleton, group.rank, group.size) as into:
         try:
-            if inputs.pictures:
-                done.append(
-                    annotate.pictures(
-                        predictor, inputs.pictures, wishes, into, group.rank, group.size
-                    )
-                )
+            annotate.pictures(
+                predictor, inputs.pictures, wishes, into, done, group.rank, group.size
+            )
             if group.main:
-                done += _videos(predictor, inputs, wishes, into)
+                _videos(predictor, inputs, wishes, into, done)
         except KeyboardInterrupt as error:
             interrupt = error
         into.flush()
-        counts = (into.people, sum(d.pictures for d in done), sum(d.failures for d in done))
+        counts = (into.people, done.pictures, done.failures)
         totals = group.total(counts)
         dropped = group.total([*predictor.dropped.values()])
         if group.main:
@@ -133,24 +126,26 @@ def predict(
     return 2 if totals[2] else 0
 
 
-def _videos(predictor: Predictor, inputs: Inputs, wishes: Wishes, into: Predictions) -> list[Done]:
+def _videos(
+    predictor: Predictor, inputs: Inputs, wishes: Wishes, into: Predictions, done: Done
+) -> None:
     """One after another; a file that is no video is reported and the rest is done."""
-    done: list[Done] = []
     sources: list[Path | int] = [*inputs.videos, *inputs.cameras]
     labels = [str(s) if isinstance(s, Path) else f"camera:{s}" for s in sources]
     outputs = [wishes.output / name for name in output_names(labels, ".mp4")]
     for number, (source, label, output) in enumerate(zip(sources, labels, outputs, strict=True), 1):
         file = source if isinstance(source, Path) else None
+        before = done.pictures
         try:
             frames = VideoFile(source) if isinstance(source, Path) else Camera(source)
             first = number * _FRAMES_OF_ONE
-            done.append(
-                annotate.video(predictor, frames, label, output, wishes, into, first, sound=file)
-            )
-            print(f"{label}: {done[-1].pictures} frames → {output}")
+            annotate.video(predictor, frames, label, output, wishes, into, done, first, sound=file)
         except ValueError as error:
-            done.append(annotate.complaint(error))
-    return done
+            done.fail(error)
+        finally:
+            if done.pictures > before:
+                where = f" → {output}" if wishes.poses or wishes.fields else ""
+                print(f"{label}: {done.pictures - before} frames{where}")
 
 
 def _point_from(predictor: Predictor, least: float) -> OperatingPoint:

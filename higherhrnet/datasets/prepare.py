@@ -78,7 +78,7 @@ def prepare(name: str, folder: Path, fetch: bool = True) -> list[str]:
     recipe = RECIPES[name]
     for archive in recipe.archives:
         done = folder / f".{archive.name}.unpacked"
-        if done.exists() or (file_is_elsewhere(folder, archive)):
+        if done.exists() or _unpacked_by_hand(folder, archive):
             continue
         file = folder / archive.name
         if not file.is_file():
@@ -95,7 +95,7 @@ def prepare(name: str, folder: Path, fetch: bool = True) -> list[str]:
     return [_counted(folder, *pair) for pair in recipe.pictures.items()]
 
 
-def file_is_elsewhere(folder: Path, archive: Archive) -> bool:
+def _unpacked_by_hand(folder: Path, archive: Archive) -> bool:
     """Whether the user has unpacked it on their own: it is there, and the archive is not."""
     return (folder / archive.holds).exists() and not (folder / archive.name).exists()
 

@@ -96,9 +96,10 @@ def calibrate(
     """The point that shows most people while ``precision`` of the shown are right.
 
     A person is right at an OKS of 0.5 with an annotated one that nobody more confident took; who
-    stands in an ignored region, or in nobody's but without annotation, does not count. A joint is
-    right when its own similarity is 0.5. Where no limit reaches the precision, the person limit is
-    the one of the best F1, and :attr:`OperatingPoint.precision` says what came of it.
+    is not, but stands in a crowd region or in the box of somebody without joints, does not count.
+    A joint is right when its own similarity is 0.5. Where no limit reaches the precision, the
+    person limit is the one of the best F1, and :attr:`OperatingPoint.precision` says what came of
+    it.
 
     Args:
         found: image id → everything that was found.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -55,6 +55,11 @@ class Done:
     pictures: int = 0
     failures: int = 0
 
+    def fail(self, error: ValueError) -> None:
+        """Say what is wrong with an input, and count it."""
+        tqdm.write(f"higherhrnet: {error}", file=sys.stderr)
+        self.failures += 1
+
 
 @dataclass
 class _Picture:
@@ -75,15 +80,16 @@ def pictures(
     paths: Sequence[Path],
     wishes: Wishes,
     into: Predictions,
+    done: Done,
     process: int = 0,
     processes: int = 1,
-) -> Done:
+) -> None:
     """People of picture files; a broken one is reported and the rest is done.
 
     Args:
+        done: counts on, also when interrupted.
         process, processes: take every ``processes``-th picture only, from ``process`` on.
     """
-    done = Done()
     names = output_names(paths, ".jpg")
     jobs = [
         _Picture(number, path, name)
@@ -94,7 +100,7 @@ def pictures(
     with closing(results) as stream:
         for job, found in _progress(stream, len(jobs), "pictures", talk or process > 0):
             if isinstance(found, ValueError):
-                _complain(found, done)
+                done.fail(found)
                 continue
             poses, maps = found
             assert job.image is not None
@@ -106,7 +112,6 @@ def pictures(
                 people = "1 person" if len(poses) == 1 else f"{len(poses)} people"
                 where = f" → {wishes.output / job.name}" if wishes.poses else ""
                 print(f"{job.path}: {people}{where}")
-    return done
 
 
 class Source(Protocol):
@@ -126,28 +131,32 @@ def video(
     output: Path,
     wishes: Wishes,
     into: Predictions,
+    done: Done,
     first: int,
     sound: Path | None = None,
-) -> Done:
+) -> None:
     """People of a video, drawn into a video beside it; a broken frame is left out.
 
     Ctrl-C ends the video where it is; what was done so far is kept, and the interrupt goes on.
 
     Args:
         name: what the records call it.
-        output: the video that is written.
+        output: the video that is written, if anything is to be drawn.
+        done: counts on, also when interrupted.
         first: number of the first frame among the records.
         sound: the file whose sound is kept.
     """
-    done = Done()
+    before = done.pictures
     tracker = Tracker(predictor.skeleton, smoothing=OneEuro() if wishes.smooth else None)
     interrupt: KeyboardInterrupt | None = None
     results = pipeline.run(predictor, iter(source), Frame.picture)
-    with VideoWriter(output, source.rate, sound) as writer, closing(results) as stream:
+    drawing = wishes.poses or wishes.fields
+    film = VideoWriter(output, source.rate, sound) if drawing else nullcontext()
+    with film as writer, closing(results) as stream:
         try:
             for frame, found in _progress(stream, source.count, "frames", False):
                 if isinstance(found, ValueError):
-                    _complain(found, done)
+                    done.fail(found)
                     continue
                 poses, maps = found
                 if wishes.track or wishes.smooth:
@@ -155,19 +164,19 @@ def video(
                 if not wishes.track:
                     poses = replace(poses, track=np.full(len(poses), -1))
                 image = frame.picture()
-                drawn = poses.draw(image, predictor.skeleton) if wishes.poses else image
-                if wishes.fields:
-                    drawn = show.heat(drawn, maps.dense_heat().max(axis=0), 0, 1)
-                writer.add(drawn, frame.time)
+                if writer is not None:
+                    drawn = poses.draw(image, predictor.skeleton) if wishes.poses else image
+                    if wishes.fields:
+                        drawn = show.heat(drawn, maps.dense_heat().max(axis=0), 0, 1)
+                    writer.add(drawn, frame.time)
                 into.add(first + frame.number, name, image.shape[:2], poses, frame.time)
                 done.pictures += 1
         except KeyboardInterrupt as error:
             interrupt = error
     if interrupt is not None:
         raise interrupt
-    if not done.pictures:
+    if done.pictures == before:
         raise ValueError(f"'{name}' holds no frame that can be read")
-    return done
 
 
 def _draw(
@@ -185,13 +194,3 @@ def _progress(results: Iterable[Job], total: int, unit: str, quiet: bool) -> Ite
         results, total=total or None, unit=f" {unit}", mininterval=1.0, disable=quiet
     )
     return bar
-
-
-def complaint(error: ValueError) -> Done:
-    """Say what is wrong with an input, and count it."""
-    tqdm.write(f"higherhrnet: {error}", file=sys.stderr)
-    return Done(failures=1)
-
-
-def _complain(error: ValueError, done: Done) -> None:
-    done.failures += complaint(error).failures
