@@ -29,6 +29,15 @@ def is_labelled(record: Mapping[str, Any]) -> bool:
     return any(visibility > 0 for visibility in record["keypoints"][2::3])
 
 
+def people_by_picture(annotations: Mapping[str, Any]) -> dict[int | str, list[Mapping[str, Any]]]:
+    """Image id → annotated people with joints, crowds left out; pictures without any are absent."""
+    people: dict[int | str, list[Mapping[str, Any]]] = {}
+    for record in annotations["annotations"]:
+        if is_labelled(record) and not record.get("iscrowd"):
+            people.setdefault(record["image_id"], []).append(record)
+    return people
+
+
 @dataclass(frozen=True)
 class Poses:
     """N people with K joints each.

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 from faster_coco_eval import COCO as FastCOCO
 from faster_coco_eval import COCOeval_faster as FastEval
-from pycocotools.coco import COCO as OracleCOCO
-from pycocotools.cocoeval import COCOeval as OracleEval
 
+from higherhrnet.bench import evaluate as evaluate_bench
 from higherhrnet.datasets.toy import DrawnPeople
-from higherhrnet.evaluation.coco import AREAS, COCO_FIGURES, by_crowding, crowdpose_figures
+from higherhrnet.evaluation.coco import AREAS, by_crowding, crowdpose_figures
 from higherhrnet.evaluation.matches import match
 from higherhrnet.evaluation.pck import accuracy_figures, pckh_figures
 from higherhrnet.evaluation.results import evaluate
@@ -23,15 +22,7 @@ from .shared import SHARED
 
 
 def oracle(records, annotations):
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = OracleCOCO()
-        truth.dataset = {"info": {}, **copy.deepcopy(annotations)}
-        truth.createIndex()
-        run = OracleEval(truth, truth.loadRes(copy.deepcopy(records)), "keypoints")
-        run.evaluate()
-        run.accumulate()
-        run.summarize()
-    return dict(zip(COCO_FIGURES, run.stats, strict=True))
+    return evaluate_bench.oracle(records, annotations, COCO)
 
 
 def guesses(annotations, seed, noise=8.0):

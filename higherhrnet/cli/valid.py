@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from .. import build, show
 from ..config import Config, read_config
 from ..datasets.keypoints import Pictures
-from ..datasets.stats import crowd_index
+from ..datasets.stats import crowding
 from ..evaluation import errors, report, results
 from ..evaluation.operating_point import OperatingPoint
 from ..files import write_json
 from ..models import weights
-from ..poses import is_labelled
 from ..training.distributed import joined
 from ..validation import Validation
 from . import arguments
@@ -88,14 +85,10 @@ def _valid(options: argparse.Namespace) -> int:
 
 def _report(output: Path, title: str, found: Validation, truth: Pictures) -> None:
     annotations, skeleton = truth.annotations, truth.skeleton
-    by_picture: dict[int | str, list[dict[str, Any]]] = defaultdict(list)
-    for record in annotations["annotations"]:
-        if is_labelled(record) and not record.get("iscrowd"):
-            by_picture[record["image_id"]].append(record)
-    crowding = {image: crowd_index(people) for image, people in by_picture.items()}
-    rows = report.parts(found.records, annotations, skeleton, crowding)
-    wrong = errors.joint_errors(found.records, annotations, skeleton)
-    worst = errors.worst(found.records, wrong, 20)
+    records = found.records
+    rows = report.parts(records, annotations, skeleton, crowding(annotations))
+    wrong = errors.joint_errors(records, annotations, skeleton)
+    worst = errors.worst(records, wrong, 20)
     number = {image["id"]: n for n, image in enumerate(annotations["images"])}
     names = {image["id"]: str(image["file_name"]) for image in annotations["images"]}
     pairs = []

@@ -115,6 +115,11 @@ class CocoKeypoints:
         return len(self._entries)
 
     @property
+    def nbytes(self) -> int:
+        """Memory that the annotations take."""
+        return self._entries.nbytes
+
+    @property
     def annotations(self) -> dict[str, Any]:
         """The whole set in COCO format, made anew: ask once."""
         entries = list(self._entries)

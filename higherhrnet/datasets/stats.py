@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..poses import is_labelled
+from ..poses import people_by_picture
 from ..skeleton import Skeleton
 
 Record = Mapping[str, Any]
@@ -23,10 +22,7 @@ def stats(annotations: Mapping[str, Any], skeleton: Skeleton) -> Table:
         area, COCO's limits), ``joints visible`` and ``joints hidden`` (share of people), and
         ``crowding`` (pictures by crowd index).
     """
-    by_picture: dict[int | str, list[Record]] = defaultdict(list)
-    for record in annotations["annotations"]:
-        if is_labelled(record) and not record.get("iscrowd"):
-            by_picture[record["image_id"]].append(record)
+    by_picture = people_by_picture(annotations)
     people = [record for records in by_picture.values() for record in records]
     table: Table = {"people a picture": {}, "size": {}, "crowding": {}}
     edges = (0, 1, 2, 3, 6, 11, 31)
@@ -47,13 +43,19 @@ def stats(annotations: Mapping[str, Any], skeleton: Skeleton) -> Table:
     table["joints hidden"] = dict(
         zip(skeleton.joints, ((visibility == 1).sum(0) / total).tolist(), strict=True)
     )
-    indices = np.array([crowd_index(records) for records in by_picture.values()])
+    indices = np.array(list(crowding(annotations).values()))
     for name, low_index, high_index in (
         ("below 0.1", -1.0, 0.1), ("0.1 to 0.2", 0.1, 0.2), ("0.2 to 0.5", 0.2, 0.5),
         ("0.5 to 0.8", 0.5, 0.8), ("0.8 and more", 0.8, 1e9),
     ):  # fmt: skip
         table["crowding"][name] = int(((indices >= low_index) & (indices < high_index)).sum())
     return table
+
+
+def crowding(annotations: Mapping[str, Any]) -> dict[int | str, float]:
+    """Crowd index of every picture with people."""
+    people = people_by_picture(annotations)
+    return {image_id: crowd_index(records) for image_id, records in people.items()}
 
 
 def crowd_index(people: Sequence[Record]) -> float:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from faster_coco_eval import COCO, COCOeval_faster
 
 from ..skeleton import Skeleton
-from .matches import match
+from .matches import RECALLS, THRESHOLDS, match
 from .oks import similarities
 from .truth import truth_record
 
@@ -195,8 +195,6 @@ class _Run:
         ]
         found = _found(records, number, wanted)
         self._arrays: Mapping[str, npt.NDArray[np.float64]] | None = None
-        self._thresholds = np.linspace(0.5, 0.95, 10)
-        self._recalls = np.linspace(0, 1, 101)
         self._someone = any(not person["ignore"] for person in people)
         if not found or not people:
             return
@@ -234,9 +232,9 @@ class _Run:
             first: npt.NDArray[np.bool_] | None = None
             for row, values in enumerate(precision[:, :, 0, number, 0]):
                 perfect = np.flatnonzero(values == 1)
-                if not len(perfect) or self._recalls[perfect[-1]] > 1 / max(there, 1):
+                if not len(perfect) or RECALLS[perfect[-1]] > 1 / max(there, 1):
                     continue
-                if there >= len(self._recalls):
+                if there >= len(RECALLS):
                     # The steps of recall are too coarse to tell one right answer from a few.
                     if first is None:
                         first = _firsts(people, found, skeleton, area, use_area)
@@ -258,6 +256,6 @@ class _Run:
             return 0.0 if self._someone else -1.0
         values = self._arrays[what][..., list(AREAS).index(area), 0]
         if threshold is not None:
-            values = values[np.isclose(self._thresholds, threshold)]
+            values = values[np.isclose(THRESHOLDS, threshold)]
         values = values[values > -1]
         return float(np.mean(values)) if values.size else -1.0

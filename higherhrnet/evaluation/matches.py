@@ -24,7 +24,7 @@ Vector = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
-_RECALLS = np.linspace(0, 1, 101)
+RECALLS = np.linspace(0, 1, 101)
 _MOST = 20
 
 
@@ -71,9 +71,9 @@ class Matches:
         shown = found + np.cumsum(wrong * weight, axis=1)
         share = found / (shown + np.spacing(1))
         share = np.maximum.accumulate(share[:, ::-1], axis=1)[:, ::-1]
-        values = np.zeros((len(self.hit), len(_RECALLS)))
+        values = np.zeros((len(self.hit), len(RECALLS)))
         for row, recall in enumerate(found / there):
-            at = np.searchsorted(recall, _RECALLS, side="left")
+            at = np.searchsorted(recall, RECALLS, side="left")
             inside = at < recall.size
             values[row, inside] = share[row, at[inside]]
         return float(np.mean(values))

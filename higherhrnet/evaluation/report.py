@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..files import whole
-from ..poses import is_labelled
+from ..poses import people_by_picture
 from ..skeleton import Skeleton
 from .coco import AREAS, by_crowding
 from .errors import KINDS, JointError, by_joint
@@ -51,15 +50,12 @@ def parts(
     for name, size in (("medium", "M"), ("large", "L")):
         sized = match(records, annotations, skeleton, AREAS[size], use_area)
         rows.append(_row("person size", name, sized, sized.images))
-    people: dict[int | str, list[Record]] = defaultdict(list)
-    for record in annotations["annotations"]:
-        if is_labelled(record) and not record.get("iscrowd"):
-            people[record["image_id"]].append(record)
+    people = people_by_picture(annotations)
     groups: dict[tuple[str, str], list[int | str]] = {
         (by, part): [] for by, parts_of in _PARTS.items() for _, part in parts_of
     }
     for image in table.images:
-        if not people[image]:
+        if image not in people:
             continue
         hidden = np.concatenate([np.array(p["keypoints"][2::3]) for p in people[image]])
         values = {
