@@ -111,8 +111,15 @@ def test_every_validation_picture_is_looked_at_once(tmp_path):
         assert measured[name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
 
 
-def test_two_processes_validate_and_predict_like_one(tmp_path):
-    """The same figures to the last digit, and every picture in the records once."""
+def test_two_processes_validate_and_predict_like_one(tmp_path, monkeypatch, request):
+    """The same figures to the last digit, and every picture in the records once.
+
+    torchrun gives each process one thread; a convolution cut among several rounds otherwise.
+    """
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    request.addfinalizer(lambda: torch.set_num_threads(threads))
     pictures = write_coco(tmp_path / "data", DrawnPeople(7, size=128)).parent.parent / "images"
     settings = ["DATASET.KIND", "coco", "DATASET.ROOT", tmp_path / "data", "DATASET.TEST", "toy"]
     settings += ["DATASET.INPUT_SIZE", "128", "TEST.PRECISION", "fp32", "MODEL.WIDTH", "18"]
