@@ -18,7 +18,7 @@ from yacs.config import CfgNode
 
 _DEFAULTS = {
     "MODEL": {
-        "NAME": "higher_hrnet",  # higher_hrnet, or classifier (pre-training)
+        "NAME": "higher_hrnet",  # higher_hrnet (bottom-up), pose_hrnet (top-down), classifier
         "WIDTH": 32,  # channels of the highest resolution: 18, 32, 48
         "MODULES": [1, 4, 3],  # exchange modules in stages 2, 3, 4
         "BLOCKS": 4,  # residual blocks a branch
@@ -40,9 +40,15 @@ _DEFAULTS = {
         "DRAWN": 0,  # drawn pictures (section TOY) mixed into every epoch of training
         "SKELETON": "coco",  # built-in name or a YAML file
         "INPUT_SIZE": 512,  # training crop, and short side in testing; a multiple of 64
+        "CROP": [256, 192],  # top-down: height and width of a person's crop; multiples of 32
+        "PADDING": 1.25,  # top-down: growth of a person's box
         "AUGMENT": True,  # False shows every picture whole and always the same
-        "SCALE": [0.75, 1.5],  # crop side, times the picture's short side
-        "ROTATION": 30.0,  # degrees either way
+        # Crop side, times the picture's short side; top-down times the box: normal about the
+        # middle of the range, with half of it as deviation.
+        "SCALE": [0.75, 1.5],
+        "ROTATION": 30.0,  # degrees either way; top-down the standard deviation
+        "TURNED": 0.6,  # top-down: probability of turning
+        "HALF_BODY": 0.3,  # top-down: probability of showing half of a body
         "SHIFT": 0.2,  # of the crop side, either way
         "MIRROR": 0.5,  # probability
         "COLOUR": 0.0,  # relative change of brightness, contrast, saturation
@@ -61,6 +67,8 @@ _DEFAULTS = {
     "LOSS": {
         "SIGMA": 2,  # of heatmap Gaussians, in cells of every head
         "HEATMAP": [1.0, 1.0],  # factor of each head
+        "HARDEST": 0,  # top-down: so many joints of a person count, the worst; 0 all
+        "JOINTS": [],  # top-down: a factor for each joint; none weighs all alike
         "PULL": 0.001,
         "PUSH": 0.001,
         "PUSH_KIND": "exp",  # exp (published) or max
@@ -111,6 +119,15 @@ _DEFAULTS = {
         "COMPILE": False,  # torch.compile with frozen weights: minutes for each input size
         "CUDA_GRAPHS": False,  # replay recorded GPU work, one recording an input size
         "BATCH": 4,  # pictures of one size that go through the network together
+        "BOXES": "truth",  # top-down: truth, a result file, a detector, or bottom-up weights
+        "BOX_SCORE": 0.0,  # top-down: least score of a box
+        "JITTER": 0.0,  # top-down: how far boxes' edges are moved at random, of their sides
+        "CROPS": 64,  # top-down: crops that go through the network together, at most
+        "DECODING": "quarter",  # top-down: quarter (published), parabola, dark
+        "SHIFT_MIRRORED": True,  # top-down: the mirrored view's maps one cell to the right
+        "LEAST_HEAT": 0.2,  # top-down: joints above this count for a person's score
+        "SAME": 0.9,  # top-down: likeness (OKS) above which two people are one; 1 keeps all
+        "SOFT": False,  # top-down: lower the score of such people instead of dropping them
         "WORKERS": 2,  # threads that read, and threads that decode
     },
 }
@@ -187,8 +204,9 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 def _coerced(key: str, value: Any, default: Any) -> Any:
     """The value as the default's type; a whole number will do for a decimal one."""
     if isinstance(default, list) and isinstance(value, list | tuple):
-        if not default:  # the only list without a default entry is one of names
-            return [_coerced(key, item, "") for item in value]
+        if not default:
+            entry: str | float = 1.0 if key in _NUMBERS else ""
+            return [_coerced(key, item, entry) for item in value]
         return [_coerced(key, item, default[0]) for item in value]
     if isinstance(default, float) and not isinstance(value, bool):
         # YAML reads 1e-3 (no dot) as text; everybody writes it.
@@ -206,8 +224,11 @@ def _coerced(key: str, value: Any, default: Any) -> Any:
     return value
 
 
+_NUMBERS = ("LOSS.JOINTS",)
+"""Empty by default, and lists of numbers; other empty lists are of names."""
+
 _CHOICES = {
-    "MODEL.NAME": ("higher_hrnet", "classifier"),
+    "MODEL.NAME": ("higher_hrnet", "pose_hrnet", "classifier"),
     "MODEL.FUSION": ("nearest", "bilinear"),
     "DATASET.KIND": ("coco", "toy", "folder"),
     "DATASET.CACHE": ("none", "ram", "device"),
@@ -218,12 +239,14 @@ _CHOICES = {
     "TRAIN.SCHEDULE": ("multistep", "cosine"),
     "TRAIN.PRECISION": ("fp32", "bf16", "fp16"),
     "TEST.PRECISION": ("auto", "fp32", "bf16", "fp16"),
+    "TEST.DECODING": ("quarter", "parabola", "dark"),
     "TEST.EVALUATION": ("auto", "coco", "crowdpose", "pckh", "accuracy"),
     "TEST.ASSIGNMENT": ("munkres", "strongest", "nearest"),
 }
 _AT_LEAST_ONE = (
     "MODEL.WIDTH", "MODEL.BLOCKS", "LOSS.SIGMA", "TRAIN.EPOCHS", "TRAIN.BATCH",
     "TRAIN.VALIDATE_EVERY", "TEST.CANDIDATES", "TEST.BATCH", "TEST.WORKERS",
+    "TEST.CROPS",
     "TOY.TRAIN_IMAGES", "TOY.TEST_IMAGES",
 )  # fmt: skip
 
@@ -231,7 +254,7 @@ _AT_LEAST_ONE = (
 _AT_LEAST_ZERO = (
     "DATASET.TRAIN_LIMIT", "DATASET.TEST_LIMIT", "DATASET.DRAWN", "TRAIN.WORKERS",
     "TRAIN.MICRO_BATCH", "TRAIN.SAVE_EVERY", "TRAIN.KEEP", "TRAIN.UNFREEZE_EPOCH",
-    "TEST.MAX_PEOPLE",
+    "TEST.MAX_PEOPLE", "LOSS.HARDEST",
 )  # fmt: skip
 
 
@@ -260,6 +283,11 @@ def _validate(config: Config) -> None:
         )
     if not any(config.MODEL.TAG_HEADS):
         raise ValueError("config key 'MODEL.TAG_HEADS' must name at least one head with tags")
+    crop = config.DATASET.CROP
+    if len(crop) != 2 or min(crop) < 32 or crop[0] % 32 or crop[1] % 32:
+        raise ValueError(
+            f"config key 'DATASET.CROP' must be [height, width], multiples of 32, not {crop}"
+        )
     if len(config.LOSS.HEATMAP) != len(config.MODEL.TAG_HEADS):
         raise ValueError(
             f"config key 'LOSS.HEATMAP' has {len(config.LOSS.HEATMAP)} factors, but "

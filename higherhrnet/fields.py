@@ -1,9 +1,9 @@
 """The contract between data, codec, model and loss: what each hands to the next.
 
 ``Sample`` → (codec) → ``Marks`` → ``Batch`` → (to the device, codec) → ``Targets``; images →
-(model) → ``Outputs`` → (codec) → ``Poses``. B images, K joints, P people, S the input's side,
-s a head's stride. Those that travel to a device or through ``torch.compile`` and DDP are named
-tuples, which torch takes apart by itself.
+(model) → ``Outputs`` → (codec) → ``Poses``. B images, K joints, P people, S the side of a
+square input, s a head's stride. Those that travel to a device or through ``torch.compile`` and
+DDP are named tuples, which torch takes apart by itself.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class Sample:
     Attributes:
         image: (H, W, 3) uint8 RGB.
         poses: the annotated people in this image's pixels.
+        boxes: (P, 4) float64 x, y, w, h of each of them, in this image's pixels.
         valid: (H, W) uint8, 1 where the loss counts: inside the original picture and outside
             crowd regions and people without keypoints.
         id: the data set's name of the picture.
@@ -47,6 +48,7 @@ class Sample:
 
     image: npt.NDArray[np.uint8]
     poses: Poses
+    boxes: npt.NDArray[np.float64]
     valid: npt.NDArray[np.uint8]
     id: int | str
     affine: Affine
@@ -57,8 +59,8 @@ class Marks(NamedTuple):
 
     Attributes:
         cells: per head ([B,] P, K) int64, flat cell y * width + x of each joint on the head's
-            maps, -1 where absent or outside.
-        valid: ([B,] S/s, S/s) uint8 for the finest head's stride s, 1 where the loss counts.
+            maps, -1 where absent or outside; a top-down codec counts a border of cells with them.
+        valid: ([B,] H/s, W/s) uint8 for the finest head's stride s, 1 where the loss counts.
     """
 
     cells: tuple[torch.Tensor, ...]
@@ -69,8 +71,9 @@ class Targets(NamedTuple):
     """What a network should answer, one entry a head.
 
     Attributes:
-        heatmaps: per head (B, K, S/s, S/s) float32 in 0..1.
-        weights: per head (B, S/s, S/s) float32, 1 where the loss counts, else 0.
+        heatmaps: per head (B, K, H/s, W/s) float32 in 0..1.
+        weights: per head float32, 1 where the loss counts, else 0: (B, 1, H/s, W/s) bottom-up,
+            where regions are ignored, (B, K, 1, 1) top-down, where joints are.
         cells: as in :class:`Marks`.
     """
 
@@ -100,7 +103,7 @@ class Batch(NamedTuple):
     """What the loader yields.
 
     Attributes:
-        images: (B, 3, S, S) uint8 RGB views, or the pictures that they are to be made from.
+        images: (B, 3, H, W) uint8 RGB views, or the pictures that they are to be made from.
         marks: where their people are.
         colour: (B, 3) float32 factors of brightness, contrast and saturation; 1 changes nothing.
         ids: the data set's names of the pictures.
@@ -129,9 +132,10 @@ class View:
     """A network's answer to one way of looking at a picture.
 
     Attributes:
-        outputs: the answer, B = 1, as the network gave it (a mirrored view is still mirrored).
-        scale: test scale relative to INPUT_SIZE.
-        mirrored: whether the network saw the picture mirrored.
+        outputs: the answer, B = 1 picture or B crops of it, as the network gave it (a mirrored
+            view is still mirrored).
+        scale: test scale relative to INPUT_SIZE; 1 for crops.
+        mirrored: whether the network saw picture or crops mirrored.
     """
 
     outputs: Outputs

@@ -25,7 +25,7 @@ def heatmap_loss(
     Args:
         prediction: (B, K, H, W), of any floating type.
         target: (B, K, H, W) float32.
-        weight: (B, H, W), 1 where the error counts, else 0.
+        weight: broadcast against them, 1 where the error counts, else 0.
 
     Returns:
         (B,) one value an image.
@@ -41,7 +41,7 @@ class _MaskedSquares(torch.autograd.Function):
     def forward(
         ctx: Any, prediction: torch.Tensor, target: torch.Tensor, weight: torch.Tensor
     ) -> torch.Tensor:
-        error = torch.sub(prediction, target).mul_(weight[:, None])  # float32 if either is
+        error = torch.sub(prediction, target).mul_(weight)  # float32 if either is
         ctx.save_for_backward(error)
         ctx.dtype = prediction.dtype
         flat = error.flatten(1)
@@ -131,3 +131,30 @@ class BottomUpLoss:
                 losses[f"pull/{head.stride}"] = self.pull_factor * pull.mean()
                 losses[f"push/{head.stride}"] = self.push_factor * push.mean()
         return losses
+
+
+@dataclass(frozen=True)
+class TopDownLoss:
+    """Squared heatmap errors of the joints that are labelled (Sun et al. 2019, sec. 3).
+
+    Attributes:
+        heads: the network's outputs; one.
+        joint_weights: K factors of errors; none weighs all joints alike.
+        hardest: only so many joints of a person count, those with the largest errors (Chen et al.
+            2018, online hard keypoint mining); 0 counts all.
+    """
+
+    heads: tuple[Head, ...]
+    joint_weights: tuple[float, ...] = ()
+    hardest: int = 0
+
+    def __call__(self, outputs: Outputs, targets: Targets) -> dict[str, torch.Tensor]:
+        """``heatmap/4``: half the mean over persons, joints and cells of squared errors."""
+        weight = targets.weights[0]
+        if self.joint_weights:
+            weight = weight * weight.new_tensor(self.joint_weights).view(1, -1, 1, 1)
+        error = (outputs.heatmaps[0] - targets.heatmaps[0]) * weight
+        each = 0.5 * error.float().square().mean(dim=(2, 3))  # (B, K)
+        if self.hardest:
+            each = each.topk(min(self.hardest, each.shape[1]), dim=1).values
+        return {f"heatmap/{self.heads[0].stride}": each.mean()}

@@ -41,28 +41,29 @@ def heat(
 def fields(
     image: Image,
     heatmaps: npt.NDArray[np.floating],
-    tags: npt.NDArray[np.floating],
+    tags: npt.NDArray[np.floating] | None,
     skeleton: Skeleton,
 ) -> Image:
     """What the network saw, on one sheet: the picture, the hottest joint of every place, each
-    joint's heatmap (0 to 1) and each joint's tags (all on one scale).
+    joint's heatmap (0 to 1) and each joint's tags (all on one scale), if there are any.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         heatmaps: (K, h, w).
-        tags: (K or 1, h', w').
+        tags: (K or 1, h', w'), or None.
     """
     tiles = [_named(image, "picture"), _named(heat(image, heatmaps.max(0), 0, 1), "all joints")]
     tiles += [
         _named(heat(image, values, 0, 1), joint)
         for joint, values in zip(skeleton.joints, heatmaps, strict=True)
     ]
-    low, high = np.percentile(tags, [1, 99])
-    names = skeleton.joints if len(tags) > 1 else ("all joints",)
-    tiles += [
-        _named(heat(image, values, float(low), float(high)), f"tag: {joint}")
-        for joint, values in zip(names, tags, strict=True)
-    ]
+    if tags is not None:
+        low, high = np.percentile(tags, [1, 99])
+        names = skeleton.joints if len(tags) > 1 else ("all joints",)
+        tiles += [
+            _named(heat(image, values, float(low), float(high)), f"tag: {joint}")
+            for joint, values in zip(names, tags, strict=True)
+        ]
     return sheet(tiles, columns=6)
 
 

@@ -22,6 +22,8 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
+_UPPER = ("nose", "eye", "ear", "head", "neck", "thorax", "shoulder", "elbow", "wrist")
+
 
 class Side(Enum):
     """Where a joint or a bone lies on the body, seen from the person."""
@@ -110,6 +112,13 @@ class Skeleton:
     def order(self) -> tuple[int, ...]:
         """(K,) joint rows in grouping order."""
         return tuple(self.index(joint) for joint in self.grouping_order)
+
+    @cached_property
+    def upper(self) -> tuple[bool, ...]:
+        """(K,) which joints belong to the upper half of a human body; none of an animal's."""
+        if not any("ankle" in joint for joint in self.joints):
+            return (False,) * len(self)
+        return tuple(any(part in joint for part in _UPPER) for joint in self.joints)
 
     @cached_property
     def limbs(self) -> tuple[tuple[int, int], ...]:

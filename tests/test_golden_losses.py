@@ -37,7 +37,7 @@ def test_tag_losses(kind, name):
 
 def test_heatmap_loss():
     prediction = torch.from_numpy(ARRAYS["hm_pred"].astype(np.float32)).requires_grad_()
-    weight = torch.from_numpy(ARRAYS["hm_mask"].astype(np.float32))
+    weight = torch.from_numpy(ARRAYS["hm_mask"].astype(np.float32))[:, None]
     loss = heatmap_loss(prediction, torch.from_numpy(ARRAYS["hm_gt"]), weight)
     np.testing.assert_allclose(loss.detach(), ARRAYS["hm_loss"], atol=1e-8)
     loss.sum().backward()
@@ -54,12 +54,12 @@ def multi_targets():
         joints = ARRAYS[f"joints_xyv_{image}"]
         cells = joint_cells(joints[..., :2] * 2, joints[..., 2] > 0, (64, 64))
         maps.append(heat.stamp(torch.from_numpy(cells)[None], (64, 64), 2))
-    mask = ARRAYS["hm_mask"].astype(np.float32)
+    mask = ARRAYS["hm_mask"].astype(np.float32)[:, None]
     return Targets(
         heatmaps=(torch.from_numpy(ARRAYS["hm_gt"]), torch.cat(maps)),
         weights=(
             torch.from_numpy(mask),
-            torch.from_numpy(mask.repeat(2, axis=1).repeat(2, axis=2)),
+            torch.from_numpy(mask.repeat(2, axis=2).repeat(2, axis=3)),
         ),
         cells=(cells_of(ARRAYS["joints"], 32), torch.zeros((4, 0, 17), dtype=torch.int64)),
     )

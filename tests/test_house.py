@@ -29,7 +29,7 @@ FLOORS = (
     ("build",),
     ("inference", "training", "validation"),
     ("models", "codecs", "losses", "show", "datasets", "evaluation"),
-    ("fields",),
+    ("fields", "boxes"),
     ("poses",),
     ("drawing",),
     ("skeleton", "geometry", "files"),

@@ -11,6 +11,7 @@ from higherhrnet.config import parse_config
 from higherhrnet.datasets.pictures import read_picture
 from higherhrnet.datasets.toy import DrawnPeople
 from higherhrnet.inference import network, pipeline
+from higherhrnet.inference.predictor import Scene
 from higherhrnet.models.pixels import normalise
 
 from .shared import SHARED
@@ -84,7 +85,7 @@ def pictures():
 def test_neither_batch_nor_threads_change_the_people(predictor, batch, workers):
     images = pictures()
     ours = replace(predictor, batch=batch, workers=workers)
-    found = list(pipeline.run(ours, range(20), images.__getitem__))
+    found = list(pipeline.run(ours, range(20), lambda number: Scene(images[number])))
     assert [job for job, _ in found] == list(range(20))
     for number, result in found:
         if number % 7 == 3:
@@ -108,7 +109,7 @@ def test_an_endless_stream_is_taken_bit_by_bit(predictor):
             number += 1
 
     image = DrawnPeople(1, size=64).drawing(0).image
-    stream = pipeline.run(replace(predictor, batch=2), endless(), lambda _: image)
+    stream = pipeline.run(replace(predictor, batch=2), endless(), lambda _: Scene(image))
     for expected in range(30):
         assert next(stream)[0] == expected
         assert len(asked) < expected + 30
@@ -134,7 +135,7 @@ def test_other_weights_are_made_ready_anew(predictor):
 def test_real_pictures_of_many_sizes_are_found_in_any_company():
     photos = sorted((SHARED / "coco_mini" / "images" / "val_mini").iterdir())[:9]
     ours = build.load("higherhrnet_w18_mini", "cpu", ["DATASET.INPUT_SIZE", "128"])
-    found = pipeline.run(ours, photos, read)
+    found = pipeline.run(ours, photos, lambda photo: Scene(read(photo)))
     for path, (poses, _) in found:
         alone = ours(path)
         assert len(poses) == len(alone)

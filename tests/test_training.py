@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from higherhrnet import build, geometry
 from higherhrnet.config import parse_config
 from higherhrnet.datasets.loader import Loader, ShuffledBatches, Views
 from higherhrnet.datasets.toy import DrawnPeople, write_coco
-from higherhrnet.datasets.transforms import CentredView, RandomView, warped
+from higherhrnet.datasets.transforms import CentredView, PersonView, RandomView, warped
 from higherhrnet.evaluation import results
 from higherhrnet.fields import Marks
 from higherhrnet.skeleton import COCO
@@ -83,17 +84,27 @@ def test_written_pictures_read_back_the_same(tmp_path):
         np.testing.assert_array_equal(drawn.valid, stored.valid)
 
 
+def random_view(mirror):
+    return RandomView(512, mirror=mirror)
+
+
+def person_view(mirror):
+    return PersonView((512, 384), COCO.upper, mirror=mirror, half_body=0, scale=0.1)
+
+
+@pytest.mark.parametrize("view_of", [random_view, person_view])
 @pytest.mark.parametrize("mirror", [0.0, 1.0])
-def test_views_carry_pixels_and_joints_together(mirror):
+def test_views_carry_pixels_and_joints_together(mirror, view_of):
     """A white pixel painted on each joint is found where the view says the joint went."""
     sample = DrawnPeople(1, people=(1, 1)).sample(0)
     canvas = np.zeros_like(sample.image)
     xy = sample.poses.xy[0].round().astype(int)
     for x, y in xy[sample.poses.visibility[0] > 0]:
         canvas[y, x] = 255
-    painted = type(sample)(canvas, sample.poses, sample.valid, sample.id, sample.affine)
-    chosen = RandomView(512, mirror=mirror)((256, 256), np.random.default_rng(0))
-    view = warped(painted, chosen.affine, 512, COCO)
+    painted = replace(sample, image=canvas)
+    transform = view_of(mirror)
+    chosen = transform(painted, np.random.default_rng(0))
+    view = warped(painted, chosen.affine, transform.shape, COCO)
     assert geometry.is_mirrored(view.affine) == bool(mirror)
     joint = COCO.index("right_wrist" if mirror else "left_wrist")
     x, y = view.poses.xy[0, joint].round().astype(int)
@@ -130,8 +141,8 @@ def test_targets_decode_to_the_people_they_came_from():
     network = build.model(tiny(), 17)
     codec = build.codec(tiny("TEST.ASSIGNMENT", "nearest"), network, COCO)
     drawn = DrawnPeople(1, seed=5, people=(3, 3), overlap=0.0, occlusion=0).sample(0)
-    view = CentredView(256)((256, 256), np.random.default_rng(0))
-    sample = warped(drawn, view.affine, 256, COCO)
+    view = CentredView(256)(drawn, np.random.default_rng(0))
+    sample = warped(drawn, view.affine, (256, 256), COCO)
     marks = codec.mark(sample.poses, sample.valid, mirrored=False)
     targets = codec.encode(Marks(tuple(c[None] for c in marks.cells), marks.valid[None]))
     heat = targets.heatmaps[1][0].numpy()

@@ -76,7 +76,7 @@ def _run(
     count: int,
     batch: int,
 ) -> list[Row]:
-    size, skeleton = views.transform.size, pictures.skeleton
+    shape, skeleton = views.transform.shape, pictures.skeleton
     clock, plain_clock = _Clock(defaultdict(float)), _Clock(defaultdict(float))
     plain_bytes = sent_bytes = 0
     pixels = 0
@@ -91,17 +91,17 @@ def _run(
         clock.lap("decode")
         sample = pictures.labelled(index, image)
         clock.lap("annotations, mask")
-        view = views.transform((image.shape[0], image.shape[1]), rng)
-        geometry.warp(sample.image, view.affine, (size, size))
+        view = views.transform(sample, rng)
+        geometry.warp(sample.image, view.affine, shape)
         clock.lap("warp picture")
-        poses, valid = moved(sample, view.affine, size, skeleton)
+        poses, valid = moved(sample, view.affine, shape, skeleton)
         clock.lap("warp people, mask")
         views.mark(poses, valid, geometry.is_mirrored(view.affine))
         clock.lap("mark joints")
         pixels += image.shape[0] * image.shape[1]
         plain_clock.start()
         sample = pictures.labelled(index, decode(pictures.files.read(pictures.names[index]), ""))
-        _, nbytes = plain.item(sample, view.affine, size, heads, skeleton)
+        _, nbytes = plain.item(sample, view.affine, shape[0], heads, skeleton)
         plain_clock.lap("all")
         plain_bytes += nbytes
     join = joining(views)
@@ -133,7 +133,9 @@ def _run(
         "stage": "plain: float targets on the host", "ms": old, "pictures/s": 1000 / old,
         "MB": plain_bytes / count / 1e6, "ratio": 1.0,
     })  # fmt: skip
-    rows.append({"stage": f"(pictures of {pixels / count / 1e6:.2f} Mpixel, view {size})"})
+    rows.append(
+        {"stage": f"(pictures of {pixels / count / 1e6:.2f} Mpixel, view {shape[1]}x{shape[0]})"}
+    )
     return rows
 
 

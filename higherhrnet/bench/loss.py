@@ -42,7 +42,7 @@ def run(
         rows.append(_row(f"tags, {batch} x {people} people", fast, slow, tags, on))
     prediction = torch.randn(batch, joints, 256, 256, generator=generator).to(on).requires_grad_()
     target = torch.rand(batch, joints, 256, 256, generator=generator).to(on)
-    weight = (torch.rand(batch, 256, 256, generator=generator) < 0.9).float().to(on)
+    weight = (torch.rand(batch, 1, 256, 256, generator=generator) < 0.9).float().to(on)
 
     def fused() -> torch.Tensor:
         return _both(prediction, losses.heatmap_loss(prediction, target, weight))

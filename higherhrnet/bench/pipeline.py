@@ -12,14 +12,15 @@ import torch
 
 from ..datasets.pictures import read_picture
 from ..inference import pipeline
-from ..inference.predictor import Image, Predictor
+from ..inference.bottom_up import BottomUp
+from ..inference.predictor import Scene
 from ..poses import Poses
 from . import plain
 from .table import Row
 
 
 def run(
-    predictor: Predictor,
+    predictor: BottomUp,
     pictures: Sequence[Path],
     batches: Sequence[int],
     workers: Sequence[int],
@@ -68,7 +69,7 @@ def run(
 
 
 @torch.inference_mode()
-def plainly(predictor: Predictor, path: Path) -> int:
+def plainly(predictor: BottomUp, path: Path) -> int:
     """People of one picture: eager network, published decoding."""
     prepared = predictor.prepare(_read(path))
     (views,) = predictor.answer([prepared])
@@ -77,8 +78,8 @@ def plainly(predictor: Predictor, path: Path) -> int:
     return len(scores)
 
 
-def _read(path: Path) -> Image:
-    return read_picture(path, upright=True)
+def _read(path: Path) -> Scene:
+    return Scene(read_picture(path, upright=True))
 
 
 def _alike(found: Sequence[Poses], reference: Sequence[Poses]) -> str:

@@ -56,7 +56,7 @@ def heatmap_loss(
     prediction: torch.Tensor, target: torch.Tensor, weight: torch.Tensor
 ) -> torch.Tensor:
     """Masked squared error (B,), mean after mean, the mask written out for every joint."""
-    loss = ((prediction.float() - target) ** 2) * weight[:, None].expand_as(prediction)
+    loss = ((prediction.float() - target) ** 2) * weight.expand_as(prediction)
     return loss.mean(dim=3).mean(dim=2).mean(dim=1)
 
 

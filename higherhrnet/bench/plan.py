@@ -42,11 +42,11 @@ def giga_macs(config: build.Config) -> float:
     A transposed convolution is counted once for each input cell and kernel weight; published
     figures count it four times.
     """
-    size = config.DATASET.INPUT_SIZE
+    height, width = build.view_shape(config)
     with torch.device("meta"):
         network = build.model(config, len(build.skeleton(config))).eval()
         with FlopCounterMode(display=False) as counter:
-            network(torch.zeros(1, 3, size, size))
+            network(torch.zeros(1, 3, height, width))
     return counter.get_total_flops() / 2e9
 
 
@@ -64,8 +64,9 @@ def memory(config: build.Config, batch: int) -> float:
     largest = _Largest(network)
     # Shapes only: tensors of this mode have no memory behind them.
     with FakeTensorMode(allow_non_fake_inputs=True):
-        size = config.DATASET.INPUT_SIZE
-        images = torch.empty(batch, 3, size, size).to(memory_format=torch.channels_last)
+        images = torch.empty(batch, 3, *build.view_shape(config)).to(
+            memory_format=torch.channels_last
+        )
         saved = _Saved()
         recomputed = _PartWise(saved)
         if t.CHECKPOINTING:
@@ -83,7 +84,7 @@ def _blank_targets(outputs: Outputs, people: int = 30) -> Targets:
     maps = outputs.heatmaps
     return Targets(
         heatmaps=tuple(torch.empty(m.shape) for m in maps),
-        weights=tuple(torch.empty(m.shape[0], *m.shape[2:]) for m in maps),
+        weights=tuple(torch.empty(m.shape[0], 1, *m.shape[2:]) for m in maps),
         cells=tuple(torch.zeros(m.shape[0], people, m.shape[1], dtype=torch.int64) for m in maps),
     )
 
@@ -128,12 +129,13 @@ def run(config: build.Config, on: torch.device, processes: int = 1) -> tuple[lis
         processes: that share the batch.
     """
     batch = config.TRAIN.BATCH
+    height, width = build.view_shape(config)
     with torch.device("meta"):
         network = build.model(config, len(build.skeleton(config)))
     parameters = sum(p.numel() for p in network.parameters())
     lines = [
-        f"{parameters:,} parameters; {giga_macs(config):.2f} GMAC a picture forward at "
-        f"{config.DATASET.INPUT_SIZE} px, about three times that for a training step",
+        f"{parameters:,} parameters; {giga_macs(config):.2f} GMAC a view forward at "
+        f"{width}x{height} px, about three times that for a training step",
         f"effective batch {batch}, learning rate {config.TRAIN.RATE:g}: every row below keeps both",
         "another batch needs another rate: TRAIN.RATE in proportion to TRAIN.BATCH, e.g. "
         f"TRAIN.BATCH {batch // 2 or 1} TRAIN.RATE {config.TRAIN.RATE / 2:g}",

@@ -13,7 +13,7 @@ import numpy as np
 from ..datasets.walkers import DrawnVideo, Moment
 from ..evaluation import identities
 from ..inference import pipeline
-from ..inference.predictor import Predictor
+from ..inference.predictor import Predictor, Scene
 from ..inference.tracking import OneEuro, Tracker
 from ..inference.video import VideoWriter
 from ..poses import SEEN, Poses
@@ -38,7 +38,7 @@ def run(
         moments = list(video)
         found = [
             result[0]
-            for _, result in pipeline.run(predictor, moments, lambda moment: moment.image)
+            for _, result in pipeline.run(predictor, moments, lambda moment: Scene(moment.image))
             if not isinstance(result, ValueError)
         ]
         skeleton = predictor.skeleton

@@ -33,7 +33,7 @@ def run(
         t = varied.TRAIN
         row: dict[str, Any] = {
             "width": varied.MODEL.WIDTH,
-            "size": varied.DATASET.INPUT_SIZE,
+            "size": build.view_shape(varied)[0],
             "batch": t.MICRO_BATCH or t.BATCH,
             "precision": t.PRECISION,
             "compile": t.COMPILE,
@@ -91,18 +91,24 @@ def measure(
 
 def made_up(config: build.Config, batch: int, people: int = 5) -> Batch:
     """A batch of noise with people at random places; always the same."""
-    size = config.DATASET.INPUT_SIZE
+    height, width = build.view_shape(config)
     generator = torch.Generator().manual_seed(0)
-    strides = [4 // 2**i for i in range(len(config.MODEL.TAG_HEADS))]
     joints = len(build.skeleton(config))
+    with torch.device("meta"):
+        strides = [head.stride for head in build.model(config, joints).heads]
     cells = tuple(
-        torch.randint(0, (size // stride) ** 2, (batch, people, joints), generator=generator)
+        torch.randint(
+            0, (height // stride) * (width // stride), (batch, people, joints), generator=generator
+        )
         for stride in strides
     )
-    side = size // min(strides)
+    finest = min(strides)
+    valid = torch.ones(batch, height // finest, width // finest, dtype=torch.uint8)
     return Batch(
-        images=torch.randint(0, 256, (batch, 3, size, size), generator=generator).to(torch.uint8),
-        marks=Marks(cells, torch.ones(batch, side, side, dtype=torch.uint8)),
+        images=torch.randint(0, 256, (batch, 3, height, width), generator=generator).to(
+            torch.uint8
+        ),
+        marks=Marks(cells, valid),
         colour=torch.ones(batch, 3),
         ids=tuple(range(batch)),
     )

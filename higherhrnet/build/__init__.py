@@ -2,7 +2,9 @@
 
 from ..config import Config, varied
 from .inference import (
+    boxes,
     config_of,
+    detector,
     display_point,
     evaluation,
     find_weights,
@@ -11,15 +13,17 @@ from .inference import (
     skeleton_of,
     validate,
 )
-from .parts import codec, device, expand_path, model, pictures, skeleton
+from .parts import codec, device, expand_path, model, pictures, skeleton, view_shape
 from .pretraining import pretrain
 from .training import bare_trainer, input_path, train
 
 __all__ = [
     "Config",
     "bare_trainer",
+    "boxes",
     "codec",
     "config_of",
+    "detector",
     "device",
     "display_point",
     "evaluation",
@@ -36,4 +40,5 @@ __all__ = [
     "train",
     "validate",
     "varied",
+    "view_shape",
 ]

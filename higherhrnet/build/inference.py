@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
@@ -15,7 +16,9 @@ import numpy.typing as npt
 import torch
 
 from .. import geometry
-from ..codecs.maps import Maps
+from ..boxes import Boxes, read_detections
+from ..codecs.maps import DeviceMaps, HostMaps, Maps
+from ..codecs.top_down import TopDownCodec
 from ..config import Config, parse_config
 from ..datasets.keypoints import Pictures
 from ..evaluation import results
@@ -24,15 +27,20 @@ from ..evaluation.tag_health import TagMeter
 from ..fields import Sample
 from ..inference import pipeline
 from ..inference.augmented import Protocol
-from ..inference.predictor import Predictor
+from ..inference.bottom_up import BottomUp
+from ..inference.detectors import TORCHVISION, BottomUpDetector, torchvision_detector
+from ..inference.predictor import Scene
+from ..inference.top_down import Detector, TopDown
 from ..models import weights
 from ..models.higher_hrnet import HigherHRNet
+from ..models.pose_hrnet import PoseHRNet
 from ..poses import ABSENT, Poses
 from ..skeleton import SKELETONS, Skeleton
 from ..training.distributed import Group
 from ..validation import Validation, predict_all, records_of
-from .parts import codec, device, model, skeleton
+from .parts import codec, device, expand_path, model, skeleton
 
+BoxesOf = Callable[[Sample], Boxes | None]
 Evaluate = Callable[[Sequence[Mapping[str, Any]], Mapping[str, Any], Skeleton], dict[str, float]]
 BUNDLED = Path(__file__).parent.parent / "weights"
 """Checkpoints that come with the package."""
@@ -40,25 +48,37 @@ _BY_JOINTS: dict[int | None, str] = {len(s): s.name for s in SKELETONS.values()}
 
 
 def predictor(
-    config: Config, network: HigherHRNet, joints: Skeleton, on: torch.device
-) -> Predictor:
-    """A predictor with the config's test protocol."""
-    return Predictor(
-        model=network.to(on).to(memory_format=torch.channels_last).eval(),
-        codec=codec(config, network, joints),
-        protocol=Protocol(
-            input_size=config.DATASET.INPUT_SIZE,
-            scales=tuple(config.TEST.SCALES),
-            flip=config.TEST.FLIP,
-            project=config.TEST.PROJECT,
-        ),
-        device=on,
-        precision=config.TEST.PRECISION,
-        compiled=config.TEST.COMPILE,
-        graphs=config.TEST.CUDA_GRAPHS,
-        batch=config.TEST.BATCH,
-        workers=config.TEST.WORKERS,
+    config: Config, network: HigherHRNet | PoseHRNet, joints: Skeleton, on: torch.device
+) -> BottomUp | TopDown:
+    """A predictor with the config's test protocol; a top-down one expects pictures with boxes."""
+    d, test = config.DATASET, config.TEST
+    coder = codec(config, network, joints)
+    shared: dict[str, Any] = {
+        "model": network.to(on).to(memory_format=torch.channels_last).eval(),
+        "skeleton": joints,
+        "device": on,
+        "precision": test.PRECISION,
+        "compiled": test.COMPILE,
+        "graphs": test.CUDA_GRAPHS,
+        "batch": test.BATCH,
+        "workers": test.WORKERS,
+    }
+    if isinstance(coder, TopDownCodec):
+        return TopDown(
+            **shared,
+            codec=coder,
+            view=(d.CROP[0], d.CROP[1]),
+            padding=d.PADDING,
+            flip=test.FLIP,
+            crops=test.CROPS,
+            box_score=test.BOX_SCORE,
+            same=test.SAME,
+            soft=test.SOFT,
+        )
+    protocol = Protocol(
+        input_size=d.INPUT_SIZE, scales=tuple(test.SCALES), flip=test.FLIP, project=test.PROJECT
     )
+    return BottomUp(**shared, codec=coder, protocol=protocol)
 
 
 def find_weights(name_or_file: str) -> Path:
@@ -90,7 +110,7 @@ def config_of(checkpoint_file: weights.Checkpoint, overrides: Sequence[str] = ()
     if checkpoint_file.config is not None:
         return parse_config(checkpoint_file.config, overrides, source)
     found = weights.architecture(checkpoint_file.state)
-    if found is None or found.kind != "higher_hrnet":
+    if found is None or found.kind not in ("higher_hrnet", "pose_hrnet"):
         kind = "no HRNet" if found is None else f"a {found.kind} of width {found.width}"
         raise ValueError(f"'{source}' is a checkpoint of another model: it holds {kind}")
     by_joints = _BY_JOINTS
@@ -99,19 +119,23 @@ def config_of(checkpoint_file: weights.Checkpoint, overrides: Sequence[str] = ()
             f"'{source}' predicts {found.joints} joints, which is no built-in skeleton; "
             "give one with DATASET.SKELETON FILE.yaml"
         )
-    guess = {
+    guess: dict[str, dict[str, Any]] = {
         "MODEL": {
+            "NAME": found.kind,
             "WIDTH": found.width,
             "MODULES": list(found.modules),
             "BLOCKS": found.blocks,
+        },
+        "DATASET": {"SKELETON": by_joints.get(found.joints, "coco")},
+    }
+    if found.kind == "higher_hrnet":
+        guess["MODEL"] |= {
             "TAG_HEADS": list(found.tag_heads),
             "SHARED_TAG": found.shared_tag,
             "CONCATENATE": found.concatenate,
             "RESIDUAL_BLOCKS": found.residual_blocks,
-        },
-        "LOSS": {"HEATMAP": [1.0] * len(found.tag_heads)},
-        "DATASET": {"SKELETON": by_joints.get(found.joints, "coco")},
-    }
+        }
+        guess["LOSS"] = {"HEATMAP": [1.0] * len(found.tag_heads)}
     return parse_config(json.dumps(guess), overrides, source)
 
 
@@ -120,7 +144,7 @@ def load(
     device_name: str = "auto",
     overrides: Sequence[str] = (),
     raw: bool = False,
-) -> Predictor:
+) -> BottomUp | TopDown:
     """A predictor from a bundled name or any checkpoint file.
 
     Args:
@@ -131,24 +155,71 @@ def load(
             operating point for pictures.
 
     Raises:
-        ValueError: no such file, or not a checkpoint of a bottom-up network.
+        ValueError: no such file, or not a checkpoint of a pose network.
     """
     file = weights.read(find_weights(str(name_or_file)))
     config = config_of(file, overrides)
     joints = file.skeleton or skeleton(config)
     network = model(config, len(joints))
     weights.load_all(network, file)
-    ready = predictor(config, network, joints, device(device_name))
+    on = device(device_name)
+    ready = predictor(config, network, joints, on)
+    if isinstance(ready, TopDown):
+        ready.detector = detector(config, on)
     ready.point = None if raw else OperatingPoint(**(file.display or {}))
     return ready
 
 
+def detector(config: Config, on: torch.device) -> Detector | None:
+    """What the config wants to find boxes with; None where they come with the pictures.
+
+    Raises:
+        ValueError: the detector's weights cannot be fetched, or the name means nothing.
+    """
+    name = str(config.TEST.BOXES)
+    if name == "truth" or name.endswith(".json"):
+        return None
+    if name in TORCHVISION:
+        return torchvision_detector(name, on)
+    try:
+        file = find_weights(name)
+    except ValueError as error:
+        raise ValueError(
+            f"config key 'TEST.BOXES' must be truth, FILE.json, bottom-up weights, or one of "
+            f"{', '.join(TORCHVISION)}, not '{name}'"
+        ) from error
+    people = load(file, str(on), raw=True)
+    if isinstance(people, TopDown):
+        raise ValueError(f"config key 'TEST.BOXES': '{name}' is top-down and needs boxes itself")
+    people.point = OperatingPoint(person=0.1, joint=0.0, duplicate=1.0)
+    return BottomUpDetector(people)
+
+
+def boxes(config: Config) -> BoxesOf:
+    """Where the boxes of a set's pictures come from: annotated picture → boxes, None to detect."""
+    name, jitter = str(config.TEST.BOXES), config.TEST.JITTER
+    if name == "truth":
+
+        def true(sample: Sample) -> Boxes:
+            found = Boxes.of(sample.boxes)
+            # Each picture's own chance: the same whatever process gets it.
+            number = zlib.crc32(str(sample.id).encode())
+            return found.jittered(jitter, np.random.default_rng(number)) if jitter else found
+
+        return true
+    if name.endswith(".json"):
+        listed = read_detections(expand_path(name, "TEST.BOXES"))
+        return lambda sample: listed.get(sample.id, Boxes.of([]))
+    return lambda sample: None
+
+
 def validate(
-    ready: Predictor,
+    ready: BottomUp | TopDown,
     truth: Pictures,
     group: Group | None = None,
     stopped: Callable[[], bool] = lambda: False,
     evaluate: Evaluate = results.evaluate,
+    boxes_of: BoxesOf = lambda sample: Boxes.of(sample.boxes),
 ) -> Validation:
     """Predict all pictures and compare with the truth.
 
@@ -158,6 +229,7 @@ def validate(
         group: processes that share the pictures among themselves; all get the same answer.
         stopped: asked after every picture; when true, the answer holds what was done so far.
         evaluate: (records, annotations, skeleton) → figures; see :func:`evaluation`.
+        boxes_of: where a top-down predictor looks; see :func:`boxes`. The true boxes by default.
 
     Raises:
         ValueError: model and pictures are of different numbers of joints.
@@ -173,12 +245,13 @@ def validate(
     mine_of = range(group.rank, len(truth), group.size)
 
     def found_in() -> Generator[tuple[Sample, Poses], None, None]:
-        samples = map(_Whole, repeat(truth), mine_of)
+        samples = map(_Whole, repeat(truth), mine_of, repeat(boxes_of))
         for whole, found in pipeline.run(ready, samples, _Whole.load):
             if isinstance(found, ValueError):
                 raise found
             poses, maps = found
-            _measure(meter, ready, whole.sample, maps)
+            if isinstance(ready, BottomUp) and isinstance(maps, HostMaps | DeviceMaps):
+                _measure(meter, ready, whole.sample, maps)
             yield whole.sample, poses
 
     with closing(found_in()) as stream:
@@ -209,16 +282,16 @@ def display_point(found: Validation, truth: Pictures, precision: float) -> Opera
 class _Whole:
     """A picture of a set, read when a thread gets to it."""
 
-    def __init__(self, pictures: Pictures, index: int) -> None:
-        self._pictures, self._index = pictures, index
+    def __init__(self, pictures: Pictures, index: int, boxes_of: BoxesOf) -> None:
+        self._pictures, self._index, self._boxes_of = pictures, index, boxes_of
         self.sample: Sample
 
-    def load(self) -> npt.NDArray[np.uint8]:
+    def load(self) -> Scene:
         self.sample = self._pictures.sample(self._index)
-        return self.sample.image
+        return Scene(self.sample.image, self._boxes_of(self.sample))
 
 
-def _measure(meter: TagMeter, ready: Predictor, sample: Sample, maps: Maps) -> None:
+def _measure(meter: TagMeter, ready: BottomUp, sample: Sample, maps: Maps) -> None:
     """Add what tags and heat are at the sample's true joints."""
     height, width = maps.shape
     shape = (sample.image.shape[0], sample.image.shape[1])

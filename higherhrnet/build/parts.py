@@ -10,11 +10,13 @@ import torch
 
 from ..codecs import tags as tagging
 from ..codecs.bottom_up import BottomUpCodec
+from ..codecs.top_down import TopDownCodec
 from ..config import Config
 from ..datasets.catalog import find_split
 from ..datasets.keypoints import CocoKeypoints, Joined, Pictures
 from ..datasets.toy import DrawnPeople
 from ..models.higher_hrnet import HigherHRNet
+from ..models.pose_hrnet import PoseHRNet
 from ..skeleton import Skeleton, load_skeleton
 
 
@@ -37,13 +39,33 @@ def skeleton(config: Config) -> Skeleton:
     return load_skeleton(config.DATASET.SKELETON)
 
 
-def model(config: Config, joints: int) -> HigherHRNet:
+def is_top_down(config: Config) -> bool:
+    """Whether the config looks at one person at a time."""
+    return bool(config.MODEL.NAME == "pose_hrnet")
+
+
+def view_shape(config: Config) -> tuple[int, int]:
+    """(H, W) of what the network sees in training: a square of the picture, or a person's crop."""
+    d = config.DATASET
+    return (d.CROP[0], d.CROP[1]) if is_top_down(config) else (d.INPUT_SIZE, d.INPUT_SIZE)
+
+
+def model(config: Config, joints: int) -> HigherHRNet | PoseHRNet:
     """The pose network, freshly initialised.
 
     Raises:
         ValueError: the config is one of a classifier.
     """
     m = config.MODEL
+    if is_top_down(config):
+        return PoseHRNet(
+            joints=joints,
+            width=m.WIDTH,
+            modules=tuple(m.MODULES),
+            blocks=m.BLOCKS,
+            fusion=m.FUSION,
+            recompute=config.TRAIN.CHECKPOINTING,
+        )
     if m.NAME != "higher_hrnet":
         raise ValueError(f"config key 'MODEL.NAME' is '{m.NAME}', which finds no people")
     return HigherHRNet(
@@ -60,9 +82,20 @@ def model(config: Config, joints: int) -> HigherHRNet:
     )
 
 
-def codec(config: Config, network: HigherHRNet, joints: Skeleton) -> BottomUpCodec:
+def codec(
+    config: Config, network: HigherHRNet | PoseHRNet, joints: Skeleton
+) -> BottomUpCodec | TopDownCodec:
     """The codec of the network's heads with the test settings."""
     test = config.TEST
+    if is_top_down(config):
+        return TopDownCodec(
+            skeleton=joints,
+            heads=network.heads,
+            sigma=config.LOSS.SIGMA,
+            decoding=test.DECODING,
+            shift_mirrored=test.SHIFT_MIRRORED,
+            least_heat=test.LEAST_HEAT,
+        )
     return BottomUpCodec(
         skeleton=joints,
         heads=network.heads,

@@ -15,26 +15,49 @@ import torch
 from torch import nn
 
 from .. import show
+from ..boxes import Boxes
 from ..codecs.bottom_up import BottomUpCodec
+from ..codecs.top_down import TopDownCodec
 from ..config import Config, to_yaml
 from ..datasets import cache
 from ..datasets.keypoints import CocoKeypoints, Joined, Pictures
 from ..datasets.loader import Loader, ShuffledBatches, Views, joining, lost_workers
-from ..datasets.transforms import CentredView, RandomView
+from ..datasets.persons import Persons
+from ..datasets.transforms import BoxView, CentredView, PersonView, RandomView, Transform
 from ..fields import Batch, Sample
-from ..inference.predictor import Predictor
-from ..losses import BottomUpLoss
+from ..inference.bottom_up import BottomUp
+from ..inference.top_down import TopDown
+from ..losses import BottomUpLoss, TopDownLoss
 from ..models import weights
 from ..models.higher_hrnet import HigherHRNet
 from ..models.pixels import normalise
+from ..models.pose_hrnet import PoseHRNet
 from ..skeleton import Skeleton
 from ..training import checkpoint, loop, optim
 from ..training.distributed import Group, joined
 from ..training.feed import Feed
 from ..training.log import Log
 from ..training.stop import Stop, StoppedError
-from .inference import display_point, evaluation, find_weights, predictor, skeleton_of, validate
-from .parts import codec, device, expand_path, model, pictures, skeleton
+from .inference import (
+    boxes,
+    detector,
+    display_point,
+    evaluation,
+    find_weights,
+    predictor,
+    skeleton_of,
+    validate,
+)
+from .parts import (
+    codec,
+    device,
+    expand_path,
+    is_top_down,
+    model,
+    pictures,
+    skeleton,
+    view_shape,
+)
 
 
 def train(config: Config, output: Path, device_name: str = "auto", resume: bool = False) -> float:
@@ -54,6 +77,9 @@ def train(config: Config, output: Path, device_name: str = "auto", resume: bool 
         closing.callback(batches.close)
         # A second network validates averaged weights, so that training goes on undisturbed.
         examiner = predictor(config, copy.deepcopy(network), joints, on)
+        if isinstance(examiner, TopDown):
+            examiner.detector = detector(config, on)
+        looked_at = boxes(config)
         trained = prepared(config, network, on)
         steps = optimizer(config, network)
         log = closing.enter_context(Log(output, to_yaml(config))) if group.main else None
@@ -62,14 +88,17 @@ def train(config: Config, output: Path, device_name: str = "auto", resume: bool 
 
         def examine(state: Mapping[str, torch.Tensor], epoch: int) -> dict[str, float]:
             examiner.load(state)
-            found = validate(examiner, truth, group, lambda: bool(stop.signal), evaluation(config))
+            found = validate(
+                examiner, truth, group, lambda: bool(stop.signal), evaluation(config), looked_at
+            )
             if group.any(bool(stop.signal)):
                 raise StoppedError(stop.signal or signal.SIGTERM)
             if log is not None:
                 print(f"epoch {epoch}: AP {100 * found.metrics['AP']:.2f}")
                 point = display_point(found, truth, config.TEST.DISPLAY)
                 points.append(point.to_dict())
-                log.pictures(epoch, _pictures(examiner, truth.sample(epoch % len(truth))))
+                sample = truth.sample(epoch % len(truth))
+                log.pictures(epoch, _pictures(examiner, sample, looked_at(sample)))
             return found.metrics | found.health
 
         trainer = loop.Trainer(
@@ -130,7 +159,7 @@ def bare_trainer(config: Config, on: torch.device) -> loop.Trainer:
         model=trained,
         criterion=criterion(config, network),
         batches=_NoPictures(config.TRAIN.MICRO_BATCH or config.TRAIN.BATCH),
-        feed=Feed(on, coder.encode, normalise, config.DATASET.INPUT_SIZE),
+        feed=Feed(on, coder.encode, normalise, _view(config, joints).shape),
         optimizer=optimizer(config, network),
         schedule=schedule(config),
         average=optim.Average(network, config.TRAIN.EMA) if config.TRAIN.EMA else None,
@@ -154,8 +183,11 @@ class _NoPictures:
         return iter(())
 
 
-def criterion(config: Config, network: HigherHRNet) -> BottomUpLoss:
+def criterion(config: Config, network: HigherHRNet | PoseHRNet) -> loop.Criterion:
     """The losses of the network's heads."""
+    if is_top_down(config):
+        weights_of = tuple(config.LOSS.JOINTS)
+        return TopDownLoss(network.heads, weights_of, config.LOSS.HARDEST)
     return BottomUpLoss(
         network.heads,
         heatmap_factors=tuple(config.LOSS.HEATMAP),
@@ -165,7 +197,7 @@ def criterion(config: Config, network: HigherHRNet) -> BottomUpLoss:
     )
 
 
-def start(config: Config, joints: Skeleton, talk: bool = True) -> HigherHRNet:
+def start(config: Config, joints: Skeleton, talk: bool = True) -> HigherHRNet | PoseHRNet:
     """The network with the weights that the training starts from."""
     network = model(config, len(joints))
     if config.MODEL.PRETRAINED:
@@ -262,7 +294,7 @@ def sampler(config: Config, count: int, group: Group) -> ShuffledBatches:
 def input_path(
     config: Config,
     trained: Pictures,
-    coder: BottomUpCodec,
+    coder: BottomUpCodec | TopDownCodec,
     on: torch.device,
     group: Group | None = None,
 ) -> tuple[Loader, Feed]:
@@ -281,27 +313,48 @@ def input_path(
         first, _ = cache.offsets(stored[0].sizes)
         starts = np.array([first[name] for name in stored[0].names])
         stored[0].store = cache.SizeStore(stored[0].files, stored[0].sizes)
-    views = Views(
-        trained, _view(config), coder.mark, t.SEED, d.WARP == "device" or starts is not None, starts
-    )
-    feed = Feed(on, coder.encode, normalise, d.INPUT_SIZE, pixels)
+    if is_top_down(config):
+        trained = Persons(trained)
+        starts = starts if starts is None else starts[trained.picture]
+    view = _view(config, trained.skeleton)
+    warps_there = d.WARP == "device" or starts is not None
+    views = Views(trained, view, coder.mark, t.SEED, warps_there, starts)
+    feed = Feed(on, coder.encode, normalise, view.shape, pixels)
     parts_of = sampler(config, len(trained), group or Group())
     return Loader(views, parts_of, t.WORKERS, joining(views)), feed
 
 
-def _view(config: Config) -> RandomView | CentredView:
+def _view(config: Config, joints: Skeleton) -> Transform:
     d = config.DATASET
+    if is_top_down(config):
+        shape = view_shape(config)
+        if not d.AUGMENT:
+            return BoxView(shape, d.PADDING)
+        return PersonView(
+            shape,
+            joints.upper,
+            scale=(d.SCALE[1] - d.SCALE[0]) / 2,
+            rotation=d.ROTATION,
+            turned=d.TURNED,
+            half_body=d.HALF_BODY,
+            mirror=d.MIRROR,
+            colour=d.COLOUR,
+            padding=d.PADDING,
+        )
     if not d.AUGMENT:
         return CentredView(d.INPUT_SIZE)
     return RandomView(d.INPUT_SIZE, tuple(d.SCALE), d.ROTATION, d.SHIFT, d.MIRROR, d.COLOUR)
 
 
-def _pictures(ready: Predictor, sample: Sample) -> dict[str, Any]:
+def _pictures(ready: BottomUp | TopDown, sample: Sample, where: Boxes | None) -> dict[str, Any]:
     """What TensorBoard shows of one picture."""
-    poses, maps = ready.predict(sample.image)
-    return {
+    poses, maps = ready.predict(sample.image, where)
+    tags = maps.dense_tags()
+    shown = {
         "predictions": poses.draw(sample.image, ready.skeleton),
         "annotations": sample.poses.draw(sample.image, ready.skeleton),
         "heatmaps": show.heat(sample.image, maps.dense_heat().max(axis=0)),
-        "tags": show.heat(sample.image, np.median(maps.dense_tags(), axis=0)),
     }
+    if tags is not None:
+        shown["tags"] = show.heat(sample.image, np.median(tags, axis=0))
+    return shown

@@ -12,6 +12,7 @@ Verbs = Any
 Run = Callable[[argparse.Namespace], int]
 
 DEFAULT_WEIGHTS = "higherhrnet_w18_mini"
+TOP_DOWN_WEIGHTS = "hrnet_w18_mini"
 TAIL = "KEY VALUE pairs change settings of the config, e.g. TEST.FLIP False."
 
 
@@ -29,12 +30,14 @@ def where() -> argparse.ArgumentParser:
     return parser
 
 
-def add_weights(parser: argparse.ArgumentParser, required: bool = False) -> None:
+def add_weights(
+    parser: argparse.ArgumentParser, required: bool = False, default: str | None = DEFAULT_WEIGHTS
+) -> None:
     """``--weights``."""
     parser.add_argument(
         "--weights",
         required=required,
-        default=None if required else DEFAULT_WEIGHTS,
+        default=None if required else default,
         metavar="FILE_OR_NAME",
         help=f"weights file, or a bundled name like {DEFAULT_WEIGHTS}",
     )

@@ -12,9 +12,11 @@ import torch
 
 from .. import build
 from ..bench import data, decode, evaluate, loss, model, pipeline, table, track, train
+from ..codecs.bottom_up import BottomUpCodec
 from ..config import parse_config, read_config
 from ..datasets.keypoints import CocoKeypoints
 from ..datasets.loader import Views
+from ..inference.bottom_up import BottomUp
 from ..inference.frames import find_inputs
 from . import arguments
 
@@ -91,6 +93,8 @@ def _decode(options: argparse.Namespace, on: torch.device) -> Sequence[table.Row
     config = parse_config("", options.overrides, "the command line")
     joints = build.skeleton(config)
     coder = build.codec(config, build.model(config, len(joints)), joints)
+    if not isinstance(coder, BottomUpCodec):
+        raise ValueError("bench decode measures grouping, which the top-down mode does without")
     return decode.run(coder, on, options.people, config.DATASET.INPUT_SIZE, options.repeats)
 
 
@@ -104,6 +108,8 @@ def _pipeline(options: argparse.Namespace, _: torch.device) -> Sequence[table.Ro
     if not pictures:
         raise ValueError("bench pipeline measures pictures; none was given")
     found = build.load(options.weights, options.device, options.overrides, raw=True)
+    if not isinstance(found, BottomUp):
+        raise ValueError("bench pipeline compares with the published bottom-up decoding alone")
     return pipeline.run(found, pictures, options.batches, options.workers)
 
 

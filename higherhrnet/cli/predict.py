@@ -5,21 +5,25 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
 
 from .. import build
+from ..boxes import Boxes, read_detections
 from ..evaluation.operating_point import OperatingPoint
 from ..inference import annotate
 from ..inference.annotate import Done, Wishes
 from ..inference.frames import Inputs, find_inputs, output_names
 from ..inference.predictor import Predictor
 from ..inference.records import Predictions
+from ..inference.top_down import TopDown
 from ..inference.video import Camera, VideoFile
 from ..training.distributed import Group, joined
 from . import arguments
 
+DETECTOR = "fasterrcnn_resnet50_fpn_v2"
+"""Finds the people for top-down weights, if nothing else is named."""
 _FRAMES_OF_ONE = 10_000_000
 """Frames are numbered from multiples of this, one for each video."""
 
@@ -35,13 +39,25 @@ def add(verbs: arguments.Verbs) -> None:
     predict.add_argument(
         "inputs", nargs="+", metavar="INPUT", help="picture, video, folder, glob, or camera:0"
     )
-    arguments.add_weights(predict)
+    arguments.add_weights(predict, default=None)
+    predict.add_argument(
+        "--mode",
+        choices=("bottom-up", "top-down"),
+        help="which bundled weights to take (default bottom-up); given weights know their own",
+    )
+    predict.add_argument(
+        "--boxes",
+        metavar="WHAT",
+        help="top-down: what finds people: a detector of torchvision like "
+        f"{DETECTOR} (default), bottom-up weights like "
+        f"{arguments.DEFAULT_WEIGHTS}, or a COCO result file by picture name",
+    )
     _add_looks(predict)
     predict.set_defaults(run=_predict)
     demo = verbs.add_parser("demo", help="find people in a picture that comes with the package")
     demo.add_argument("--output", type=Path, default=Path("output/demo"), metavar="DIR")
     _add_looks(demo)
-    demo.set_defaults(run=_demo, settings=False, weights=arguments.DEFAULT_WEIGHTS, device="auto")
+    demo.set_defaults(run=_demo, settings=False, weights=None, device="auto", mode=None, boxes=None)
 
 
 def _add_looks(parser: argparse.ArgumentParser) -> None:
@@ -79,7 +95,7 @@ def _predict(options: argparse.Namespace) -> int:
     on = build.device(options.device)
     with joined(on.type == "cuda") as group:
         device = f"cuda:{group.local_rank}" if on.type == "cuda" and group.size > 1 else str(on)
-        predictor = build.load(options.weights, device, options.overrides, options.raw)
+        predictor, boxes = _predictor(options, device)
         if options.min_score is not None:
             predictor.point = _point_from(predictor, options.min_score)
         wishes = Wishes(
@@ -89,14 +105,42 @@ def _predict(options: argparse.Namespace) -> int:
             track=options.track,
             smooth=options.smooth,
         )
-        return predict(predictor, inputs, wishes, group)
+        return predict(predictor, inputs, wishes, group, boxes)
+
+
+def _predictor(
+    options: argparse.Namespace, device: str
+) -> tuple[Predictor, dict[int | str, Boxes] | None]:
+    """Who predicts, and listed boxes of pictures if the user has a list."""
+    bundled = arguments.TOP_DOWN_WEIGHTS if options.mode == "top-down" else None
+    weights = options.weights or bundled or arguments.DEFAULT_WEIGHTS
+    overrides = list(options.overrides)
+    if options.boxes is not None:
+        overrides += ["TEST.BOXES", options.boxes]
+    elif "TEST.BOXES" not in overrides:
+        overrides += ["TEST.BOXES", DETECTOR]
+    predictor = build.load(weights, device, overrides, options.raw)
+    top_down = isinstance(predictor, TopDown)
+    if options.mode is not None and top_down != (options.mode == "top-down"):
+        own = "top-down" if top_down else "bottom-up"
+        raise ValueError(f"'{weights}' are {own} weights, which --mode {options.mode} contradicts")
+    if options.boxes is not None and not top_down:
+        raise ValueError(f"--boxes serves top-down weights, and '{weights}' are bottom-up")
+    if isinstance(predictor, TopDown) and predictor.detector is None:
+        return predictor, read_detections(Path(overrides[-1]))
+    return predictor, None
 
 
 def predict(
-    predictor: Predictor, inputs: Inputs, wishes: Wishes, group: Group | None = None
+    predictor: Predictor,
+    inputs: Inputs,
+    wishes: Wishes,
+    group: Group | None = None,
+    boxes: Mapping[int | str, Boxes] | None = None,
 ) -> int:
     """Find people in all inputs; returns the exit status.
 
+    ``boxes`` are those of pictures by the number in their names, where a list of them is given.
     Pictures are shared among the processes of ``torchrun``; the first one takes all videos.
     """
     group = group or Group()
@@ -106,7 +150,7 @@ def predict(
     with Predictions(wishes.output, predictor.skeleton, group.rank, group.size) as into:
         try:
             annotate.pictures(
-                predictor, inputs.pictures, wishes, into, done, group.rank, group.size
+                predictor, inputs.pictures, wishes, into, done, group.rank, group.size, boxes
             )
             if group.main:
                 _videos(predictor, inputs, wishes, into, done)

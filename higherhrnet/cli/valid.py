@@ -15,6 +15,7 @@ from ..datasets.stats import crowding
 from ..evaluation import errors, report, results
 from ..evaluation.operating_point import OperatingPoint
 from ..files import write_json
+from ..inference.top_down import TopDown
 from ..models import weights
 from ..training.distributed import joined
 from ..validation import Validation
@@ -64,7 +65,11 @@ def _valid(options: argparse.Namespace) -> int:
             on = torch.device("cuda", group.local_rank)
         predictor = build.predictor(config, network, joints, on)
         truth = build.pictures(config, "test")
-        found = build.validate(predictor, truth, group, evaluate=build.evaluation(config))
+        if isinstance(predictor, TopDown):
+            predictor.detector = build.detector(config, on)
+        found = build.validate(
+            predictor, truth, group, evaluate=build.evaluation(config), boxes_of=build.boxes(config)
+        )
         dropped = group.total([*predictor.dropped.values()])
         if not group.main:
             return 0
@@ -155,6 +160,20 @@ def _costs(config: Config, dropped: Sequence[int], beyond: int) -> str:
 def _protocol(config: Config) -> dict[str, object]:
     """The settings that produced a figure."""
     test = config.TEST
+    if config.MODEL.NAME == "pose_hrnet":
+        return {
+            "size": f"{config.DATASET.CROP[1]}x{config.DATASET.CROP[0]}",
+            "boxes": test.BOXES,
+            "jitter": test.JITTER,
+            "flip": test.FLIP,
+            "decoding": test.DECODING,
+            "padding": config.DATASET.PADDING,
+            "least box score": test.BOX_SCORE,
+            "least heat": test.LEAST_HEAT,
+            "same": test.SAME,
+            "soft": test.SOFT,
+            "precision": test.PRECISION,
+        }
     return {
         "size": config.DATASET.INPUT_SIZE,
         "flip": test.FLIP,

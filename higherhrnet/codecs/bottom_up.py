@@ -87,8 +87,8 @@ class BottomUpCodec:
         heatmaps, weights = [], []
         for head, cells in zip(self.heads, marks.cells, strict=True):
             step = head.stride // finest
-            weight = marks.valid[:, ::step, ::step].float()
-            heatmaps.append(heat.stamp(cells, (weight.shape[1], weight.shape[2]), self.sigma))
+            weight = marks.valid[:, None, ::step, ::step].float()
+            heatmaps.append(heat.stamp(cells, (weight.shape[2], weight.shape[3]), self.sigma))
             weights.append(weight)
         return Targets(tuple(heatmaps), tuple(weights), marks.cells)
 

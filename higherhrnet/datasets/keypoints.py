@@ -13,6 +13,7 @@ import numpy.typing as npt
 from pycocotools import mask as rle
 
 from .. import geometry
+from ..boxes import annotated_box
 from ..fields import Sample
 from ..poses import Poses, is_labelled
 from ..skeleton import Skeleton
@@ -35,6 +36,9 @@ class Pictures(Protocol):
         """The whole set in COCO format (images, annotations, categories)."""
 
     def __len__(self) -> int: ...
+
+    def boxes(self, index: int) -> npt.NDArray[np.float64]:
+        """(P, 4) x, y, w, h of the picture's labelled people, without reading its pixels."""
 
     def sample(self, index: int) -> Sample:
         """The whole picture, untransformed."""
@@ -144,6 +148,10 @@ class CocoKeypoints:
         except KeyError as error:
             raise ValueError(f"'{self.annotation_file}': a picture lacks {error}") from error
 
+    def boxes(self, index: int) -> npt.NDArray[np.float64]:
+        """(P, 4) x, y, w, h of the picture's labelled people."""
+        return _boxes([record for record in self._entries[index][1] if is_labelled(record)])
+
     def sample(self, index: int) -> Sample:
         """The whole picture; ``ValueError`` names a missing or broken file."""
         return self.labelled(index, self.store.picture(self.names[index]))
@@ -159,6 +167,7 @@ class CocoKeypoints:
                     len(labelled), len(self.skeleton), 3
                 )
             ),
+            boxes=_boxes(labelled),
             valid=valid_mask(records, image.shape[:2]),
             id=description["id"],
             affine=geometry.identity(),
@@ -189,13 +198,26 @@ class Joined:
     def __len__(self) -> int:
         return sum(map(len, self.parts))
 
+    def boxes(self, index: int) -> npt.NDArray[np.float64]:
+        """(P, 4) of the labelled people of whichever set's picture has the number."""
+        part, number = self._at(index)
+        return part.boxes(number)
+
     def sample(self, index: int) -> Sample:
         """The whole picture of whichever set has the number."""
+        part, number = self._at(index)
+        return part.sample(number)
+
+    def _at(self, index: int) -> tuple[Pictures, int]:
         for part in self.parts:
             if index < len(part):
-                return part.sample(index)
+                return part, index
             index -= len(part)
         raise IndexError(index)
+
+
+def _boxes(records: Sequence[Record]) -> npt.NDArray[np.float64]:
+    return np.array([annotated_box(record) for record in records], float).reshape(-1, 4)
 
 
 def _read_annotations(path: Path) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class Item(NamedTuple):
     """One view on its way into a batch.
 
     Attributes:
-        image: (3, S, S) uint8 view, or the whole picture's bytes for the device to warp, or
+        image: (3, H, W) uint8 view, or the whole picture's bytes for the device to warp, or
             nothing where the device has them.
         start: first byte of the picture in the device's store of all pictures, else 0.
         shape: H, W of the picture.
@@ -73,14 +73,14 @@ class Views(Dataset[Item]):
         rng = np.random.default_rng((self.seed, epoch, index))
         sample = self.pictures.sample(index)
         height, width = sample.image.shape[:2]
-        view = self.transform((height, width), rng)
-        size, skeleton = self.transform.size, self.pictures.skeleton
+        view = self.transform(sample, rng)
+        shape, skeleton = self.transform.shape, self.pictures.skeleton
         if self.on_device:
-            poses, valid = moved(sample, view.affine, size, skeleton)
+            poses, valid = moved(sample, view.affine, shape, skeleton)
             kept = self.starts is not None
             image = torch.zeros(0) if kept else torch.from_numpy(sample.image).view(-1)
         else:
-            seen = warped(sample, view.affine, size, skeleton)
+            seen = warped(sample, view.affine, shape, skeleton)
             poses, valid = seen.poses, seen.valid
             image = torch.from_numpy(seen.image).permute(2, 0, 1)
         return Item(

@@ -9,7 +9,9 @@ from ..fields import Packed
 _GREY = (0.299, 0.587, 0.114)
 
 
-def warp(packed: Packed, size: int, pixels: torch.Tensor | None = None) -> torch.Tensor:
+def warp(
+    packed: Packed, shape: tuple[int, int], pixels: torch.Tensor | None = None
+) -> torch.Tensor:
     """Bilinear views of pictures of any sizes; black outside them.
 
     The same views as ``cv2.warpAffine`` makes on the host but for its rounding of positions to
@@ -17,23 +19,25 @@ def warp(packed: Packed, size: int, pixels: torch.Tensor | None = None) -> torch
 
     Args:
         packed: whole pictures and the affines from views to them.
-        size: side of the views.
+        shape: (H, W) of the views.
         pixels: where the device's own store of all pictures is, if the batch brings none.
 
     Returns:
-        (B, 3, size, size) uint8, channels_last.
+        (B, 3, H, W) uint8, channels_last.
     """
     source = packed.pixels if pixels is None else pixels
     device = source.device
-    step = torch.arange(size, device=device, dtype=torch.float64)
+    x_step, y_step = (
+        torch.arange(size, device=device, dtype=torch.float64) for size in (shape[1], shape[0])
+    )
     a = packed.affine[:, :, :, None, None]  # (B, 2, 3, 1, 1)
-    position = a[:, :, 0] * step + a[:, :, 1] * step[:, None] + a[:, :, 2]  # (B, 2, size, size)
+    position = a[:, :, 0] * x_step + a[:, :, 1] * y_step[:, None] + a[:, :, 2]  # (B, 2, H, W)
     corner = position.floor()
     weight = (position - corner).float()
     corner = corner.long()
     height, width = (packed.shape[:, i, None, None] for i in (0, 1))
     channel = torch.arange(3, device=device)
-    total = torch.zeros(len(a), size, size, 3, device=device)
+    total = torch.zeros(len(a), *shape, 3, device=device)
     for dy in (0, 1):
         y = corner[:, 1] + dy
         wy = weight[:, 1] if dy else 1 - weight[:, 1]

@@ -96,6 +96,10 @@ class DrawnPeople:
         noisy = image + rng.normal(0, 4, image.shape)
         return Drawing(np.clip(noisy, 0, 255).astype(np.uint8), keypoints, areas, boxes)
 
+    def boxes(self, index: int) -> npt.NDArray[np.float64]:
+        """(P, 4) of the picture's labelled people."""
+        return self.sample(index).boxes
+
     def sample(self, index: int) -> Sample:
         """The picture as training and validation take it."""
         drawing = self.drawing(index)
@@ -103,6 +107,7 @@ class DrawnPeople:
         return Sample(
             image=drawing.image,
             poses=Poses.annotated(drawing.keypoints[labelled]),
+            boxes=drawing.boxes[labelled],
             valid=valid_mask(self._records(index, drawing), drawing.image.shape[:2]),
             id=index,
             affine=geometry.identity(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -14,12 +14,12 @@ import numpy as np
 from tqdm import tqdm
 
 from .. import show
-from ..codecs.maps import Maps
+from ..boxes import Boxes
 from ..datasets.pictures import read_picture
 from ..poses import Poses
 from . import pipeline
 from .frames import output_names
-from .predictor import Image, Predictor
+from .predictor import Drawable, Image, Predictor, Scene
 from .records import Predictions
 from .tracking import OneEuro, Tracker
 from .video import Frame, VideoWriter
@@ -70,9 +70,11 @@ class _Picture:
     name: str
     image: Image | None = None
 
-    def load(self) -> Image:
+    boxes: Boxes | None = None
+
+    def load(self) -> Scene:
         self.image = read_picture(self.path, upright=True)
-        return self.image
+        return Scene(self.image, self.boxes)
 
 
 def pictures(
@@ -83,16 +85,19 @@ def pictures(
     done: Done,
     process: int = 0,
     processes: int = 1,
+    boxes: Mapping[int | str, Boxes] | None = None,
 ) -> None:
     """People of picture files; a broken one is reported and the rest is done.
 
     Args:
         done: counts on, also when interrupted.
         process, processes: take every ``processes``-th picture only, from ``process`` on.
+        boxes: top-down: where people are in the pictures, by the number or word that is the file's
+            name; a picture that is not listed shows nobody.
     """
     names = output_names(paths, ".jpg")
     jobs = [
-        _Picture(number, path, name)
+        _Picture(number, path, name, boxes=None if boxes is None else _listed(boxes, path))
         for number, (path, name) in enumerate(zip(paths, names, strict=True), 1)
     ][process::processes]
     talk = len(paths) <= _FEW
@@ -112,6 +117,11 @@ def pictures(
                 people = "1 person" if len(poses) == 1 else f"{len(poses)} people"
                 where = f" → {wishes.output / job.name}" if wishes.poses else ""
                 print(f"{job.path}: {people}{where}")
+
+
+def _listed(boxes: Mapping[int | str, Boxes], path: Path) -> Boxes:
+    key = int(path.stem) if path.stem.isdecimal() else path.stem
+    return boxes.get(key, Boxes.of([]))
 
 
 class Source(Protocol):
@@ -149,7 +159,7 @@ def video(
     before = done.pictures
     tracker = Tracker(predictor.skeleton, smoothing=OneEuro() if wishes.smooth else None)
     interrupt: KeyboardInterrupt | None = None
-    results = pipeline.run(predictor, iter(source), Frame.picture)
+    results = pipeline.run(predictor, iter(source), lambda frame: Scene(frame.picture()))
     drawing = wishes.poses or wishes.fields
     film = VideoWriter(output, source.rate, sound) if drawing else nullcontext()
     with film as writer, closing(results) as stream:
@@ -180,7 +190,7 @@ def video(
 
 
 def _draw(
-    predictor: Predictor, image: Image, poses: Poses, maps: Maps, wishes: Wishes, path: Path
+    predictor: Predictor, image: Image, poses: Poses, maps: Drawable, wishes: Wishes, path: Path
 ) -> None:
     if wishes.poses:
         show.save(path, poses.draw(image, predictor.skeleton))

@@ -12,18 +12,17 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from ..codecs.maps import Maps
 from ..poses import Poses
-from .predictor import Image, Predictor, Prepared
+from .predictor import Drawable, Predictor, Prepared, Scene
 
 Job = TypeVar("Job")
-Found = tuple[Poses, Maps]
+Found = tuple[Poses, Drawable]
 
 
 def run(
     predictor: Predictor,
     jobs: Iterable[Job],
-    load: Callable[[Job], Image],
+    load: Callable[[Job], Scene],
 ) -> Generator[tuple[Job, Found | ValueError], None, None]:
     """People of every job's picture, in the order of the jobs.
 
@@ -32,7 +31,8 @@ def run(
     Args:
         predictor: who predicts.
         jobs: what to load pictures by; asked for as needed.
-        load: job → (H, W, 3) uint8 RGB; a ``ValueError`` stands in for the result of its job.
+        load: job → picture, with boxes where they are known; a ``ValueError`` stands in for the
+            result of its job.
     """
     batch, workers = predictor.batch, predictor.workers
     ahead = 2 * batch + 2 * workers
@@ -104,7 +104,7 @@ class _Slot:
 _END = object()
 
 
-def _load(predictor: Predictor, load: Callable[[Job], Image], job: Job) -> Prepared:
+def _load(predictor: Predictor, load: Callable[[Job], Scene], job: Job) -> Prepared:
     return predictor.prepare(load(job))
 
 

@@ -1,74 +1,92 @@
-"""Predictor: a network, a codec and a protocol that together turn a picture into people."""
+"""Predictor: what both modes of finding people in a picture have in common."""
 
 from __future__ import annotations
 
 import threading
 import time
+from abc import ABC, abstractmethod
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
-from ..codecs.bottom_up import BottomUpCodec
-from ..codecs.maps import Maps
+from ..boxes import Boxes
 from ..datasets.pictures import read_picture
 from ..evaluation.operating_point import OperatingPoint
 from ..fields import View
 from ..poses import Poses
 from ..skeleton import Skeleton
-from .augmented import Protocol, look
 from .network import Network, ready
 
 Image = npt.NDArray[np.uint8]
 
 
-@dataclass(frozen=True)
+class Scene(NamedTuple):
+    """A picture to find people in: what :func:`pipeline.run` loads.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        boxes: of the people, where they are known; the bottom-up mode needs none.
+    """
+
+    image: Image
+    boxes: Boxes | None = None
+
+
+@dataclass
 class Prepared:
     """A picture fitted to the network.
 
     Attributes:
         shape: (H, W) of the picture.
-        inputs: (views, 3, h, w) uint8 and scale, one entry a scale, largest first.
     """
 
     shape: tuple[int, int]
-    inputs: list[tuple[torch.Tensor, float]]
 
     @property
-    def bucket(self) -> tuple[tuple[int, ...], ...]:
+    def bucket(self) -> object:
         """Pictures of equal buckets may go through the network together."""
-        return tuple(tuple(images.shape) for images, _ in self.inputs)
+        return None
 
 
-@dataclass
-class Predictor:
-    """Call it with a picture.
+class Drawable(Protocol):
+    """What the network saw in a picture, for pictures of it."""
+
+    def dense_heat(self) -> npt.NDArray[np.float32]:
+        """(K, H, W) heat, at any resolution."""
+
+    def dense_tags(self) -> npt.NDArray[np.float32] | None:
+        """(K or 1, h, w) tags, if there are any."""
+
+
+@dataclass(kw_only=True)
+class Predictor(ABC):
+    """Call it with a picture. One class for each mode: bottom-up and top-down.
 
     Attributes:
         model: the network, in evaluation mode.
-        codec: turns its answers into people.
-        protocol: how it looks at a picture.
+        skeleton: the joints of the poses.
         device: where it runs.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``; see :func:`network.ready`.
         compiled, graphs: see :func:`network.ready`.
         batch: most pictures that go through the network together; see :func:`pipeline.run`.
         workers: threads that read many pictures, and as many that decode.
         point: which people are shown; None shows all, the way benchmarks want it.
-        seconds: time spent so far in ``warp``, ``network``, ``merge`` and ``decode``.
+        seconds: time spent so far by stage.
         dropped: what limits have cost so far: ``candidates`` of a joint beyond the most that are
             kept, ``people`` beyond the most that are wanted.
     """
 
     model: nn.Module
-    codec: BottomUpCodec
-    protocol: Protocol
+    skeleton: Skeleton
     device: torch.device
     precision: str = "auto"
     compiled: bool = False
@@ -76,18 +94,11 @@ class Predictor:
     batch: int = 1
     workers: int = 2
     point: OperatingPoint | None = None
-    seconds: dict[str, float] = field(
-        default_factory=lambda: dict.fromkeys(("warp", "network", "merge", "decode"), 0.0)
-    )
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     dropped: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(("candidates", "people"), 0)
     )
     _counting: threading.Lock = field(default_factory=threading.Lock)
-
-    @property
-    def skeleton(self) -> Skeleton:
-        """The joints of the poses."""
-        return self.codec.skeleton
 
     @cached_property
     def network(self) -> Network:
@@ -99,73 +110,76 @@ class Predictor:
         self.model.load_state_dict(state)
         self.__dict__.pop("network", None)
 
-    def __call__(self, image: Image | str | Path) -> Poses:
+    def __call__(self, image: Image | str | Path, boxes: Boxes | None = None) -> Poses:
         """People in a picture: (H, W, 3) uint8 RGB, or a file.
 
-        Raises:
-            ValueError: the file cannot be read, or the array is not such a picture.
-        """
-        return self.predict(image)[0]
+        Args:
+            image: the picture.
+            boxes: top-down: where people are, if it is known.
 
-    def predict(self, image: Image | str | Path) -> tuple[Poses, Maps]:
-        """People, and the merged maps they were found on."""
+        Raises:
+            ValueError: the file cannot be read, the array is not such a picture, or there are
+                neither boxes nor a detector that would find them.
+        """
+        return self.predict(image, boxes)[0]
+
+    def predict(
+        self, image: Image | str | Path, boxes: Boxes | None = None
+    ) -> tuple[Poses, Drawable]:
+        """People, and the maps they were found on."""
         picture = (
             read_picture(Path(image), upright=True) if isinstance(image, str | Path) else image
         )
-        prepared = self.prepare(picture)
+        prepared = self.prepare(Scene(picture, boxes))
         (views,) = self.answer([prepared])
         return self.finish(prepared, views)
 
-    def prepare(self, picture: Image) -> Prepared:
-        """Fit a picture to the network.
+    def prepare(self, scene: Scene) -> Prepared:
+        """Fit a picture to the network; may run in several threads.
 
         Raises:
             ValueError: the array is not a picture.
         """
+        picture = scene.image
         if not _is_picture(picture):
             raise ValueError(
                 "an image must be an (H, W, 3) uint8 RGB array with at least one pixel, not "
                 f"{type(picture).__name__} {getattr(picture, 'shape', '')} "
                 f"{getattr(picture, 'dtype', '')}"
             )
-        with self._timed("warp"):
-            shape = (picture.shape[0], picture.shape[1])
-            return Prepared(shape, self.protocol.inputs(picture))
+        with self.timed("warp"):
+            return self.fitted(scene)
 
-    @torch.inference_mode()
+    @abstractmethod
+    def fitted(self, scene: Scene) -> Prepared:
+        """What this mode shows the network of a picture."""
+
+    @abstractmethod
     def answer(self, pictures: Sequence[Prepared]) -> list[list[View]]:
         """The network's answers to pictures of one bucket; the views of each."""
-        answers: list[list[View]] = [[] for _ in pictures]
-        with self._timed("network"):
-            for number, (images, scale) in enumerate(pictures[0].inputs):
-                batch = torch.cat([picture.inputs[number][0] for picture in pictures])
-                for answer, views in zip(
-                    answers, look(self.network, batch, scale, len(images)), strict=True
-                ):
-                    answer += views
-        return answers
 
-    @torch.inference_mode()
-    def finish(self, prepared: Prepared, views: Sequence[View]) -> tuple[Poses, Maps]:
+    def finish(self, prepared: Prepared, views: Sequence[View]) -> tuple[Poses, Drawable]:
         """People of a picture from the network's answers; may run in several threads."""
-        with self._timed("merge"):
-            maps = self.codec.merge(views, self.protocol.projected_shape(prepared.shape))
-        with self._timed("decode"):
-            to_picture = self.protocol.to_picture(prepared.shape, maps.shape)
-            decoded = self.codec.decode(maps, to_picture)
-        with self._counting:
-            self.dropped["candidates"] += decoded.candidates_dropped
-            self.dropped["people"] += decoded.people_dropped
-        if self.point is None:
-            return decoded.poses, maps
-        return self.point.apply(decoded.poses, self.skeleton), maps
+        poses, maps = self.decoded(prepared, views)
+        return (poses if self.point is None else self.point.apply(poses, self.skeleton)), maps
+
+    @abstractmethod
+    def decoded(self, prepared: Prepared, views: Sequence[View]) -> tuple[Poses, Drawable]:
+        """Everybody whom the answers show, and the merged maps."""
 
     @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the time that the block takes to a stage."""
         start = time.perf_counter()
         yield
         with self._counting:
             self.seconds[stage] += time.perf_counter() - start
+
+    def count(self, candidates: int, people: int) -> None:
+        """Add what limits have cost."""
+        with self._counting:
+            self.dropped["candidates"] += candidates
+            self.dropped["people"] += people
 
 
 def _is_picture(image: Any) -> bool:

@@ -14,7 +14,7 @@ class PoseHRNet(HRNet):
 
     Args:
         joints: K.
-        width, modules, blocks, fusion: see :class:`HRNet`.
+        width, modules, blocks, fusion, recompute: see :class:`HRNet`.
     """
 
     heads = (Head(stride=4),)
@@ -26,8 +26,10 @@ class PoseHRNet(HRNet):
         modules: tuple[int, int, int] = (1, 4, 3),
         blocks: int = 4,
         fusion: Fusion = "nearest",
+        recompute: bool = False,
     ) -> None:
-        super().__init__(width, modules=modules, blocks=blocks, outputs=1, fusion=fusion)
+        super().__init__(width, modules, blocks, 1, fusion, recompute)
+        self.joints = joints
         self.final_layer = nn.Conv2d(width, joints, 1)
         initialise(self)
 

@@ -19,22 +19,22 @@ class Feed:
         device: where to.
         encode: marks → targets, the codec's.
         normalise: uint8 images → network input.
-        size: side of the views.
+        shape: (H, W) of the views.
         pixels: the device's store of all pictures' bytes, if it has one.
     """
 
     device: torch.device
     encode: Callable[[Marks], Targets]
     normalise: Callable[[torch.Tensor], torch.Tensor]
-    size: int
+    shape: tuple[int, int]
     pixels: torch.Tensor | None = None
 
     def __call__(self, batch: Batch) -> tuple[torch.Tensor, Targets]:
-        """Normalised (B, 3, S, S) float32 channels_last images, and their targets."""
+        """Normalised (B, 3, H, W) float32 channels_last images, and their targets."""
         marks = Marks(tuple(map(self._sent, batch.marks.cells)), self._sent(batch.marks.valid))
         if isinstance(batch.images, Packed):
             packed = Packed(*map(self._sent, batch.images))
-            images = on_device.warp(packed, self.size, self.pixels)
+            images = on_device.warp(packed, self.shape, self.pixels)
         else:
             images = batch.images.to(
                 self.device, memory_format=torch.channels_last, non_blocking=True

@@ -1,0 +1,74 @@
+"""The bottom-up mode: the whole picture at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ..codecs.bottom_up import BottomUpCodec
+from ..codecs.maps import Maps
+from ..fields import View
+from ..poses import Poses
+from .augmented import Protocol, look
+from .predictor import Predictor, Prepared, Scene
+
+
+@dataclass
+class Whole(Prepared):
+    """A whole picture.
+
+    Attributes:
+        inputs: (views, 3, h, w) uint8 and scale, one entry a scale, largest first.
+    """
+
+    inputs: list[tuple[torch.Tensor, float]]
+
+    @property
+    def bucket(self) -> object:
+        """Pictures whose inputs have the same sizes."""
+        return tuple(tuple(images.shape) for images, _ in self.inputs)
+
+
+@dataclass(kw_only=True)
+class BottomUp(Predictor):
+    """Finds all people of a picture at once.
+
+    Attributes:
+        codec: turns the network's answers into people.
+        protocol: how it looks at a picture.
+    """
+
+    codec: BottomUpCodec
+    protocol: Protocol
+
+    def fitted(self, scene: Scene) -> Whole:
+        """The picture at every test scale."""
+        shape = (scene.image.shape[0], scene.image.shape[1])
+        return Whole(shape, self.protocol.inputs(scene.image))
+
+    @torch.inference_mode()
+    def answer(self, pictures: Sequence[Prepared]) -> list[list[View]]:
+        """See :class:`Predictor`."""
+        wholes = [picture for picture in pictures if isinstance(picture, Whole)]
+        answers: list[list[View]] = [[] for _ in wholes]
+        with self.timed("network"):
+            for number, (images, scale) in enumerate(wholes[0].inputs):
+                batch = torch.cat([whole.inputs[number][0] for whole in wholes])
+                for answer, views in zip(
+                    answers, look(self.network, batch, scale, len(images)), strict=True
+                ):
+                    answer += views
+        return answers
+
+    @torch.inference_mode()
+    def decoded(self, prepared: Prepared, views: Sequence[View]) -> tuple[Poses, Maps]:
+        """See :class:`Predictor`."""
+        with self.timed("merge"):
+            maps = self.codec.merge(views, self.protocol.projected_shape(prepared.shape))
+        with self.timed("decode"):
+            to_picture = self.protocol.to_picture(prepared.shape, maps.shape)
+            decoded = self.codec.decode(maps, to_picture)
+        self.count(decoded.candidates_dropped, decoded.people_dropped)
+        return decoded.poses, maps

@@ -1,0 +1,114 @@
+"""What finds boxes of people in pictures: torchvision's detectors, or a bottom-up network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torchvision.models import detection
+
+from ..boxes import Boxes
+from .predictor import Image, Predictor
+
+TORCHVISION: dict[str, tuple[Callable[..., Any], Any]] = {
+    "fasterrcnn_resnet50_fpn": (
+        detection.fasterrcnn_resnet50_fpn,
+        detection.FasterRCNN_ResNet50_FPN_Weights.COCO_V1,
+    ),
+    "fasterrcnn_resnet50_fpn_v2": (
+        detection.fasterrcnn_resnet50_fpn_v2,
+        detection.FasterRCNN_ResNet50_FPN_V2_Weights.COCO_V1,
+    ),
+    "fasterrcnn_mobilenet_v3_large_fpn": (
+        detection.fasterrcnn_mobilenet_v3_large_fpn,
+        detection.FasterRCNN_MobileNet_V3_Large_FPN_Weights.COCO_V1,
+    ),
+    "fasterrcnn_mobilenet_v3_large_320_fpn": (
+        detection.fasterrcnn_mobilenet_v3_large_320_fpn,
+        detection.FasterRCNN_MobileNet_V3_Large_320_FPN_Weights.COCO_V1,
+    ),
+    "retinanet_resnet50_fpn": (
+        detection.retinanet_resnet50_fpn,
+        detection.RetinaNet_ResNet50_FPN_Weights.COCO_V1,
+    ),
+    "retinanet_resnet50_fpn_v2": (
+        detection.retinanet_resnet50_fpn_v2,
+        detection.RetinaNet_ResNet50_FPN_V2_Weights.COCO_V1,
+    ),
+}
+"""Builder and COCO weights of every detector that may be named."""
+_PERSON = 1
+
+
+@dataclass
+class TorchvisionDetector:
+    """A detector of torchvision, run in this process.
+
+    Attributes:
+        network: takes a list of (3, H, W) float pictures in 0..1, gives dicts of boxes (corners),
+            labels and scores.
+        device: where it is.
+    """
+
+    network: nn.Module
+    device: torch.device
+
+    @torch.inference_mode()
+    def __call__(self, images: Sequence[Image]) -> list[Boxes]:
+        """Boxes of people, the surest first."""
+        pictures = [
+            torch.from_numpy(image).permute(2, 0, 1).to(self.device).float() / 255
+            for image in images
+        ]
+        return [_people(answer) for answer in self.network(pictures)]
+
+
+def torchvision_detector(
+    name: str, device: torch.device, pretrained: bool = True
+) -> TorchvisionDetector:
+    """One of :data:`TORCHVISION` with its COCO weights, fetched at the first use.
+
+    Args:
+        pretrained: without weights (for tests) it finds nothing of use.
+
+    Raises:
+        ValueError: the weights are not there and cannot be fetched.
+    """
+    build, weights = TORCHVISION[name]
+    if not pretrained:
+        return TorchvisionDetector(build(weights=None, weights_backbone=None).eval(), device)
+    try:
+        network = build(weights=weights)
+    except (OSError, RuntimeError) as error:  # RuntimeError: the file's hash is wrong
+        raise ValueError(
+            f"the weights of detector '{name}' are neither in {torch.hub.get_dir()}/checkpoints "
+            f"nor can they be fetched from {weights.url} ({error}); put the file there, or take "
+            "boxes from a result file or from bottom-up weights (TEST.BOXES higherhrnet_w18_mini)"
+        ) from error
+    return TorchvisionDetector(network.to(device).eval(), device)
+
+
+def _people(answer: dict[str, torch.Tensor]) -> Boxes:
+    person = answer["labels"] == _PERSON
+    corners = answer["boxes"][person].double().cpu().numpy()
+    xywh = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+    return Boxes.of(xywh, answer["scores"][person].double().cpu().numpy())
+
+
+@dataclass
+class BottomUpDetector:
+    """Boxes around the people that a bottom-up network finds: no further network is needed.
+
+    Attributes:
+        predictor: finds the people.
+    """
+
+    predictor: Predictor
+
+    def __call__(self, images: Sequence[Image]) -> list[Boxes]:
+        """Boxes a tenth wider than the joints."""
+        return [Boxes.around(self.predictor(image)) for image in images]

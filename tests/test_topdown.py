@@ -1,0 +1,271 @@
+"""The top-down mode: boxes in, people out, through the same commands as bottom-up."""
+
+import json
+import re
+import urllib.error
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from higherhrnet import build, geometry
+from higherhrnet.boxes import Boxes, annotated_box, read_detections
+from higherhrnet.cli import main
+from higherhrnet.codecs.top_down import TopDownCodec
+from higherhrnet.config import parse_config
+from higherhrnet.datasets.persons import Persons
+from higherhrnet.datasets.toy import DrawnPeople, write_coco
+from higherhrnet.datasets.transforms import BoxView, warped
+from higherhrnet.fields import Head, Marks
+from higherhrnet.inference import detectors, pipeline
+from higherhrnet.inference.predictor import Scene
+from higherhrnet.poses import Poses
+from higherhrnet.skeleton import COCO, MPII
+
+from .shared import SHARED
+
+TEXT = """
+MODEL: {NAME: pose_hrnet, WIDTH: 4, MODULES: [1, 1, 1], BLOCKS: 1}
+DATASET: {KIND: toy, CROP: [64, 64], SCALE: [0.65, 1.35], ROTATION: 45}
+TOY: {TRAIN_IMAGES: 8, TEST_IMAGES: 3, SIZE: 96}
+TRAIN: {EPOCHS: 1, BATCH: 4, PRECISION: fp32, WORKERS: 0}
+TEST: {PRECISION: fp32}
+"""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Folder of a tiny top-down network, trained for an epoch by the command."""
+    folder = tmp_path_factory.mktemp("top_down")
+    (folder / "tiny.yaml").write_text(TEXT)
+    words = ["train", str(folder / "tiny.yaml"), "--output", str(folder / "run"), "--device", "cpu"]
+    assert main(words) == 0
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def predictor(trained):
+    ready = build.load(trained / "best.safetensors", "cpu", raw=True)
+    for part in ready.model.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(part.weight, 0.5, 1.5)
+    ready.__dict__.pop("network", None)
+    return ready
+
+
+def test_the_same_command_trains_and_validates(trained, capsys):
+    words = ["valid", str(trained / "config.yaml"), "--weights", str(trained / "best.safetensors")]
+    assert main([*words, "--device", "cpu", "--report"]) == 0
+    said = capsys.readouterr().out
+    assert "boxes truth" in said
+    metrics = json.loads((trained / "metrics.json").read_text())
+    people = len(build.pictures(parse_config(TEXT), "test").annotations["annotations"])
+    assert 0 < metrics["people"] <= people
+    assert (trained / "report.png").exists()
+
+
+def test_a_codec_inverts_itself():
+    """encode → decode on ideal maps is right to the bias that each decoding has."""
+    sample = DrawnPeople(1, seed=3, people=(1, 1), occlusion=0, height=(0.8, 0.8)).sample(0)
+    seen = warped(sample, BoxView((256, 192))(sample, np.random.default_rng(0)).affine,
+                  (256, 192), COCO)  # fmt: skip
+    inside = (seen.poses.visibility[0] > 0) & (
+        (seen.poses.xy[0] > 12) & (seen.poses.xy[0] < (180, 244))
+    ).all(axis=1)
+    apart = {}
+    for decoding in ("quarter", "parabola", "dark"):
+        codec = TopDownCodec(COCO, (Head(4),), decoding=decoding)
+        marks = codec.mark(seen.poses, seen.valid)
+        targets = codec.encode(Marks((marks.cells[0][None],), marks.valid[None]))
+        xy, heat = codec.points(targets.heatmaps[0].numpy())
+        assert (heat[0][inside] == 1).all()
+        cells = np.floor(seen.poses.xy[0] / 4 + 0.5)
+        apart[decoding] = np.abs(xy[0] - cells)[inside].max()
+    # The published encoding rounds to whole cells: nothing is left to find between them.
+    assert apart["quarter"] == 0
+    assert apart["parabola"] < 1e-5
+    assert apart["dark"] < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("decoding", "bound"), [("quarter", 0.3), ("parabola", 1e-3), ("dark", 0.02)]
+)
+def test_points_between_cells(decoding, bound):
+    y, x = np.mgrid[:32, :24]
+    for centre in ((10.3, 14.6), (7.75, 20.1)):
+        gaussian = np.exp(-((x - centre[0]) ** 2 + (y - centre[1]) ** 2) / 8).astype(np.float32)
+        codec = TopDownCodec(COCO, (Head(4),), decoding=decoding)
+        xy, _ = codec.points(np.tile(gaussian, (1, 17, 1, 1)))
+        assert np.abs(xy[0, 0] - centre).max() < bound
+
+
+def test_every_person_is_a_sample():
+    pictures = DrawnPeople(5, people=(2, 4))
+    persons = Persons(pictures)
+    assert len(persons) == sum(len(pictures.boxes(i)) for i in range(5))
+    for index in range(len(persons)):
+        sample = persons.sample(index)
+        assert len(sample.poses) == len(sample.boxes) == 1
+        np.testing.assert_array_equal(sample.boxes, persons.boxes(index))
+
+
+def test_boxes_of_writers_of_all_kinds():
+    assert annotated_box({"bbox": [1, 2, 3, 4], "keypoints": []}) == [1, 2, 3, 4]
+    person = {"center": [100.0, 80.0], "scale": 0.5, "keypoints": [], "bbox": [0, 0, 1, 1]}
+    assert annotated_box(person) == [50.0, 37.5, 100.0, 100.0]
+    # What published MPII training makes of it: 15 px (times the scale) lower, 1.25 times larger.
+    centre, extent = geometry.box_crop(tuple(annotated_box(person)), (256, 256))
+    assert centre == (100.0, 87.5)
+    assert extent == (125.0, 125.0)
+    keypoints = [10, 20, 2, 30, 60, 2] + [0, 0, 0] * 15
+    assert annotated_box({"keypoints": keypoints}) == [6.0, 16.0, 28.0, 48.0]
+
+
+def test_jitter_moves_every_edge_a_little():
+    boxes = Boxes.of([[10, 20, 100, 200]] * 50)
+    moved = boxes.jittered(0.05, np.random.default_rng(0))
+    apart = np.abs(moved.xywh[:, :2] - boxes.xywh[:, :2])
+    assert (apart <= [10.0, 20.0]).all()
+    assert (apart.mean(axis=0) > [2, 4]).all()
+    assert (moved.xywh[:, 2:] > 50).all()
+
+
+@pytest.mark.parametrize(("batch", "crops"), [(1, 64), (4, 3), (3, 1)])
+def test_neither_batch_nor_chunks_change_the_people(predictor, batch, crops):
+    people = DrawnPeople(6, people=(1, 4), size=96)
+    scenes = [Scene(s.image, Boxes.of(s.boxes)) for s in map(people.sample, range(6))]
+    scenes[2] = Scene(scenes[2].image, Boxes.of([]))  # nobody there
+    predictor.batch, predictor.crops = batch, crops
+    for number, (poses, maps) in pipeline.run(predictor, range(6), scenes.__getitem__):
+        predictor.crops = 64
+        alone = predictor(*scenes[number])
+        predictor.crops = crops
+        assert len(poses) == len(alone)
+        np.testing.assert_allclose(poses.person_score, alone.person_score, atol=1e-5)
+        assert maps.dense_heat().shape == (17, 49, 49)
+
+
+def test_a_picture_without_boxes_is_refused(predictor):
+    with pytest.raises(ValueError, match=r"needs boxes.*TEST\.BOXES"):
+        predictor(np.zeros((60, 80, 3), np.uint8))
+
+
+def test_repetitions_are_dropped_or_lowered(predictor):
+    sample = DrawnPeople(1, people=(1, 1), size=96).sample(0)
+    twice = Boxes.of(np.repeat(sample.boxes, 2, axis=0), [0.9, 0.8])
+    assert len(predictor(sample.image, twice)) == 1
+    predictor.soft = True
+    assert len(predictor(sample.image, twice)) == 2
+    predictor.soft, predictor.same = False, 1.0
+    assert len(predictor(sample.image, twice)) == 2
+    predictor.same = 0.9
+
+
+def test_boxes_from_bottom_up_weights(trained, tmp_path):
+    """Pictures in, drawings out, without any network but our own."""
+    write_coco(tmp_path, DrawnPeople(2, size=128))
+    words = [
+        "predict",
+        str(tmp_path / "images" / "toy"),
+        "--weights",
+        str(trained / "best.safetensors"),
+    ]
+    words += ["--boxes", "higherhrnet_w18_mini", "--raw", "--device", "cpu"]
+    assert main([*words, "--output", str(tmp_path / "out"), "--show", "poses", "fields"]) == 0
+    assert len(list((tmp_path / "out").glob("*_poses.jpg"))) == 2
+    assert len(list((tmp_path / "out").glob("*_fields.jpg"))) == 2
+
+
+def test_boxes_from_a_list(trained, tmp_path):
+    people = DrawnPeople(2, size=128)
+    write_coco(tmp_path, people)
+    listed = [
+        {"image_id": 1, "category_id": 1, "bbox": people.boxes(1)[0].tolist(), "score": 0.8},
+        {"image_id": 1, "category_id": 17, "bbox": [0, 0, 9, 9], "score": 0.9},
+    ]
+    (tmp_path / "boxes.json").write_text(json.dumps(listed))
+    words = [
+        "predict",
+        str(tmp_path / "images" / "toy"),
+        "--weights",
+        str(trained / "best.safetensors"),
+    ]
+    words += ["--boxes", str(tmp_path / "boxes.json"), "--raw", "--device", "cpu"]
+    assert main([*words, "--output", str(tmp_path / "out")]) == 0
+    found = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert len(found["annotations"]) == 1
+
+
+def test_detectors_of_torchvision(monkeypatch):
+    """Every name builds, and answers become boxes of people alone."""
+    detector = detectors.torchvision_detector(
+        "fasterrcnn_mobilenet_v3_large_320_fpn", torch.device("cpu"), pretrained=False
+    )
+    images = [np.zeros((60, 80, 3), np.uint8), np.zeros((40, 50, 3), np.uint8)]
+    assert len(detector(images)) == 2
+    answer = {
+        "boxes": torch.tensor([[1.0, 2, 5, 10], [0, 0, 3, 3]]),
+        "labels": torch.tensor([1, 17]),
+        "scores": torch.tensor([0.9, 0.8]),
+    }
+    detector.network = lambda pictures: [answer] * len(pictures)
+    np.testing.assert_array_equal(detector(images)[1].xywh, [[1, 2, 4, 8]])
+
+
+def test_weights_that_cannot_be_fetched_are_one_sentence(monkeypatch):
+    def offline(weights):
+        raise urllib.error.URLError("no network")
+
+    name = "retinanet_resnet50_fpn"
+    known = {name: (offline, detectors.TORCHVISION[name][1])}
+    monkeypatch.setattr(detectors, "TORCHVISION", known)
+    with pytest.raises(ValueError, match=rf"weights of detector '{name}' .* put the file there"):
+        detectors.torchvision_detector(name, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["TEST.BOXES", "yolo"], "'TEST.BOXES' must be truth, FILE.json, bottom-up weights"),
+        (["TEST.BOXES", "nowhere.json"], "box file 'nowhere.json' does not exist"),
+        (["DATASET.CROP", "[100, 64]"], "'DATASET.CROP' must be .height, width., multiples of 32"),
+    ],
+)
+def test_wrong_settings_are_one_sentence(trained, words, sentence, capsys):
+    whole = ["valid", str(trained / "config.yaml"), "--weights", str(trained / "best.safetensors")]
+    assert main([*whole, *words, "--device", "cpu"]) == 2
+    assert re.search(sentence, capsys.readouterr().err)
+
+
+def test_modes_and_weights_that_contradict_each_other(trained, tmp_path, capsys):
+    picture = tmp_path / "a.png"
+    cv2.imwrite(str(picture), np.zeros((64, 64, 3), np.uint8))
+    words = ["predict", str(picture), "--device", "cpu", "--output", str(tmp_path)]
+    assert main([*words, "--mode", "top-down", "--weights", "higherhrnet_w18_mini"]) == 2
+    assert "are bottom-up weights, which --mode top-down contradicts" in capsys.readouterr().err
+    assert main([*words, "--boxes", "retinanet_resnet50_fpn"]) == 2
+    assert "--boxes serves top-down weights" in capsys.readouterr().err
+
+
+def test_upper_bodies():
+    assert sum(COCO.upper) == 11
+    assert [j for j, up in zip(MPII.joints, MPII.upper, strict=True) if not up] == [
+        "right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle", "pelvis",
+    ]  # fmt: skip
+
+
+@pytest.mark.data
+def test_detections_of_a_real_detector():
+    folder = SHARED / "coco_mini" / "person_detection_results"
+    found = read_detections(folder / "val_mini_yolox_tiny.json")
+    assert len(found) > 150
+    assert all(len(boxes.usable(0.1)) <= len(boxes) for boxes in found.values())
+
+
+def test_poses_make_boxes():
+    keypoints = np.zeros((1, 17, 3))
+    keypoints[0, :2] = [[10, 20, 2], [30, 60, 2]]
+    np.testing.assert_allclose(
+        Boxes.around(Poses.annotated(keypoints)).xywh, [[6.0, 16.0, 28.0, 48.0]]
+    )
