@@ -102,7 +102,7 @@ def test_the_plain_way_stage_by_stage(name, flip, project):
         np.testing.assert_array_equal(found.xy, case["topk_loc"][joint][strong])
         np.testing.assert_allclose(found.tags, case["topk_tag"][joint][strong], atol=1e-4)
 
-    people = tagging.group(peaks, codec.skeleton.order, codec.grouping)
+    people = tagging.assembled(peaks, codec.group(peaks))
     found = people.score > 0
     np.testing.assert_array_equal(people.xy, case["match"][..., :2])
     np.testing.assert_allclose(people.score, case["match"][..., 2], atol=1e-5)
@@ -156,7 +156,7 @@ def test_limits_and_costs(suffix, grouping):
     prefix = f"flip1_proj1{suffix}"
     if f"{prefix}/match" in arrays:
         peaks = maps.peaks(codec.threshold, codec.most_candidates)
-        people = tagging.group(peaks, codec.skeleton.order, codec.grouping)
+        people = tagging.assembled(peaks, codec.group(peaks))
         equal_people(people, arrays[f"{prefix}/match"])
     poses = codec.decode(maps, to_picture(arrays, maps.shape)).poses
     expected = arrays[f"{prefix}/final"]

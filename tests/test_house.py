@@ -25,6 +25,7 @@ PACKAGE = ROOT / "higherhrnet"
 FLOORS = (
     ("__main__",),
     ("cli", "__init__"),
+    ("ablation",),
     ("bench",),
     ("build",),
     ("inference", "training", "validation"),
@@ -72,7 +73,11 @@ def test_every_room_has_a_floor():
     assert rooms - {"__pycache__", "config", "weights", "assets"} == set(FLOOR)
 
 
-CONFIGS = [p for p in sorted((ROOT / "configs").rglob("*.yaml")) if p.parent.name != "skeletons"]
+CONFIGS = [
+    p
+    for p in sorted((ROOT / "configs").rglob("*.yaml"))
+    if p.parent.name not in ("skeletons", "ablation")
+]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "skeletons").iterdir()))

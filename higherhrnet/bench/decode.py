@@ -88,7 +88,7 @@ def _stages(
     times.append(time.perf_counter())
     peaks = maps.peaks(codec.threshold, codec.most_candidates)
     times.append(time.perf_counter())
-    people = tagging.group(peaks, codec.skeleton.order, codec.grouping)
+    people = tagging.assembled(peaks, codec.group(peaks))
     times.append(time.perf_counter())
     tagging.fill_missing(people, maps)
     times.append(time.perf_counter())

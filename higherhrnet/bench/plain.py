@@ -195,7 +195,7 @@ def refine(people: tagging.People, maps: PlainMaps) -> None:
 def decode(maps: PlainMaps, codec: BottomUpCodec) -> tuple[tagging.People, npt.NDArray[np.float64]]:
     """People on the maps, joints sub-pixel in ``place``, and their scores."""
     peaks = find_peaks(maps, codec.threshold, codec.most_candidates)
-    people = tagging.group(peaks, codec.skeleton.order, codec.grouping)
+    people = tagging.assembled(peaks, codec.group(peaks))
     score = people.score.mean(axis=1).astype(np.float64) if len(people.score) else np.zeros(0)
     if codec.refine:
         refine(people, maps)

@@ -1,7 +1,9 @@
 """The one place where config becomes objects."""
 
-from ..config import Config, varied
+from ..config import Config, parse_config, read_config, to_yaml, varied
 from .inference import (
+    BoxesOf,
+    Evaluate,
     boxes,
     config_of,
     detector,
@@ -13,12 +15,14 @@ from .inference import (
     skeleton_of,
     validate,
 )
-from .parts import codec, device, expand_path, model, pictures, skeleton, view_shape
+from .parts import codec, device, expand_path, is_top_down, model, pictures, skeleton, view_shape
 from .pretraining import pretrain
 from .training import bare_trainer, input_path, train
 
 __all__ = [
+    "BoxesOf",
     "Config",
+    "Evaluate",
     "bare_trainer",
     "boxes",
     "codec",
@@ -30,13 +34,17 @@ __all__ = [
     "expand_path",
     "find_weights",
     "input_path",
+    "is_top_down",
     "load",
     "model",
+    "parse_config",
     "pictures",
     "predictor",
     "pretrain",
+    "read_config",
     "skeleton",
     "skeleton_of",
+    "to_yaml",
     "train",
     "validate",
     "varied",

@@ -15,7 +15,7 @@ from ..datasets.loader import WorkerLostError
 from ..training.distributed import PeerLostError
 from ..training.stop import StoppedError
 from ..training.watch import DivergenceError
-from . import bench, data, predict, train, valid, weights
+from . import ablate, bench, data, predict, train, valid, weights
 
 _KEY = re.compile(r"(MODEL|DATASET|TOY|LOSS|TRAIN|TEST)\.[A-Z_0-9]+")
 
@@ -74,6 +74,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
-    for verb in (train, valid, predict, weights, data, bench):
+    for verb in (train, valid, predict, ablate, weights, data, bench):
         verb.add(verbs)
     return parser

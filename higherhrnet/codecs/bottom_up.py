@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -150,15 +150,21 @@ class BottomUpCodec:
             upright = upright[torch.from_numpy(self.skeleton.flip).to(upright.device)]
         return upright.flip(2)
 
-    def decode(self, maps: Maps, to_picture: Affine) -> Decoded:
+    def decode(
+        self,
+        maps: Maps,
+        to_picture: Affine,
+        grouped: Callable[[Sequence[heat.Peaks]], list[tagging.Member]] | None = None,
+    ) -> Decoded:
         """People of one picture, in its pixels, in the order in which grouping found them.
 
         Args:
             maps: merged maps.
             to_picture: map cells → picture pixels.
+            grouped: makes people of candidates; by tags unless something else is given.
         """
         peaks = maps.peaks(self.threshold, self.most_candidates)
-        people = tagging.group(peaks, self.skeleton.order, self.grouping)
+        people = tagging.assembled(peaks, (grouped or self.group)(peaks))
         # The published person score counts missing joints as 0 and is taken before refine.
         person_score = people.score.mean(axis=1) if len(people.score) else np.zeros(0)
         dropped = 0
@@ -181,6 +187,10 @@ class BottomUpCodec:
         candidates_dropped = sum(found.dropped for found in peaks)
         return Decoded(poses.warp(to_picture), candidates_dropped, dropped)
 
+    def group(self, peaks: Sequence[heat.Peaks]) -> list[tagging.Member]:
+        """People of candidates, by their tags."""
+        return tagging.group(peaks, self.skeleton.order, self.grouping)
+
     def group_true(
         self, maps: Maps, cells: npt.NDArray[np.int64], present: npt.NDArray[np.bool_]
     ) -> npt.NDArray[np.int64]:
@@ -199,7 +209,7 @@ class BottomUpCodec:
             # A missing joint is one without heat, so that a true one needs some.
             score = np.maximum(heat_there, np.float32(1e-3))
             peaks.append(heat.Peaks(xy, score, xy.astype(float), tags))
-        people = tagging.group(peaks, self.skeleton.order, self.grouping)
+        people = tagging.assembled(peaks, self.group(peaks))
         for person, joint in np.argwhere(present):
             there = (people.xy[:, joint] == cells[person, joint]).all(axis=1)
             groups[person, joint] = np.argmax(there & (people.score[:, joint] > 0))

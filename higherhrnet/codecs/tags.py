@@ -160,7 +160,11 @@ def match(
     return distance, cost, grouping.assign(Problem(cost, distance, score, strength))
 
 
-def group(peaks: Sequence[Peaks], order: Sequence[int], grouping: Grouping) -> People:
+Member = dict[int, int]
+"""A person as joint → which of its candidates."""
+
+
+def group(peaks: Sequence[Peaks], order: Sequence[int], grouping: Grouping) -> list[Member]:
     """Join candidates into people, one joint after another (HigherHRNet, sec. 3.1).
 
     Args:
@@ -170,8 +174,7 @@ def group(peaks: Sequence[Peaks], order: Sequence[int], grouping: Grouping) -> P
     Returns:
         the people in the order in which they were found, each with at least one joint.
     """
-    joints, depth = len(peaks), peaks[0].tags.shape[1]
-    members: list[dict[int, int]] = []  # joint → which of its candidates
+    members: list[Member] = []
     for joint in order:
         found = peaks[joint]
         if len(found.score) == 0:
@@ -202,6 +205,12 @@ def group(peaks: Sequence[Peaks], order: Sequence[int], grouping: Grouping) -> P
                 members.append({joint: candidate})
             else:
                 members[joined[candidate]][joint] = candidate
+    return members
+
+
+def assembled(peaks: Sequence[Peaks], members: Sequence[Member]) -> People:
+    """People with what their candidates have."""
+    joints, depth = len(peaks), peaks[0].tags.shape[1]
     people = People(
         xy=np.zeros((len(members), joints, 2), np.int64),
         place=np.zeros((len(members), joints, 2)),

@@ -50,11 +50,21 @@ def parts(
     for name, size in (("medium", "M"), ("large", "L")):
         sized = match(records, annotations, skeleton, AREAS[size], use_area)
         rows.append(_row("person size", name, sized, sized.images))
+    groups = pictures_by_part(annotations, crowding)
+    rows += [_row(*key, table, images) for key, images in groups.items() if images]
+    return rows
+
+
+def pictures_by_part(
+    annotations: Mapping[str, Any], crowding: Mapping[int | str, float]
+) -> dict[tuple[str, str], list[int | str]]:
+    """Image ids of every part of the set: by people a picture, crowd index, hidden joints, and
+    CrowdPose's levels where pictures have one; empty parts too."""
     people = people_by_picture(annotations)
     groups: dict[tuple[str, str], list[int | str]] = {
         (by, part): [] for by, parts_of in _PARTS.items() for _, part in parts_of
     }
-    for image in table.images:
+    for image in (entry["id"] for entry in annotations["images"]):
         if image not in people:
             continue
         hidden = np.concatenate([np.array(p["keypoints"][2::3]) for p in people[image]])
@@ -68,8 +78,7 @@ def parts(
             groups[by, part].append(image)
     for name, images in by_crowding(annotations["images"]).items():
         groups["CrowdPose level", name] = images
-    rows += [_row(*key, table, images) for key, images in groups.items() if images]
-    return rows
+    return groups
 
 
 def _row(by: str, part: str, table: Matches, images: Sequence[int | str]) -> Part:

@@ -105,13 +105,13 @@ class TopDown(Predictor):
             heatmaps = self.codec.merge(views)
         with self.timed("decode"):
             shape = (heatmaps.shape[2], heatmaps.shape[3])
-            back = [geometry.invert(affine) for affine in self._affines(boxes, shape)]
+            back = [geometry.invert(affine) for affine in self.affines(boxes, shape)]
             poses = self.codec.decode(heatmaps, back, boxes)
             kept = self._distinct(poses, boxes)
         self.count(0, 0 if self.soft else len(poses) - len(kept))
         return poses.select(kept), CropMaps(heatmaps, back, prepared.shape)
 
-    def _affines(self, boxes: Boxes, shape: tuple[int, int]) -> list[geometry.Affine]:
+    def affines(self, boxes: Boxes, shape: tuple[int, int]) -> list[geometry.Affine]:
         """Picture → canvas (H, W) for each box."""
         affines = []
         for x, y, w, h in boxes.xywh:
@@ -122,7 +122,7 @@ class TopDown(Predictor):
     def _cut(self, image: Image, boxes: Boxes) -> torch.Tensor:
         """(N, 3, h, w) uint8 crops."""
         crops = np.zeros((len(boxes), *self.view, 3), np.uint8)
-        for crop, affine in zip(crops, self._affines(boxes, self.view), strict=True):
+        for crop, affine in zip(crops, self.affines(boxes, self.view), strict=True):
             crop[:] = geometry.warp(image, affine, self.view)
         return torch.from_numpy(crops).permute(0, 3, 1, 2)
 

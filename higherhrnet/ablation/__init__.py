@@ -1,0 +1,1 @@
+"""Ablations: one fair experiment from a YAML file, and its report."""

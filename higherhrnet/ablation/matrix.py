@@ -1,0 +1,225 @@
+"""The runs of an ablation: arms are trained, rows are evaluated, and nothing is done twice.
+
+Everything lies in the output folder under a hash of all that decides it (config, weights), so that
+an interrupted matrix goes on where it stopped, and a changed plan repeats only what changed.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from .. import build
+from ..bench.table import hardware
+from ..files import write_json
+from ..inference.bottom_up import BottomUp
+from ..inference.top_down import TopDown
+from ..models import weights
+from ..poses import Poses
+from ..skeleton import Skeleton
+from .plan import Arm, Plan, Row
+
+Job = TypeVar("Job")
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """An arm with its weights.
+
+    Attributes:
+        name: of the arm.
+        config: its config as YAML.
+        file: its weights.
+        hash: of both.
+        seconds: that training took here; 0 for given weights.
+    """
+
+    name: str
+    config: str
+    file: Path
+    hash: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A row's answer.
+
+    Attributes:
+        name, arm: of the row and of its arm.
+        top_down: its mode.
+        config: with the row's settings, as YAML.
+        settings: the row's own.
+        hash: of config and weights.
+        metrics: the evaluator's figures, 0..1.
+        records: COCO keypoint results.
+        seconds: that the evaluation took.
+        pictures: how many.
+        hardware, date: where and when.
+    """
+
+    name: str
+    arm: str
+    top_down: bool
+    config: str
+    settings: tuple[str, ...]
+    hash: str
+    metrics: Mapping[str, float]
+    records: Sequence[Mapping[str, Any]]
+    seconds: float
+    pictures: int
+    hardware: str
+    date: str
+
+    def poses(self, skeleton: Skeleton) -> dict[int | str, Poses]:
+        """People by image id; pictures without any are absent."""
+        found: dict[int | str, list[Mapping[str, Any]]] = {}
+        for record in self.records:
+            found.setdefault(record["image_id"], []).append(record)
+        return {image: Poses.from_coco(people, skeleton) for image, people in found.items()}
+
+
+def run(
+    plan: Plan,
+    output: Path,
+    overrides: Sequence[str],
+    device: str,
+    processes: int,
+    say: Callable[[str], None],
+) -> tuple[list[Trained], list[Evaluated]]:
+    """All arms and rows of a plan, from the folder where they are done already.
+
+    Args:
+        overrides: settings of every arm and row, over the plan's own.
+        device: where.
+        processes: how many runs at the same time.
+        say: told what is being done.
+    """
+    trained = _all(
+        partial(_train, output=output, overrides=tuple(overrides), device=device),
+        plan.arms,
+        processes,
+        say,
+    )
+    arms = {arm.name: arm for arm in trained}
+    evaluated = _all(
+        partial(_evaluate, output=output, overrides=tuple(overrides), device=device),
+        [(row, arms[row.arm]) for row in plan.rows],
+        processes,
+        say,
+    )
+    return trained, evaluated
+
+
+def _all(
+    work: Callable[[Job], Answer], jobs: Sequence[Job], processes: int, say: Callable[[str], None]
+) -> list[Answer]:
+    """Every job's answer, in order; several at a time in processes of their own."""
+    if processes == 1:
+        answers = []
+        for job in jobs:
+            say(_named(job))
+            answers.append(work(job))
+        return answers
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    with ProcessPoolExecutor(
+        processes, get_context("spawn"), torch.set_num_threads, (threads,)
+    ) as pool:
+        waiting = [pool.submit(work, job) for job in jobs]
+        try:
+            for job, future in zip(jobs, waiting, strict=True):
+                future.result()
+                say(f"{_named(job)}: done")
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+        return [future.result() for future in waiting]
+
+
+def _named(job: object) -> str:
+    named = job[0] if isinstance(job, tuple) else job
+    return f"{'arm' if isinstance(named, Arm) else 'row'} '{getattr(named, 'name', named)}'"
+
+
+def _train(arm: Arm, output: Path, overrides: tuple[str, ...], device: str) -> Trained:
+    config = build.read_config(arm.config, [*arm.settings, *overrides])
+    text = build.to_yaml(config)
+    if arm.weights:
+        file = build.find_weights(str(build.expand_path(arm.weights, f"arm '{arm.name}' WEIGHTS")))
+        key = _hash(text, hashlib.sha256(file.read_bytes()).hexdigest())
+        return Trained(arm.name, text, file, key, 0.0)
+    key = _hash(text)
+    folder = output / "arms" / f"{_plain(arm.name)}-{key}"
+    note = folder / "done.json"
+    if not note.is_file():
+        begun = time.perf_counter()
+        build.train(config, folder, device, resume=(folder / "last.pth").is_file())
+        write_json(note, {"seconds": time.perf_counter() - begun})
+    seconds = float(json.loads(note.read_text())["seconds"])
+    return Trained(arm.name, text, folder / "best.safetensors", key, seconds)
+
+
+def _evaluate(
+    job: tuple[Row, Trained], output: Path, overrides: tuple[str, ...], device: str
+) -> Evaluated:
+    row, arm = job
+    config = build.varied(build.parse_config(arm.config), [*row.settings, *overrides])
+    text = build.to_yaml(config)
+    key = _hash(text, arm.hash)
+    file = output / "rows" / f"{key}.json"
+    if not file.is_file():
+        begun = time.perf_counter()
+        predictor = predictor_of(config, arm.file, device)
+        truth = build.pictures(config, "test")
+        found = build.validate(
+            predictor, truth, evaluate=build.evaluation(config), boxes_of=build.boxes(config)
+        )
+        write_json(
+            file,
+            {
+                "metrics": found.metrics,
+                "records": found.records,
+                "seconds": time.perf_counter() - begun,
+                "pictures": len(truth),
+                "hardware": hardware(predictor.device),
+                "date": str(datetime.date.today()),
+            },
+        )
+    known = json.loads(file.read_text())
+    return Evaluated(
+        name=row.name, arm=row.arm, top_down=build.is_top_down(config), config=text,
+        settings=row.settings, hash=key, **known,
+    )  # fmt: skip
+
+
+def predictor_of(config: build.Config, file: Path, device: str) -> BottomUp | TopDown:
+    """The config's predictor with a file's weights, ready to be validated."""
+    joints = build.skeleton(config)
+    network = build.model(config, len(joints))
+    weights.load_all(network, weights.read(file))
+    on = build.device(device)
+    ready = build.predictor(config, network, joints, on)
+    if isinstance(ready, TopDown):
+        ready.detector = build.detector(config, on)
+    return ready
+
+
+def _hash(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:10]
+
+
+def _plain(name: str) -> str:
+    return "".join(letter if letter.isalnum() else "_" for letter in name)

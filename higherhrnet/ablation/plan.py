@@ -1,0 +1,161 @@
+"""What an ablation is to do, read from a YAML file.
+
+```yaml
+ARMS:            # what is trained, or given as weights
+  bottom-up: {CONFIG: configs/mini/higherhrnet_w18_256.yaml, TRAIN.EPOCHS: 6}
+  top-down: {CONFIG: configs/mini/hrnet_w18_256x192.yaml, WEIGHTS: hrnet_w18_mini}
+ROWS:            # what is evaluated: an arm, and settings that differ from its config
+  bottom-up: {ARM: bottom-up}
+  without flip: {ARM: bottom-up, TEST.FLIP: false}
+COMPARE: [[bottom-up, top-down]]      # pairs of rows whose difference is tested
+AUTOPSY: [bottom-up]                  # rows whose causes of loss are sought
+COST: {ROWS: [bottom-up, top-down], PEOPLE: [1, 5, 20, 50]}
+```
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+_KEYS = ("ARMS", "ROWS", "COMPARE", "AUTOPSY", "COST")
+_COST_KEYS = ("ROWS", "PEOPLE", "SIZE", "REPEATS", "PICTURES", "DETECTOR")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A network: a config with settings, and weights unless it is to be trained."""
+
+    name: str
+    config: str
+    settings: tuple[str, ...]
+    weights: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """An evaluation of an arm, with settings that differ from its config."""
+
+    name: str
+    arm: str
+    settings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What is timed.
+
+    Attributes:
+        rows: which rows; empty for none.
+        people: crowds to draw, people a picture.
+        size: side of the drawn pictures, pixels.
+        repeats: timings of each, of which the median counts.
+        pictures: real pictures to time as well, the first of the test set; 0 for none.
+        detector: one of torchvision's, timed beside the top-down rows.
+    """
+
+    rows: tuple[str, ...] = ()
+    people: tuple[int, ...] = (1, 2, 5, 10, 20, 30, 50)
+    size: int = 512
+    repeats: int = 5
+    pictures: int = 0
+    detector: str = "fasterrcnn_mobilenet_v3_large_320_fpn"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The whole experiment; names in ``compare``, ``autopsy`` and ``cost`` are those of rows."""
+
+    title: str
+    arms: tuple[Arm, ...]
+    rows: tuple[Row, ...]
+    compare: tuple[tuple[str, str], ...] = ()
+    autopsy: tuple[str, ...] = ()
+    cost: Cost = Cost()
+
+    def arm(self, name: str) -> Arm:
+        """The arm of a name that the plan has."""
+        return next(arm for arm in self.arms if arm.name == name)
+
+    def row(self, name: str) -> Row:
+        """The row of a name that the plan has."""
+        return next(row for row in self.rows if row.name == name)
+
+
+def read_plan(path: Path) -> Plan:
+    """Read and check a plan.
+
+    Raises:
+        ValueError: the file is missing, or a key, arm or row means nothing; the message names it.
+    """
+    if not path.is_file():
+        raise ValueError(f"ablation plan '{path}' does not exist")
+    try:
+        loaded = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"'{path}' is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(loaded, dict) or not loaded.get("ARMS") or not loaded.get("ROWS"):
+        raise ValueError(f"'{path}' is no ablation plan: it needs ARMS and ROWS")
+    _known(path, loaded, _KEYS)
+    arms = tuple(_arm(path, str(name), entry) for name, entry in loaded["ARMS"].items())
+    rows = tuple(_row(path, str(name), entry, arms) for name, entry in loaded["ROWS"].items())
+    cost = dict(loaded.get("COST") or {})
+    _known(path, cost, _COST_KEYS)
+    compare = tuple(tuple(map(str, pair)) for pair in loaded.get("COMPARE") or ())
+    if any(len(pair) != 2 for pair in compare):
+        raise ValueError(f"'{path}': COMPARE lists pairs of rows")
+    plan = Plan(
+        title=path.stem,
+        arms=arms,
+        rows=rows,
+        compare=tuple((a, b) for a, b in compare),
+        autopsy=tuple(map(str, loaded.get("AUTOPSY") or ())),
+        cost=Cost(
+            rows=tuple(map(str, cost.pop("ROWS", ()))),
+            **_lowered(cost),
+        ),
+    )
+    names = [row.name for row in rows]
+    for name in (*(n for pair in plan.compare for n in pair), *plan.autopsy, *plan.cost.rows):
+        if name not in names:
+            raise ValueError(f"'{path}': there is no row '{name}' among {', '.join(names)}")
+    return plan
+
+
+def _arm(path: Path, name: str, entry: Mapping[str, Any]) -> Arm:
+    if not isinstance(entry, dict) or "CONFIG" not in entry:
+        raise ValueError(f"'{path}': arm '{name}' needs a CONFIG")
+    rest = {k: v for k, v in entry.items() if k not in ("CONFIG", "WEIGHTS")}
+    return Arm(name, str(entry["CONFIG"]), _settings(rest), str(entry.get("WEIGHTS", "")))
+
+
+def _row(path: Path, name: str, entry: Mapping[str, Any], arms: Sequence[Arm]) -> Row:
+    known = [arm.name for arm in arms]
+    if not isinstance(entry, dict) or entry.get("ARM") not in known:
+        raise ValueError(f"'{path}': row '{name}' needs an ARM, one of {', '.join(known)}")
+    return Row(name, entry["ARM"], _settings({k: v for k, v in entry.items() if k != "ARM"}))
+
+
+def _settings(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    """``KEY VALUE`` pairs as the command line has them."""
+    return tuple(
+        word for key, value in entry.items() for word in (key, value if isinstance(value, str)
+        else yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip())
+    )  # fmt: skip
+
+
+def _lowered(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {k.lower(): tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
+
+
+def _known(path: Path, entry: Mapping[str, Any], keys: Sequence[str]) -> None:
+    for key in entry:
+        if key not in keys:
+            close = difflib.get_close_matches(str(key), keys, n=1)
+            hint = f"; did you mean '{close[0]}'?" if close else ""
+            raise ValueError(f"unknown key '{key}' in '{path}'{hint}")

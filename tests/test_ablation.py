@@ -1,0 +1,189 @@
+"""The ablation: plans, cached runs, paired differences, autopsy, costs and the report."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from higherhrnet import build
+from higherhrnet.ablation import autopsy, compare, cost, plan, study
+from higherhrnet.boxes import Boxes
+from higherhrnet.cli import main
+from higherhrnet.config import parse_config, read_config
+from higherhrnet.datasets.toy import DrawnPeople
+from higherhrnet.evaluation.results import evaluate
+from higherhrnet.skeleton import COCO
+
+from .shared import ROOT
+
+PLANS = sorted((ROOT / "configs" / "ablation").glob("*.yaml"))
+TINY = """
+MODEL: {WIDTH: 4, MODULES: [1, 1, 1], BLOCKS: 1, RESIDUAL_BLOCKS: 1}
+DATASET: {KIND: toy, INPUT_SIZE: 64, CROP: [64, 64]}
+TOY: {TRAIN_IMAGES: 8, TEST_IMAGES: 4, SIZE: 96}
+TRAIN: {EPOCHS: 1, BATCH: 4, PRECISION: fp32, WORKERS: 0}
+TEST: {PRECISION: fp32, ASSIGNMENT: strongest}
+"""
+
+
+def perfect(truth, jitter=0.0):
+    """The truth as results, every joint moved by up to some pixels."""
+    rng = np.random.default_rng(0)
+    records = []
+    for number in range(len(truth)):
+        sample = truth.sample(number)
+        for record in sample.poses.to_coco(sample.id):
+            moved = np.array(record["keypoints"]).reshape(-1, 3)
+            moved[:, :2] += rng.uniform(-jitter, jitter, (17, 2))
+            records.append(record | {"keypoints": moved.ravel().tolist()})
+    return records
+
+
+@pytest.mark.parametrize("path", PLANS, ids=lambda p: p.stem)
+def test_plans_load_with_all_their_configs(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    found = plan.read_plan(path)
+    head = path.read_text().split("ARMS:")[0]
+    assert f"# higherhrnet ablate configs/ablation/{path.name}" in head
+    for arm in found.arms:
+        config = read_config(arm.config, arm.settings)
+        for row in (row for row in found.rows if row.arm == arm.name):
+            build.varied(config, row.settings)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"ROW": {}}, "unknown key 'ROW' in .* did you mean 'ROWS'"),
+        ({"ROWS": {"a": {"ARM": "none"}}}, "row 'a' needs an ARM, one of one"),
+        ({"ARMS": {"one": {}}}, "arm 'one' needs a CONFIG"),
+        ({"AUTOPSY": ["b"]}, "there is no row 'b' among a"),
+        ({"COMPARE": [["a"]]}, "COMPARE lists pairs of rows"),
+        ({"COST": {"PEPLE": [1]}}, "unknown key 'PEPLE'.*did you mean 'PEOPLE'"),
+    ],
+)
+def test_a_wrong_plan_is_one_sentence(tmp_path, change, sentence):
+    right = {"ARMS": {"one": {"CONFIG": "x.yaml"}}, "ROWS": {"a": {"ARM": "one"}}}
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(right | change))
+    with pytest.raises(ValueError, match=sentence):
+        plan.read_plan(tmp_path / "p.yaml")
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_whole_ablation_runs_once_and_reports(tmp_path, processes, capsys):
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    content = {
+        "ARMS": {
+            "bottom-up": {"CONFIG": str(tmp_path / "tiny.yaml")},
+            "top-down": {"CONFIG": str(tmp_path / "tiny.yaml"), "MODEL.NAME": "pose_hrnet"},
+        },
+        "ROWS": {
+            "bottom-up": {"ARM": "bottom-up"},
+            "no flip": {"ARM": "bottom-up", "TEST.FLIP": False},
+            "true boxes": {"ARM": "top-down"},
+            "jittered boxes": {"ARM": "top-down", "TEST.JITTER": 0.1},
+        },
+        "COMPARE": [["bottom-up", "true boxes"]],
+        "AUTOPSY": ["bottom-up", "jittered boxes"],
+        "COST": {"ROWS": ["bottom-up", "true boxes"], "PEOPLE": [1, 3], "SIZE": 96, "REPEATS": 1,
+                 "PICTURES": 2, "DETECTOR": ""},
+    }  # fmt: skip
+    path = tmp_path / "plan.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    words = ["ablate", str(path), "--output", str(tmp_path / "out"), "--device", "cpu"]
+    words += ["--processes", processes]
+    assert main(words) == 0
+    assert "AP" in capsys.readouterr().out
+    out = tmp_path / "out"
+    found = json.loads((out / "report.json").read_text())
+    assert [row["name"] for row in found["rows"]] == list(content["ROWS"])
+    assert len({row["hash"] for row in found["rows"]}) == 4
+    assert {p["people"] for p in found["cost"] if p["pictures"] == "drawn"} == {1, 3}
+    assert [c["replaced"] for c in found["autopsy"]["jittered boxes"]] == [
+        "nothing", "heatmaps", "boxes", "boxes and heatmaps",
+    ]  # fmt: skip
+    text = (out / "report.md").read_text()
+    for name in ("rows.csv", "compare.csv", "autopsy.csv", "cost.csv"):
+        assert (out / name).stat().st_size
+    for name in ("compare_1.png", "autopsy.png", "cost.png"):
+        assert f"![]({name})" in text
+        assert (out / name).stat().st_size > 5000
+    assert found["rows"][0]["hash"] in text
+    # A second time nothing is trained or evaluated again.
+    times = {file: file.stat().st_mtime_ns for file in out.rglob("*.safetensors")}
+    times |= {file: file.stat().st_mtime_ns for file in (out / "rows").iterdir()}
+    assert len(times) == 6
+    content["ROWS"]["more"] = {"ARM": "top-down", "TEST.DECODING": "dark"}
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    assert main([*words[:-2], "--processes", "1"]) == 0
+    assert all(file.stat().st_mtime_ns == time for file, time in times.items())
+    assert len(list((out / "rows").iterdir())) == 5
+
+
+def test_a_difference_is_as_sure_as_the_pictures_allow():
+    truth = DrawnPeople(25, people=(1, 5), size=128)
+    right, wrong = perfect(truth), perfect(truth, jitter=6.0)
+    parts = compare.compare(right, wrong, truth.annotations, COCO)
+    whole = parts[0]
+    assert whole.first == pytest.approx(1.0)
+    assert whole.second < 0.9
+    assert whole.low <= whole.difference <= whole.high
+    assert whole.verdict == "first"
+    same = compare.compare(right, right, truth.annotations, COCO)[0]
+    assert same.difference == same.low == same.high == 0
+    assert same.verdict == "undecided"
+    (picture, apart), *_ = compare.most_different(right, wrong, truth.annotations, COCO)
+    assert apart > 0
+    assert any(i["id"] == picture for i in truth.annotations["images"])
+
+
+def test_the_truth_in_place_of_every_answer_is_perfect():
+    """Whatever the network says: true heatmaps and tags, or true boxes and heatmaps, find all."""
+    truth = DrawnPeople(6, people=(1, 3), size=256, overlap=0.0, occlusion=0)
+    for name in ("higher_hrnet", "pose_hrnet"):
+        settings = ["MODEL.NAME", name, "DATASET.INPUT_SIZE", "256", "DATASET.CROP", "[256, 192]"]
+        config = parse_config(TINY, settings)
+        torch.manual_seed(0)
+        network = build.model(config, 17)
+        ready = build.predictor(config, network, COCO, torch.device("cpu"))
+        causes = autopsy.autopsy(ready, truth, lambda s: Boxes.of(s.boxes), evaluate)
+        by_name = {cause.replaced: cause for cause in causes}
+        whole = "heatmaps and tags" if name == "higher_hrnet" else "boxes and heatmaps"
+        assert by_name[whole].AP > 0.95
+        assert by_name["nothing"].AP < 0.2
+        assert by_name[whole].gain == by_name[whole].AP - by_name["nothing"].AP
+
+
+def test_crossover_lies_between_the_crowds_where_it_happens():
+    def points(row, times, detector=0.0):
+        return [
+            cost.Point(row, "drawn", people, time, {}, detector, 0.0, 1)
+            for people, time in zip((1, 5, 10), times, strict=True)
+        ]
+
+    flat, rising = points("a", (100, 100, 100)), points("b", (20, 80, 140), detector=50)
+    assert cost.crossover(flat, rising, False) == pytest.approx(5 + 5 * 20 / 60)
+    assert cost.crossover(flat, rising, True) == pytest.approx(1 + 4 * 30 / 60)
+    assert cost.crossover(flat, points("c", (1, 2, 3)), False) is None
+    assert cost.crossover(flat, points("c", (200, 200, 300)), False) == 0.0
+
+
+def test_crowds_have_as_many_people_as_they_say():
+    for people in (1, 10, 50):
+        drawn = cost.crowd(people, 256)
+        assert len(drawn.boxes) == people
+
+
+def test_unequal_arms_are_named(tmp_path):
+    row = {
+        "arm": "", "top_down": False, "settings": (), "hash": "", "metrics": {}, "records": [],
+        "seconds": 0, "pictures": 0, "hardware": "", "date": "",
+    }  # fmt: skip
+    from higherhrnet.ablation.matrix import Evaluated
+
+    one = Evaluated(name="one", config=TINY, **row)
+    other = Evaluated(name="other", config=TINY.replace("EPOCHS: 1", "EPOCHS: 2"), **row)
+    assert study.unlike(one, one) == []
+    assert study.unlike(one, other) == ["TRAIN.EPOCHS 1 and 2"]
