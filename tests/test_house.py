@@ -33,7 +33,7 @@ FLOORS = (
     ("fields", "boxes"),
     ("poses",),
     ("drawing",),
-    ("skeleton", "geometry", "files"),
+    ("skeleton", "geometry", "files", "fetch"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,10 +20,11 @@ from ..inference.bottom_up import BottomUp
 from ..inference.detectors import TorchvisionDetector, torchvision_detector
 from ..inference.predictor import Scene
 from ..inference.top_down import TopDown
+from .matrix import predictor_of
 from .plan import Cost
 
 STAGES = ("warp", "network", "merge", "decode")
-_PEAK = "VmHWM:"
+_STATUS = "/proc/self/status"
 
 
 class Point(NamedTuple):
@@ -35,7 +37,7 @@ class Point(NamedTuple):
         milliseconds: a picture, median, without a detector.
         stages: of these, by stage.
         detector: milliseconds of the detector; 0 bottom-up.
-        megabytes: peak memory above what was in use before; -1 where it cannot be known.
+        megabytes: peak memory above what the loaded model takes; -1 where it is not known.
         pictures: how many were timed.
     """
 
@@ -100,9 +102,12 @@ def _point(
     detector: TorchvisionDetector | None,
 ) -> Point:
     ready.predict(*scenes[0])  # shapes seen for the first time are prepared for
-    before = _in_use(ready.device)
-    ready.predict(*scenes[0])
-    peak = _peak(ready.device)
+    megabytes = -1.0
+    if ready.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(ready.device)
+        before = torch.cuda.memory_allocated(ready.device)
+        ready.predict(*scenes[0])
+        megabytes = (torch.cuda.max_memory_allocated(ready.device) - before) / 2**20
     times, stages, found = [], [], []
     for scene in scenes:
         for _ in range(repeats):
@@ -122,7 +127,7 @@ def _point(
         name, kind, people, statistics.median(times),
         {stage: statistics.median(s[stage] for s in stages) for stage in STAGES},
         statistics.median(found) if found else 0.0,
-        (peak - before) / 2**20 if peak >= 0 else -1.0,
+        megabytes,
         len(scenes),
     )  # fmt: skip
 
@@ -171,22 +176,34 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _in_use(device: torch.device) -> float:
-    """Bytes in use, from which the peak starts to be counted anew; -1 if that is impossible."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        return float(torch.cuda.memory_allocated(device))
-    try:
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak is what is used now
-    except OSError:
-        return -1.0
-    return _peak(device)
+def with_memory(
+    points: Sequence[Point], name: str, config: str, file: Path, cost: Cost
+) -> list[Point]:
+    """The points of a row with the memory that its drawn crowds take on a CPU.
+
+    Each crowd has a process of its own, since memory once used stays with a process.
+    """
+    found = []
+    for point in points:
+        if point.row == name and point.kind == "drawn" and Path(_STATUS).is_file():
+            with get_context("spawn").Pool(1) as pool:
+                taken = pool.apply(_memory, (config, file, point.people, cost.size))
+            found.append(point._replace(megabytes=taken))
+        else:
+            found.append(point)
+    return found
 
 
-def _peak(device: torch.device) -> float:
-    if device.type == "cuda":
-        return float(torch.cuda.max_memory_allocated(device))
-    status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.is_file() else []
-    found = [line for line in lines if line.startswith(_PEAK)]
-    return 1024.0 * int(found[0].split()[1]) if found else -1.0
+def _memory(config: str, file: Path, people: int, size: int) -> float:
+    """Megabytes by which this process's peak rises with the first crowd."""
+    ready = predictor_of(build.parse_config(config), file, "cpu")
+    drawn = crowd(people, size)
+    before = _status("VmRSS")
+    ready.predict(drawn.image, Boxes.of(drawn.boxes))
+    return max(_status("VmHWM") - before, 0.0)
+
+
+def _status(what: str) -> float:
+    """A line of the kernel's book on this process, in megabytes (Linux)."""
+    lines = Path(_STATUS).read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(what + ":"))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 
 from .. import show
 from ..drawing import Image
@@ -163,7 +164,8 @@ def _autopsy(found: Findings) -> list[str]:
     for row, causes in found.causes.items():
         lines += [f"**{row}**", ""]
         lines += table([
-            {"truth instead of": cause.replaced, "AP": f"{100 * cause.AP:.1f}",
+            {"truth instead of": cause.replaced.replace("nothing", "nothing: as it is"),
+             "AP": f"{100 * cause.AP:.1f}",
              "AP it costs": f"{100 * cause.gain:+.1f}"}
             for cause in causes
         ])  # fmt: skip
@@ -213,7 +215,7 @@ def _costs(found: Findings) -> list[str]:
             f"**Crossover:** {answer['top-down']} takes longer than {answer['bottom-up']} "
             + ", ".join(said) + ".", "",
         ]  # fmt: skip
-    memory = "Memory is the peak above what was in use before (-1: unknown)."
+    memory = "MB: the peak above what the loaded model takes (-1: unknown)."
     return [*lines, f"{found.detector}. {memory}".lstrip(". "), "", "![](cost.png)", ""]
 
 
@@ -287,22 +289,26 @@ def _draw_points(path: Path, found: Findings) -> None:
             time.plot(people, with_detector, "o--", color=colour, label=f"{name} and detector")
         time.plot([p.people for p in real], [p.milliseconds for p in real], "x", color=colour,
                   label=f"{name}, real pictures" if real else None)  # fmt: skip
-        memory.plot(people, [p.megabytes for p in drawn], "o-", color=colour, label=name)
+        known = [(p.people, p.megabytes) for p in drawn if p.megabytes > 0]
+        memory.plot(*zip(*known, strict=True), "o-", color=colour, label=name) if known else None
     for answer in crossovers(found.points):
         for way, style in (("without detector", ":"), ("with detector", "-.")):
             if answer[f"people, {way}"]:
                 time.axvline(answer[f"people, {way}"], color="#777777", linestyle=style,
                              label=f"crossover {way}: {answer[f'people, {way}']:.1f}")  # fmt: skip
     _labelled(time, "milliseconds a picture")
-    _labelled(memory, "peak MB above idle")
+    _labelled(memory, "peak MB above the loaded model")
     _save(figure, path, _hashes(found, names), found)
 
 
 def _labelled(axes: Axes, what: str) -> None:
     axes.set_xlabel("people in the picture")
     axes.set_ylabel(what)
-    axes.set_ylim(bottom=0)
-    axes.grid(alpha=0.3)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(ScalarFormatter())
+    axes.grid(alpha=0.3, which="both")
     axes.legend(frameon=False, fontsize="small")
 
 

@@ -24,6 +24,7 @@ _SHARED = (
     "TEST.EVALUATION", "TEST.PRECISION",
 )  # fmt: skip
 """What a fair comparison of two modes has in common."""
+_OF_TRAINING = ("TRAIN.", "MODEL.PRETRAINED", "DATASET.TRAIN", "DATASET.DRAWN")
 _DIFFERENT = 6
 
 
@@ -49,15 +50,16 @@ def run(
     """
     arms, rows = matrix.run(plan, output, overrides, device, processes, say)
     by_name = {row.name: row for row in rows}
+    weights = {arm.name: arm for arm in arms}
     pairs, sheets, unequal = [], [], []
     for one, other in ((by_name[a], by_name[b]) for a, b in plan.compare):
         truth = _pictures(one)
         say(f"comparing '{one.name}' with '{other.name}'")
         annotations, skeleton = truth.annotations, truth.skeleton
         pairs.append((one, other, compare(one.records, other.records, annotations, skeleton)))
-        unequal.append(unlike(one, other))
+        given = any(not weights[row.arm].seconds for row in (one, other))
+        unequal.append(unlike(one, other, given))
         sheets += _sheet(one, other, truth)
-    weights = {arm.name: arm for arm in arms}
     causes = {}
     for name in plan.autopsy:
         say(f"autopsy of '{name}'")
@@ -70,6 +72,8 @@ def run(
         config = build.parse_config(row.config)
         ready = matrix.predictor_of(config, weights[row.arm].file, device)
         points += cost.measure(name, ready, plan.cost, _pictures(row), detector)
+        if ready.device.type == "cpu":
+            points = cost.with_memory(points, name, row.config, weights[row.arm].file, plan.cost)
     found = report.Findings(
         title=plan.title, command=command, hardware=hardware(build.device(device)),
         date=str(datetime.date.today()), arms=arms, rows=rows, pairs=pairs, unequal=unequal,
@@ -79,11 +83,20 @@ def run(
     return found
 
 
-def unlike(one: Evaluated, other: Evaluated) -> list[str]:
-    """Settings in which two rows differ though a fair comparison of modes would not."""
+def unlike(one: Evaluated, other: Evaluated, given: bool = False) -> list[str]:
+    """Settings in which two rows differ though a fair comparison of modes would not.
+
+    Args:
+        given: weights were given, so that what the configs say of training is not how they came
+            to be.
+    """
     configs = [build.parse_config(row.config) for row in (one, other)]
-    found = []
+    found = ["weights are given, and their training is not this plan's"] if given else []
     for key in _SHARED:
+        if given and key.startswith(
+            ("TRAIN.", "MODEL.PRETRAINED", "DATASET.TRAIN", "DATASET.DRAWN")
+        ):
+            continue
         section, name = key.split(".")
         values = [config[section][name] for config in configs]
         if values[0] != values[1]:

@@ -2,6 +2,7 @@
 
 from ..config import Config, parse_config, read_config, to_yaml, varied
 from .inference import (
+    BUNDLED,
     BoxesOf,
     Evaluate,
     boxes,
@@ -20,6 +21,7 @@ from .pretraining import pretrain
 from .training import bare_trainer, input_path, train
 
 __all__ = [
+    "BUNDLED",
     "BoxesOf",
     "Config",
     "Evaluate",

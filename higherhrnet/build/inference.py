@@ -31,7 +31,7 @@ from ..inference.bottom_up import BottomUp
 from ..inference.detectors import TORCHVISION, BottomUpDetector, torchvision_detector
 from ..inference.predictor import Scene
 from ..inference.top_down import Detector, TopDown
-from ..models import weights
+from ..models import published, weights
 from ..models.higher_hrnet import HigherHRNet
 from ..models.pose_hrnet import PoseHRNet
 from ..poses import ABSENT, Poses
@@ -82,15 +82,24 @@ def predictor(
 
 
 def find_weights(name_or_file: str) -> Path:
-    """A weights file: a path, or the name of a bundled checkpoint."""
+    """A weights file: a path, or the name of a bundled or a published checkpoint.
+
+    Raises:
+        ValueError: it is neither, or a published one that cannot be had; see
+            :func:`published.fetch`.
+        OSError: fetching failed.
+    """
     bundled = BUNDLED / f"{name_or_file}.safetensors"
     if bundled.is_file():
         return bundled
     path = Path(name_or_file)
+    if name_or_file in published.PUBLISHED and not path.is_file():
+        return published.fetch(name_or_file)
     if not path.is_file() and not path.suffix:
         names = sorted(file.stem for file in BUNDLED.glob("*.safetensors"))
         raise ValueError(
-            f"'{name_or_file}' is neither a bundled checkpoint ({', '.join(names)}) nor a file"
+            f"'{name_or_file}' is neither a bundled checkpoint ({', '.join(names)}), nor a "
+            "published one (higherhrnet weights list), nor a file"
         )
     return path
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import signal
 import sys
@@ -12,6 +13,7 @@ import torch
 
 from .. import __version__
 from ..datasets.loader import WorkerLostError
+from ..models import published
 from ..training.distributed import PeerLostError
 from ..training.stop import StoppedError
 from ..training.watch import DivergenceError
@@ -25,6 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words, overrides = split_overrides(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(words)
     options.overrides = overrides
+    if getattr(options, "offline", False):
+        os.environ[published.OFFLINE] = "1"
     try:
         if overrides and not getattr(options, "settings", True):
             raise ValueError(f"this command has no config, so '{overrides[0]}' changes nothing")

@@ -16,9 +16,18 @@ TOP_DOWN_WEIGHTS = "hrnet_w18_mini"
 TAIL = "KEY VALUE pairs change settings of the config, e.g. TEST.FLIP False."
 
 
-def device() -> argparse.ArgumentParser:
-    """A parent with ``--device``."""
+def offline() -> argparse.ArgumentParser:
+    """A parent with ``--offline``."""
     parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument(
+        "--offline", action="store_true", help="never fetch weights; say where they are to be had"
+    )
+    return parser
+
+
+def device() -> argparse.ArgumentParser:
+    """A parent with ``--device`` and ``--offline``."""
+    parser = argparse.ArgumentParser(add_help=False, parents=[offline()])
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:N or mps")
     return parser
 

@@ -1,22 +1,30 @@
-"""``higherhrnet weights inspect`` and ``convert``."""
+"""``higherhrnet weights``: list, fetch, inspect, convert."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import difflib
 from pathlib import Path
 
 from .. import build
 from ..config import to_yaml
 from ..evaluation.operating_point import OperatingPoint
-from ..models import weights
+from ..models import published, weights
 from . import arguments
 
 
 def add(verbs: arguments.Verbs) -> None:
     """Declare the commands."""
-    weight = verbs.add_parser("weights", help="look into and convert weights files")
+    weight = verbs.add_parser("weights", help="list, fetch, inspect and convert checkpoints")
     weight_verbs = weight.add_subparsers(required=True, metavar="COMMAND")
+    known = weight_verbs.add_parser("list", help="checkpoints that have a name: bundled, published")
+    known.set_defaults(run=_list, settings=False)
+    fetch = weight_verbs.add_parser(
+        "fetch", parents=[arguments.offline()], help="bring a published checkpoint into the cache"
+    )
+    fetch.add_argument("name", metavar="NAME")
+    fetch.set_defaults(run=_fetch, settings=False)
     inspect = weight_verbs.add_parser("inspect", help="say what a weights file holds")
     inspect.add_argument("file", metavar="FILE")
     inspect.set_defaults(run=_inspect, settings=False)
@@ -26,6 +34,32 @@ def add(verbs: arguments.Verbs) -> None:
     convert.add_argument("--to", choices=("native", "official"), help="default: by OUT's suffix")
     convert.add_argument("--half", action="store_true", help="native only: store float16")
     convert.set_defaults(run=_convert, settings=False)
+
+
+def _list(_: argparse.Namespace) -> int:
+    print("bundled:")
+    for file in sorted(build.BUNDLED.glob("*.safetensors")):
+        print(f"  {file.stem}  {file.stat().st_size / 1e6:.0f} MB  {file}")
+    folder = published.cache()
+    print(f"published, fetched by name into {folder} (${published.CACHE}):")
+    width = max(map(len, published.PUBLISHED))
+    for name, entry in published.PUBLISHED.items():
+        where = entry.url or f"by browser from {entry.page}"
+        here = " (here)" if (folder / entry.file).is_file() else ""
+        checked = f"SHA-256 {entry.sha256}…" if entry.sha256 else "no public hash"
+        print(f"  {name:{width}s}  {entry.what}{here}")
+        print(f"  {'':{width}s}  about {entry.megabytes} MB, {entry.licence}, {checked}")
+        print(f"  {'':{width}s}  {where}")
+    return 0
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    if options.name not in published.PUBLISHED:
+        close = difflib.get_close_matches(options.name, published.PUBLISHED, n=1)
+        hint = f"; did you mean '{close[0]}'?" if close else "; see higherhrnet weights list"
+        raise ValueError(f"there is no published checkpoint '{options.name}'{hint}")
+    print(published.fetch(options.name))
+    return 0
 
 
 def _inspect(options: argparse.Namespace) -> int:
@@ -43,7 +77,7 @@ def _inspect(options: argparse.Namespace) -> int:
     print(f"  config: {'inside' if file.config else 'none; guessed from the tensors'}")
     if file.display:
         print(f"  for pictures: {OperatingPoint(**file.display)}")
-    if found.kind == "higher_hrnet":
+    if found.kind in ("higher_hrnet", "pose_hrnet"):
         config = build.config_of(file)
         joints = file.skeleton or build.skeleton(config)
         print(f"  {weights.compare(build.model(config, len(joints)), file.state)}")

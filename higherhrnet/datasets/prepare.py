@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tarfile
-import urllib.error
-import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
+from ..fetch import download, verify
 from ..files import write_json
-
-_PIECE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -98,63 +91,6 @@ def prepare(name: str, folder: Path, fetch: bool = True) -> list[str]:
 def _unpacked_by_hand(folder: Path, archive: Archive) -> bool:
     """Whether the user has unpacked it on their own: it is there, and the archive is not."""
     return (folder / archive.holds).exists() and not (folder / archive.name).exists()
-
-
-def download(url: str, file: Path) -> None:
-    """Fetch a file, going on where an earlier try stopped.
-
-    Raises:
-        OSError: the network or the disk failed; the part that came is kept as ``FILE.partial``.
-    """
-    partial = file.with_name(file.name + ".partial")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    start = partial.stat().st_size if partial.is_file() else 0
-    total = 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
-    try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            if start and answer.status != 206:  # the server sends all of it again
-                start = 0
-            if answer.headers.get("Content-Length"):
-                total = start + int(answer.headers["Content-Length"])
-            bar = tqdm(
-                total=total or None, initial=start, unit="B", unit_scale=True, desc=file.name
-            )
-            with partial.open("ab" if start else "wb") as target, bar:
-                while piece := answer.read(_PIECE):
-                    target.write(piece)
-                    bar.update(len(piece))
-    except urllib.error.HTTPError as error:
-        if error.code != 416:  # 416: all of it had come already
-            raise OSError(
-                f"could not fetch '{url}': {error}; try again, or download it by hand to '{file}'"
-            ) from error
-    except (urllib.error.URLError, TimeoutError, ConnectionError, HTTPException) as error:
-        reason = getattr(error, "reason", None) or error
-        raise OSError(
-            f"could not fetch '{url}': {reason}; try again, or download it by hand to '{file}'"
-        ) from error
-    if total and partial.stat().st_size != total:
-        raise OSError(f"'{url}' broke off; try again, it goes on where it stopped")
-    partial.replace(file)
-
-
-def verify(file: Path, md5: str) -> None:
-    """Compare a file with its checksum, where one is known.
-
-    Raises:
-        ValueError: they differ.
-    """
-    if not md5:
-        return
-    digest = hashlib.md5(usedforsecurity=False)
-    with file.open("rb") as source:
-        while piece := source.read(_PIECE):
-            digest.update(piece)
-    if digest.hexdigest() != md5:
-        raise ValueError(
-            f"'{file}' has md5 {digest.hexdigest()}, not {md5}: it is damaged; delete it, try again"
-        )
 
 
 def unpack(file: Path, folder: Path) -> None:

@@ -1,0 +1,88 @@
+"""Files from the network: resumed where they broke off, checked, whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from http.client import HTTPException
+from pathlib import Path
+
+from tqdm import tqdm
+
+_PIECE = 1 << 20
+
+
+def download(url: str, file: Path, check: Callable[[Path], None] = lambda path: None) -> None:
+    """Fetch a file, going on where an earlier try stopped.
+
+    Args:
+        url: where it is.
+        file: where it goes, once it is whole.
+        check: raises ``ValueError`` if what came is damaged; that is removed then.
+
+    Raises:
+        OSError: the network or the disk failed; the part that came is kept as ``FILE.partial``.
+    """
+    partial = file.with_name(file.name + ".partial")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    start = partial.stat().st_size if partial.is_file() else 0
+    total = 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            if start and answer.status != 206:  # the server sends all of it again
+                start = 0
+            if answer.headers.get("Content-Length"):
+                total = start + int(answer.headers["Content-Length"])
+            bar = tqdm(
+                total=total or None, initial=start, unit="B", unit_scale=True, desc=file.name
+            )
+            with partial.open("ab" if start else "wb") as target, bar:
+                while piece := answer.read(_PIECE):
+                    target.write(piece)
+                    bar.update(len(piece))
+    except urllib.error.HTTPError as error:
+        if error.code != 416:  # 416: all of it had come already
+            raise OSError(
+                f"could not fetch '{url}': {error}; try again, or download it by hand to '{file}'"
+            ) from error
+    except (urllib.error.URLError, TimeoutError, ConnectionError, HTTPException) as error:
+        reason = getattr(error, "reason", None) or error
+        raise OSError(
+            f"could not fetch '{url}': {reason}; try again, or download it by hand to '{file}'"
+        ) from error
+    if total and partial.stat().st_size != total:
+        raise OSError(f"'{url}' broke off; try again, it goes on where it stopped")
+    try:
+        check(partial)
+    except ValueError:
+        partial.unlink()
+        raise
+    partial.replace(file)
+
+
+def verify(file: Path, checksum: str, kind: str = "md5") -> None:
+    """Compare a file with its checksum, or with as many first digits of it as are known.
+
+    Args:
+        file: to be read.
+        checksum: hexadecimal digits; none compares nothing.
+        kind: ``md5`` or ``sha256``.
+
+    Raises:
+        ValueError: they differ.
+    """
+    if not checksum:
+        return
+    digest = hashlib.new(kind, usedforsecurity=False)
+    with file.open("rb") as source:
+        while piece := source.read(_PIECE):
+            digest.update(piece)
+    found = digest.hexdigest()
+    if not found.startswith(checksum):
+        raise ValueError(
+            f"'{file}' has {kind} {found[: max(len(checksum), 8)]}, not {checksum}: it is damaged; "
+            "delete it, try again"
+        )
