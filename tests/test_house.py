@@ -152,6 +152,8 @@ def stand_in(line: str) -> list[str] | None:
     words = shlex.split(line, comments=True)
     if not words or words[0] in {"make", "docker", "git", "pip", "python", "export", "torchrun"}:
         return None
+    if words[1] == "ablate":  # minutes even in small: test_ablation.py runs the command whole
+        return None
     return [sys.executable, "-m", *words]
 
 

@@ -23,7 +23,7 @@ from higherhrnet.inference.predictor import Scene
 from higherhrnet.poses import Poses
 from higherhrnet.skeleton import COCO, MPII
 
-from .shared import SHARED
+from .shared import ROOT, SHARED
 
 TEXT = """
 MODEL: {NAME: pose_hrnet, WIDTH: 4, MODULES: [1, 1, 1], BLOCKS: 1}
@@ -269,3 +269,22 @@ def test_poses_make_boxes():
     np.testing.assert_allclose(
         Boxes.around(Poses.annotated(keypoints)).xywh, [[6.0, 16.0, 28.0, 48.0]]
     )
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("folder", "file", "skeleton", "figure"),
+    [
+        ("mpii", "test_mpii.json", "mpii", "PCKh@0.5"),
+        ("atrw", "test_atrw.json", str(ROOT / "configs" / "skeletons" / "atrw.yaml"), "AP"),
+        ("crowdpose", "test_crowdpose.json", "crowdpose", "AP easy"),
+        ("ochuman", "test_ochuman.json", "coco", "AP75"),
+    ],
+)
+def test_sets_of_all_kinds_train_and_validate(tmp_path, folder, file, skeleton, figure):
+    text = TEXT.replace("KIND: toy", f"ROOT: {SHARED / 'samples' / folder}, SKELETON: {skeleton}")
+    (tmp_path / "config.yaml").write_text(text)
+    words = ["train", str(tmp_path / "config.yaml"), "--output", str(tmp_path / "run")]
+    assert main([*words, "--device", "cpu", "DATASET.TRAIN", file, "DATASET.TEST", file]) == 0
+    log = (tmp_path / "run" / "log.jsonl").read_text()
+    assert figure in json.loads(log.splitlines()[-1])
