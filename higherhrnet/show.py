@@ -107,6 +107,15 @@ def sheet(tiles: Sequence[Image], columns: int) -> Image:
     return np.concatenate(rows)
 
 
+def signed(image: Image, text: str) -> Image:
+    """The picture with a small line of text below it."""
+    strip = np.full((24, image.shape[1], 3), 32, np.uint8)
+    cv2.putText(
+        strip, text, (6, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (170, 170, 170), 1, cv2.LINE_AA
+    )
+    return np.concatenate([image, strip])
+
+
 def _named(image: Image, name: str) -> Image:
     factor = _TILE / max(image.shape[:2])
     scaled = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)

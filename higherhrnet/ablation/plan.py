@@ -1,8 +1,9 @@
 """What an ablation is to do, read from a YAML file.
 
 ```yaml
+SETTINGS: {TRAIN.EPOCHS: 6}           # of all arms
 ARMS:            # what is trained, or given as weights
-  bottom-up: {CONFIG: configs/mini/higherhrnet_w18_256.yaml, TRAIN.EPOCHS: 6}
+  bottom-up: {CONFIG: configs/mini/higherhrnet_w18_256.yaml, LOSS.PUSH: 0.005}
   top-down: {CONFIG: configs/mini/hrnet_w18_256x192.yaml, WEIGHTS: hrnet_w18_mini}
 ROWS:            # what is evaluated: an arm, and settings that differ from its config
   bottom-up: {ARM: bottom-up}
@@ -23,7 +24,7 @@ from typing import Any
 
 import yaml
 
-_KEYS = ("ARMS", "ROWS", "COMPARE", "AUTOPSY", "COST")
+_KEYS = ("SETTINGS", "ARMS", "ROWS", "COMPARE", "AUTOPSY", "COST")
 _COST_KEYS = ("ROWS", "PEOPLE", "SIZE", "REPEATS", "PICTURES", "DETECTOR")
 
 
@@ -102,7 +103,8 @@ def read_plan(path: Path) -> Plan:
     if not isinstance(loaded, dict) or not loaded.get("ARMS") or not loaded.get("ROWS"):
         raise ValueError(f"'{path}' is no ablation plan: it needs ARMS and ROWS")
     _known(path, loaded, _KEYS)
-    arms = tuple(_arm(path, str(name), entry) for name, entry in loaded["ARMS"].items())
+    shared = loaded.get("SETTINGS") or {}
+    arms = tuple(_arm(path, str(name), entry, shared) for name, entry in loaded["ARMS"].items())
     rows = tuple(_row(path, str(name), entry, arms) for name, entry in loaded["ROWS"].items())
     cost = dict(loaded.get("COST") or {})
     _known(path, cost, _COST_KEYS)
@@ -127,14 +129,16 @@ def read_plan(path: Path) -> Plan:
     return plan
 
 
-def _arm(path: Path, name: str, entry: Mapping[str, Any]) -> Arm:
+def _arm(path: Path, name: str, entry: Any, shared: Mapping[str, Any]) -> Arm:
     if not isinstance(entry, dict) or "CONFIG" not in entry:
         raise ValueError(f"'{path}': arm '{name}' needs a CONFIG")
-    rest = {k: v for k, v in entry.items() if k not in ("CONFIG", "WEIGHTS")}
-    return Arm(name, str(entry["CONFIG"]), _settings(rest), str(entry.get("WEIGHTS", "")))
+    own = {k: v for k, v in entry.items() if k not in ("CONFIG", "WEIGHTS")}
+    return Arm(
+        name, str(entry["CONFIG"]), _settings({**shared, **own}), str(entry.get("WEIGHTS", ""))
+    )
 
 
-def _row(path: Path, name: str, entry: Mapping[str, Any], arms: Sequence[Arm]) -> Row:
+def _row(path: Path, name: str, entry: Any, arms: Sequence[Arm]) -> Row:
     known = [arm.name for arm in arms]
     if not isinstance(entry, dict) or entry.get("ARM") not in known:
         raise ValueError(f"'{path}': row '{name}' needs an ARM, one of {', '.join(known)}")

@@ -38,7 +38,7 @@ class Findings:
         causes: row → where its AP is lost.
         points: what pictures cost.
         detector: what is to be said of the timed detector.
-        sheet: (caption, picture) of each comparison: where the rows differ most.
+        sheets: (caption, picture) of each comparison: where the rows differ most; None if nowhere.
     """
 
     title: str
@@ -52,7 +52,7 @@ class Findings:
     causes: Mapping[str, list[Cause]]
     points: Sequence[Point]
     detector: str
-    sheets: Sequence[tuple[str, Image]]
+    sheets: Sequence[tuple[str, Image] | None]
 
 
 def write(folder: Path, found: Findings) -> None:
@@ -66,7 +66,7 @@ def write(folder: Path, found: Findings) -> None:
     lines += ["## Runs", "", *table([_arm(arm) for arm in found.arms]), ""]
     rows = [_row(row) for row in found.rows]
     lines += ["## Accuracy", "", *table(rows), ""]
-    _csv(folder / "rows.csv", rows)
+    _csv(folder / "rows.csv", [row | _origin(r) for row, r in zip(rows, found.rows, strict=True)])
     compared: list[dict[str, Any]] = []
     for number, ((one, other, parts), unequal) in enumerate(
         zip(found.pairs, found.unequal, strict=True), 1
@@ -81,8 +81,14 @@ def write(folder: Path, found: Findings) -> None:
         ]  # fmt: skip
         _draw_parts(folder / f"compare_{number}.png", one, other, parts, found)
     _csv(folder / "compare.csv", compared)
-    for number, (caption, sheet) in enumerate(found.sheets, 1):
-        show.save(folder / f"differ_{number}.jpg", sheet)
+    for number, (made, pair) in enumerate(zip(found.sheets, found.pairs, strict=True), 1):
+        if made is None:
+            continue
+        caption, sheet = made
+        show.save(
+            folder / f"differ_{number}.jpg",
+            show.signed(sheet, _signature(f"{pair[0].hash} {pair[1].hash}", found)),
+        )
         lines += [f"![](differ_{number}.jpg)", "", caption, ""]
     if found.causes:
         lines += _autopsy(found)
@@ -137,6 +143,13 @@ def _row(row: Evaluated) -> dict[str, Any]:
     settings = " ".join(row.settings).replace("|", "/") or "as its arm"
     figures = {name: shown(value) for name, value in row.metrics.items()}
     return {"row": row.name, "hash": row.hash, "mode": _mode(row), "settings": settings, **figures}
+
+
+def _origin(row: Evaluated) -> dict[str, Any]:
+    return {
+        "pictures": row.pictures, "seconds": round(row.seconds, 1), "hardware": row.hardware,
+        "date": row.date,
+    }  # fmt: skip
 
 
 def _fairness(unequal: Sequence[str]) -> list[str]:
@@ -316,10 +329,13 @@ def _hashes(found: Findings, names: Sequence[str]) -> str:
     return " ".join(row.hash for row in found.rows if row.name in names)
 
 
+def _signature(hashes: str, found: Findings) -> str:
+    return f"{found.command}  |  {hashes}  |  {found.hardware}  |  {found.date}"
+
+
 def _save(figure: Figure, path: Path, hashes: str, found: Findings) -> None:
     """With a line that says where the figures come from."""
-    origin = f"{found.command}  |  {hashes}  |  {found.hardware}  |  {found.date}"
-    figure.supxlabel(origin, fontsize=6, color="#777777")
+    figure.supxlabel(_signature(hashes, found), fontsize=6, color="#777777")
     with whole(path) as partial:
         figure.savefig(partial, dpi=120, format="png")
 

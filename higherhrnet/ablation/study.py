@@ -59,7 +59,7 @@ def run(
         pairs.append((one, other, compare(one.records, other.records, annotations, skeleton)))
         given = any(not weights[row.arm].seconds for row in (one, other))
         unequal.append(unlike(one, other, given))
-        sheets += _sheet(one, other, truth)
+        sheets.append(_sheet(one, other, truth))
     causes = {}
     for name in plan.autopsy:
         say(f"autopsy of '{name}'")
@@ -121,12 +121,12 @@ def _autopsy(row: Evaluated, arm: Trained, output: Path, device: str) -> list[au
     return [autopsy.Cause(**cause) for cause in json.loads(file.read_text())]
 
 
-def _sheet(one: Evaluated, other: Evaluated, truth: Pictures) -> list[tuple[str, Image]]:
+def _sheet(one: Evaluated, other: Evaluated, truth: Pictures) -> tuple[str, Image] | None:
     """Truth, first row and second row side by side for the pictures where they differ most."""
     annotations, skeleton = truth.annotations, truth.skeleton
     chosen = most_different(one.records, other.records, annotations, skeleton, _DIFFERENT)
     if not chosen:
-        return []
+        return None
     number = {image["id"]: n for n, image in enumerate(annotations["images"])}
     tiles = []
     found = [row.poses(skeleton) for row in (one, other)]
@@ -142,4 +142,4 @@ def _sheet(one: Evaluated, other: Evaluated, truth: Pictures) -> list[tuple[str,
         "(people scoring from 0.2). People right in the first less in the second, mean over the "
         "OKS thresholds: " + ", ".join(f"{image} {apart:+.1f}" for image, apart in chosen) + "."
     )
-    return [(caption, show.contact_sheet(tiles, skeleton, columns=6))]
+    return caption, show.contact_sheet(tiles, skeleton, columns=6)
