@@ -37,7 +37,7 @@ class Boxes:
     @classmethod
     def of(cls, xywh: Any, score: Any = None) -> Boxes:
         """From anything that numpy reads; without scores they are as sure as annotations."""
-        array = np.asarray(xywh, float).reshape(-1, 4)
+        array = np.asarray(xywh, float).reshape(len(xywh), 4)
         return cls(array, np.ones(len(array)) if score is None else np.asarray(score, float))
 
     @classmethod
@@ -65,6 +65,8 @@ class Boxes:
 
         Edges move by no more than two deviations, so that no box turns inside out.
         """
+        if not amount:
+            return self
         low, high = self.xywh[:, :2], self.xywh[:, :2] + self.xywh[:, 2:]
         moves = np.clip(rng.normal(0, amount, (2, len(self), 2)), -2 * amount, 2 * amount)
         low = low + moves[0] * self.xywh[:, 2:]
@@ -72,18 +74,30 @@ class Boxes:
         return Boxes(np.concatenate([low, np.maximum(high - low, 1.0)], axis=1), self.score)
 
 
-def annotated_box(record: Mapping[str, Any]) -> list[float]:
-    """The box of an annotated person: x, y, w, h.
+def annotated_box(record: Mapping[str, Any], shape: tuple[float, float]) -> list[float]:
+    """The box of an annotated person as the published top-down code has it: x, y, w, h.
 
-    MPII gives a centre and a scale of 200 px instead, whose square lies 15 px (times the scale)
-    lower in published training; without either it is the box around the joints.
+    COCO's are cut at the picture's edges, from the first to the last pixel that they cover. MPII
+    gives a centre and a scale of 200 px instead, whose square lies 15 px (times the scale) lower
+    in published training; without either it is the box around the joints. Crowds, and people
+    whose annotated area is 0, get a box without extent: nobody looks at them alone.
+
+    Args:
+        record: the annotation.
+        shape: (H, W) of the picture, infinite where it is not known.
     """
+    if record.get("iscrowd") or record.get("area", 1) <= 0:
+        return [0.0, 0.0, 0.0, 0.0]
     if "center" in record and "scale" in record:
         (x, y), scale = record["center"], float(record["scale"])
         side = _MPII_UNIT * scale
         return [x - side / 2, y + _UPRIGHT_SHIFT * scale - side / 2, side, side]
     if record.get("bbox"):
-        return [float(value) for value in record["bbox"]]
+        x, y, w, h = (float(value) for value in record["bbox"])
+        left, top = max(x, 0.0), max(y, 0.0)
+        right = min(shape[1] - 1, left + max(w - 1, 0.0))
+        bottom = min(shape[0] - 1, top + max(h - 1, 0.0))
+        return [left, top, max(right - left, 0.0), max(bottom - top, 0.0)]
     return [float(v) for v in Boxes.around(_pose(record)).xywh[0]]
 
 

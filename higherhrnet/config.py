@@ -127,7 +127,7 @@ _DEFAULTS = {
         "SHIFT_MIRRORED": True,  # top-down: the mirrored view's maps one cell to the right
         "LEAST_HEAT": 0.2,  # top-down: joints above this count for a person's score
         "SAME": 0.9,  # top-down: likeness (OKS) above which two people are one; 1 keeps all
-        "SOFT": False,  # top-down: lower the score of such people instead of dropping them
+        "SOFT": False,  # top-down: keep the 20 best, ranked the lower the more alike they are
         "WORKERS": 2,  # threads that read, and threads that decode
     },
 }
@@ -287,6 +287,17 @@ def _validate(config: Config) -> None:
     if len(crop) != 2 or min(crop) < 32 or crop[0] % 32 or crop[1] % 32:
         raise ValueError(
             f"config key 'DATASET.CROP' must be [height, width], multiples of 32, not {crop}"
+        )
+    for key in ("DATASET.PADDING", "TEST.SAME"):
+        if not values[key] > 0:
+            raise ValueError(f"config key '{key}' must be above 0, not {values[key]}")
+    for key in ("DATASET.TURNED", "DATASET.HALF_BODY", "DATASET.MIRROR", "TEST.BOX_SCORE"):
+        if not 0 <= values[key] <= 1:
+            raise ValueError(f"config key '{key}' must lie in 0..1, not at {values[key]}")
+    if not 0 <= config.TEST.JITTER <= 0.25:
+        raise ValueError(
+            "config key 'TEST.JITTER' must lie in 0..0.25 of a box's sides, not at "
+            f"{config.TEST.JITTER}"
         )
     if len(config.LOSS.HEATMAP) != len(config.MODEL.TAG_HEADS):
         raise ValueError(

@@ -9,24 +9,38 @@ from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
 
+from filelock import FileLock
 from tqdm import tqdm
 
 _PIECE = 1 << 20
 
 
-def download(url: str, file: Path, check: Callable[[Path], None] = lambda path: None) -> None:
-    """Fetch a file, going on where an earlier try stopped.
+def download(
+    url: str, file: Path, check: Callable[[Path], None] = lambda path: None, resume: bool = True
+) -> None:
+    """Fetch a file, going on where an earlier try stopped; several processes take turns, and all
+    but the first find it there.
 
     Args:
         url: where it is.
         file: where it goes, once it is whole.
         check: raises ``ValueError`` if what came is damaged; that is removed then.
+        resume: go on with what came before. A file that cannot be checked is better fetched anew:
+            the server may have another one by now.
 
     Raises:
         OSError: the network or the disk failed; the part that came is kept as ``FILE.partial``.
     """
-    partial = file.with_name(file.name + ".partial")
     file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(file.with_name(f".{file.name}.lock")):
+        if not file.is_file():
+            _download(url, file, check, resume)
+
+
+def _download(url: str, file: Path, check: Callable[[Path], None], resume: bool) -> None:
+    partial = file.with_name(file.name + ".partial")
+    if not resume:
+        partial.unlink(missing_ok=True)
     start = partial.stat().st_size if partial.is_file() else 0
     total = 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
@@ -44,7 +58,8 @@ def download(url: str, file: Path, check: Callable[[Path], None] = lambda path: 
                     target.write(piece)
                     bar.update(len(piece))
     except urllib.error.HTTPError as error:
-        if error.code != 416:  # 416: all of it had come already
+        whole = (error.headers.get("Content-Range") or "").rpartition("/")[2]
+        if error.code != 416 or whole not in ("", str(start)):  # 416: all of it had come already
             raise OSError(
                 f"could not fetch '{url}': {error}; try again, or download it by hand to '{file}'"
             ) from error
@@ -84,5 +99,5 @@ def verify(file: Path, checksum: str, kind: str = "md5") -> None:
     if not found.startswith(checksum):
         raise ValueError(
             f"'{file}' has {kind} {found[: max(len(checksum), 8)]}, not {checksum}: it is damaged; "
-            "delete it, try again"
+            "try again"
         )

@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from higherhrnet import build
-from higherhrnet.ablation import autopsy, compare, cost, plan, study
+from higherhrnet.ablation import autopsy, compare, cost, plan
 from higherhrnet.boxes import Boxes
 from higherhrnet.cli import main
 from higherhrnet.config import parse_config, read_config
@@ -159,7 +159,7 @@ def test_the_truth_in_place_of_every_answer_is_perfect():
 def test_crossover_lies_between_the_crowds_where_it_happens():
     def points(row, times, detector=0.0):
         return [
-            cost.Point(row, "drawn", people, time, {}, detector, 0.0, 1)
+            cost.Point(row, detector > 0, "drawn", people, time, {}, detector, 0.0, 1)
             for people, time in zip((1, 5, 10), times, strict=True)
         ]
 
@@ -176,14 +176,37 @@ def test_crowds_have_as_many_people_as_they_say():
         assert len(drawn.boxes) == people
 
 
-def test_unequal_arms_are_named(tmp_path):
-    row = {
-        "arm": "", "top_down": False, "settings": (), "hash": "", "metrics": {}, "records": [],
-        "seconds": 0, "pictures": 0, "hardware": "", "date": "",
-    }  # fmt: skip
-    from higherhrnet.ablation.matrix import Evaluated
+def test_unequal_arms_are_named():
+    one, other = (
+        parse_config(TINY, ["TRAIN.EPOCHS", n, "TOY.SIZE", s])
+        for n, s in (("1", "90"), ("2", "80"))
+    )
+    assert build.unlike(one, one) == build.other_pictures(one, one) == []
+    assert build.unlike(one, other) == ["TRAIN.EPOCHS 1 and 2"]
+    assert build.unlike(one, other, given=True) == []
+    assert build.other_pictures(one, other) == ["TOY.SIZE 90 and 80"]
 
-    one = Evaluated(name="one", config=TINY, **row)
-    other = Evaluated(name="other", config=TINY.replace("EPOCHS: 1", "EPOCHS: 2"), **row)
-    assert study.unlike(one, one) == []
-    assert study.unlike(one, other) == ["TRAIN.EPOCHS 1 and 2"]
+
+def test_what_is_wrong_is_said_before_anything_is_trained(tmp_path, capsys):
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    right = {
+        "ARMS": {"one": {"CONFIG": str(tmp_path / "tiny.yaml")}},
+        "ROWS": {"a": {"ARM": "one"}, "b": {"ARM": "one", "TOY.SIZE": 128}},
+    }
+    wrong = [
+        ({"COMPARE": [["a", "b"]]}, "rows 'a' and 'b' see other pictures: TOY.SIZE 96 and 128"),
+        ({"COST": {"ROWS": ["a"], "DETECTOR": "yolo"}}, "COST.DETECTOR must be one of fasterrcnn"),
+        ({"ROWS": {"a": {"ARM": "one", "TEST.FLOP": 1}}}, "unknown config key 'TEST.FLOP'"),
+        (
+            {"ARMS": {"one": {"CONFIG": str(tmp_path / "tiny.yaml"), "WEIGHTS": "none.pth"}}},
+            "arm 'one': weights file 'none.pth' does not exist",
+        ),
+        ({"COST": {"PEOPLE": 5}}, "COST.PEOPLE must be a rising list"),
+        ({"ARMS": []}, "ARMS must be a mapping"),
+    ]
+    for change, sentence in wrong:
+        (tmp_path / "p.yaml").write_text(yaml.safe_dump(right | change))
+        words = ["ablate", str(tmp_path / "p.yaml"), "--output", str(tmp_path / "out")]
+        assert main([*words, "--device", "cpu"]) == 2
+        assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

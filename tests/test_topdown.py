@@ -111,15 +111,20 @@ def test_every_person_is_a_sample():
 
 
 def test_boxes_of_writers_of_all_kinds():
-    assert annotated_box({"bbox": [1, 2, 3, 4], "keypoints": []}) == [1, 2, 3, 4]
+    size = (100, 200)
+    assert annotated_box({"bbox": [1, 2, 3, 4], "keypoints": []}, size) == [1, 2, 2, 3]
+    # Cut at the edges, as the published code does, before the crop is made.
+    assert annotated_box({"bbox": [-5, 90, 50, 30], "keypoints": []}, size) == [0, 90, 49, 9]
+    for nobody in ({"iscrowd": 1}, {"area": 0}):
+        assert annotated_box({"bbox": [1, 2, 3, 4], **nobody}, size) == [0, 0, 0, 0]
     person = {"center": [100.0, 80.0], "scale": 0.5, "keypoints": [], "bbox": [0, 0, 1, 1]}
-    assert annotated_box(person) == [50.0, 37.5, 100.0, 100.0]
+    assert annotated_box(person, size) == [50.0, 37.5, 100.0, 100.0]
     # What published MPII training makes of it: 15 px (times the scale) lower, 1.25 times larger.
-    centre, extent = geometry.box_crop(tuple(annotated_box(person)), (256, 256))
+    centre, extent = geometry.box_crop(tuple(annotated_box(person, size)), (256, 256))
     assert centre == (100.0, 87.5)
     assert extent == (125.0, 125.0)
     keypoints = [10, 20, 2, 30, 60, 2] + [0, 0, 0] * 15
-    assert annotated_box({"keypoints": keypoints}) == [6.0, 16.0, 28.0, 48.0]
+    assert annotated_box({"keypoints": keypoints}, size) == [6.0, 16.0, 28.0, 48.0]
 
 
 def test_jitter_moves_every_edge_a_little():
@@ -214,7 +219,7 @@ def test_detectors_of_torchvision(monkeypatch):
 
 
 def test_weights_that_cannot_be_fetched_are_one_sentence(monkeypatch):
-    def offline(weights):
+    def offline(weights, weights_backbone):
         raise urllib.error.URLError("no network")
 
     name = "retinanet_resnet50_fpn"

@@ -89,7 +89,7 @@ def random_view(mirror):
 
 
 def person_view(mirror):
-    return PersonView((512, 384), COCO.upper, mirror=mirror, half_body=0, scale=0.1)
+    return PersonView((512, 384), COCO.upper, mirror=mirror, half_body=0, scale=(0.9, 1.1))
 
 
 @pytest.mark.parametrize("view_of", [random_view, person_view])

@@ -6,9 +6,8 @@ replaced, and the AP that each replacement gains is what that part costs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -252,11 +251,3 @@ def _overlap(
     shared = np.maximum(high - low, 0).prod(axis=2)
     total = boxes[:, 2:].prod(axis=1)[:, None] + others[:, 2:].prod(axis=1) - shared
     return np.asarray(shared / np.maximum(total, 1e-9))
-
-
-def rows(causes: Sequence[Cause]) -> list[Mapping[str, Any]]:
-    """The causes in print, APs times 100."""
-    return [
-        {"truth instead of": c.replaced, "AP": 100 * c.AP, "AP it costs": 100 * c.gain}
-        for c in causes
-    ]

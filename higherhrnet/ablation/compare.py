@@ -14,7 +14,7 @@ from ..evaluation.report import pictures_by_part
 from ..skeleton import Skeleton
 
 Record = Mapping[str, Any]
-_DRAWS = 300
+DRAWS = 300
 
 
 class Part(NamedTuple):
@@ -61,7 +61,7 @@ def compare(
         first, second: COCO keypoint results of both rows.
         annotations: of the pictures that both saw.
     """
-    use_area = not any("crowdIndex" in image for image in annotations["images"])
+    use_area = _use_area(annotations)
     pair = [match(r, annotations, skeleton, use_area=use_area) for r in (first, second)]
     parts = [_part("all", "all", pair[0], pair[1], pair[0].images)]
     for name, size in (("medium", "M"), ("large", "L")):
@@ -72,13 +72,18 @@ def compare(
     return [part for part in parts if part.people]
 
 
+def _use_area(annotations: Mapping[str, Any]) -> bool:
+    """CrowdPose's evaluation takes a part of the box instead."""
+    return not any("crowdIndex" in image for image in annotations["images"])
+
+
 def _part(by: str, part: str, one: Matches, other: Matches, images: Sequence[int | str]) -> Part:
     wanted = set(images)
     there = [image for image in one.images if image in wanted]
     people = sum(int(t) for i, t in zip(one.images, one.truths, strict=True) if i in wanted)
     if not people:
         return Part(by, part, len(there), 0, -1, (-1, -1), -1, (-1, -1), 0, 0, 0)
-    drawn = [table.bootstrap(_DRAWS, images=there) for table in (one, other)]
+    drawn = [table.bootstrap(DRAWS, images=there) for table in (one, other)]
     # A draw without anybody is left out, and in both rows alike: they share the truth.
     apart = drawn[0] - drawn[1]
     first, second = one.only(there), other.only(there)
@@ -105,7 +110,8 @@ def most_different(
 
     A person is right at some of the ten thresholds; the mean over them is counted.
     """
-    scores = [_right(match(r, annotations, skeleton)) for r in (first, second)]
+    use_area = _use_area(annotations)
+    scores = [_right(match(r, annotations, skeleton, use_area=use_area)) for r in (first, second)]
     apart = {image: scores[0][image] - scores[1][image] for image in scores[0]}
     ranked = sorted(apart.items(), key=lambda item: -abs(item[1]))
     return [item for item in ranked[:count] if item[1]]

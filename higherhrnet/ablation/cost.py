@@ -32,6 +32,7 @@ class Point(NamedTuple):
 
     Attributes:
         row: its name.
+        top_down: its mode.
         kind: ``drawn`` or ``real`` pictures.
         people: in each picture.
         milliseconds: a picture, median, without a detector.
@@ -42,6 +43,7 @@ class Point(NamedTuple):
     """
 
     row: str
+    top_down: bool
     kind: str
     people: int
     milliseconds: float
@@ -124,7 +126,7 @@ def _point(
                 _wait(ready.device)
                 found.append(1000 * (time.perf_counter() - begun))
     return Point(
-        name, kind, people, statistics.median(times),
+        name, isinstance(ready, TopDown), kind, people, statistics.median(times),
         {stage: statistics.median(s[stage] for s in stages) for stage in STAGES},
         statistics.median(found) if found else 0.0,
         megabytes,
@@ -166,7 +168,6 @@ def find_detector(cost: Cost, device: str) -> tuple[TorchvisionDetector | None, 
         return torchvision_detector(cost.detector, on), f"detector {cost.detector}"
     except ValueError:
         bare = torchvision_detector(cost.detector, on, pretrained=False)
-        bare.network.to(on)
         note = "with random weights, since its own could not be fetched: its time is meant alone"
         return bare, f"detector {cost.detector} {note}"
 
@@ -198,6 +199,7 @@ def _memory(config: str, file: Path, people: int, size: int) -> float:
     """Megabytes by which this process's peak rises with the first crowd."""
     ready = predictor_of(build.parse_config(config), file, "cpu")
     drawn = crowd(people, size)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak of loading is not meant
     before = _status("VmRSS")
     ready.predict(drawn.image, Boxes.of(drawn.boxes))
     return max(_status("VmHWM") - before, 0.0)

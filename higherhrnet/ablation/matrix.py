@@ -12,7 +12,8 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -25,6 +26,7 @@ from .. import build
 from ..bench.table import hardware
 from ..files import write_json
 from ..inference.bottom_up import BottomUp
+from ..inference.detectors import TORCHVISION
 from ..inference.top_down import TopDown
 from ..models import weights
 from ..poses import Poses
@@ -43,14 +45,16 @@ class Trained:
         name: of the arm.
         config: its config as YAML.
         file: its weights.
-        hash: of both.
-        seconds: that training took here; 0 for given weights.
+        hash: of both, and of everything else that decides what becomes of it.
+        given: not trained here.
+        seconds: that training took, over all its legs.
     """
 
     name: str
     config: str
     file: Path
     hash: str
+    given: bool
     seconds: float
 
 
@@ -63,7 +67,7 @@ class Evaluated:
         top_down: its mode.
         config: with the row's settings, as YAML.
         settings: the row's own.
-        hash: of config and weights.
+        hash: of config, weights, box file and kind of device.
         metrics: the evaluator's figures, 0..1.
         records: COCO keypoint results.
         seconds: that the evaluation took.
@@ -108,6 +112,7 @@ def run(
         processes: how many runs at the same time.
         say: told what is being done.
     """
+    check(plan, overrides)
     trained = _all(
         partial(_train, output=output, overrides=tuple(overrides), device=device),
         plan.arms,
@@ -138,15 +143,54 @@ def _all(
     with ProcessPoolExecutor(
         processes, get_context("spawn"), torch.set_num_threads, (threads,)
     ) as pool:
-        waiting = [pool.submit(work, job) for job in jobs]
+        running = {pool.submit(work, job): job for job in jobs}
         try:
-            for job, future in zip(jobs, waiting, strict=True):
+            for future in as_completed(running):  # the first to fail is the first to be heard
                 future.result()
-                say(f"{_named(job)}: done")
+                say(f"{_named(running[future])}: done")
+        except BrokenProcessPool as error:
+            raise OSError("a run was ended from outside (memory?); start again to go on") from error
         except BaseException:
-            pool.shutdown(cancel_futures=True)
+            for process in (pool._processes or {}).values():
+                process.terminate()  # SIGTERM: trainings write their checkpoint
             raise
-        return [future.result() for future in waiting]
+        finally:
+            pool.shutdown(cancel_futures=True)
+        return [future.result() for future in running]
+
+
+def check(plan: Plan, overrides: Sequence[str]) -> None:
+    """Find what is wrong with a plan before hours are spent on it.
+
+    Raises:
+        ValueError: a config, setting, weights file, box file, detector or comparison.
+    """
+    configs = {}
+    for arm in plan.arms:
+        configs[arm.name] = build.read_config(arm.config, [*arm.settings, *overrides])
+        if arm.weights:
+            _given(arm)
+    rows = {}
+    for row in plan.rows:
+        config = build.varied(configs[row.arm], [*row.settings, *overrides])
+        if build.is_top_down(config):
+            build.boxes(config, build.pictures(config, "test"))
+        rows[row.name] = config
+    for one, other in plan.compare:
+        apart = build.other_pictures(rows[one], rows[other])
+        if apart:
+            raise ValueError(f"rows '{one}' and '{other}' see other pictures: {', '.join(apart)}")
+    if plan.cost.rows and plan.cost.detector and plan.cost.detector not in TORCHVISION:
+        raise ValueError(
+            f"COST.DETECTOR must be one of {', '.join(TORCHVISION)}, not '{plan.cost.detector}'"
+        )
+
+
+def _given(arm: Arm) -> Path:
+    file = build.find_weights(str(build.expand_path(arm.weights, f"arm '{arm.name}' WEIGHTS")))
+    if not file.is_file():
+        raise ValueError(f"arm '{arm.name}': weights file '{file}' does not exist")
+    return file
 
 
 def _named(job: object) -> str:
@@ -158,18 +202,23 @@ def _train(arm: Arm, output: Path, overrides: tuple[str, ...], device: str) -> T
     config = build.read_config(arm.config, [*arm.settings, *overrides])
     text = build.to_yaml(config)
     if arm.weights:
-        file = build.find_weights(str(build.expand_path(arm.weights, f"arm '{arm.name}' WEIGHTS")))
-        key = _hash(text, hashlib.sha256(file.read_bytes()).hexdigest())
-        return Trained(arm.name, text, file, key, 0.0)
-    key = _hash(text)
+        file = _given(arm)
+        return Trained(arm.name, text, file, _hash(text, _digest(file)), True, 0.0)
+    start = config.MODEL.PRETRAINED
+    found = start and build.find_weights(str(build.expand_path(start, "MODEL.PRETRAINED")))
+    key = _hash(text, _digest(Path(found)) if found else "")
     folder = output / "arms" / f"{_plain(arm.name)}-{key}"
-    note = folder / "done.json"
-    if not note.is_file():
+    file, note = folder / "best.safetensors", folder / "time.json"
+    known = json.loads(note.read_text()) if note.is_file() else {"seconds": 0.0, "done": False}
+    if not known["done"] or not file.is_file():
         begun = time.perf_counter()
-        build.train(config, folder, device, resume=(folder / "last.pth").is_file())
-        write_json(note, {"seconds": time.perf_counter() - begun})
-    seconds = float(json.loads(note.read_text())["seconds"])
-    return Trained(arm.name, text, folder / "best.safetensors", key, seconds)
+        try:
+            build.train(config, folder, device, resume=(folder / "last.pth").is_file())
+            known["done"] = True
+        finally:
+            known["seconds"] += time.perf_counter() - begun
+            write_json(note, known)
+    return Trained(arm.name, text, file, _hash(text, _digest(file)), False, known["seconds"])
 
 
 def _evaluate(
@@ -178,14 +227,22 @@ def _evaluate(
     row, arm = job
     config = build.varied(build.parse_config(arm.config), [*row.settings, *overrides])
     text = build.to_yaml(config)
-    key = _hash(text, arm.hash)
+    boxes = str(config.TEST.BOXES)
+    listed = boxes.endswith(".json") and build.is_top_down(config)
+    key = _hash(
+        text,
+        arm.hash,
+        _digest(build.expand_path(boxes, "TEST.BOXES")) if listed else "",
+        os.path.expandvars(config.DATASET.ROOT),
+        build.device(device).type,
+    )
     file = output / "rows" / f"{key}.json"
     if not file.is_file():
         begun = time.perf_counter()
         predictor = predictor_of(config, arm.file, device)
         truth = build.pictures(config, "test")
         found = build.validate(
-            predictor, truth, evaluate=build.evaluation(config), boxes_of=build.boxes(config)
+            predictor, truth, evaluate=build.evaluation(config), boxes_of=build.boxes(config, truth)
         )
         write_json(
             file,
@@ -215,6 +272,10 @@ def predictor_of(config: build.Config, file: Path, device: str) -> BottomUp | To
     if isinstance(ready, TopDown):
         ready.detector = build.detector(config, on)
     return ready
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _hash(*parts: str) -> str:

@@ -25,7 +25,8 @@ from typing import Any
 import yaml
 
 _KEYS = ("SETTINGS", "ARMS", "ROWS", "COMPARE", "AUTOPSY", "COST")
-_COST_KEYS = ("ROWS", "PEOPLE", "SIZE", "REPEATS", "PICTURES", "DETECTOR")
+_COST_LEAST = {"SIZE": 64, "REPEATS": 1, "PICTURES": 0}
+_COST_KEYS = ("ROWS", "PEOPLE", "DETECTOR", *_COST_LEAST)
 
 
 @dataclass(frozen=True)
@@ -79,14 +80,6 @@ class Plan:
     autopsy: tuple[str, ...] = ()
     cost: Cost = Cost()
 
-    def arm(self, name: str) -> Arm:
-        """The arm of a name that the plan has."""
-        return next(arm for arm in self.arms if arm.name == name)
-
-    def row(self, name: str) -> Row:
-        """The row of a name that the plan has."""
-        return next(row for row in self.rows if row.name == name)
-
 
 def read_plan(path: Path) -> Plan:
     """Read and check a plan.
@@ -100,27 +93,30 @@ def read_plan(path: Path) -> Plan:
         loaded = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
         raise ValueError(f"'{path}' is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(loaded, dict) or not loaded.get("ARMS") or not loaded.get("ROWS"):
+    if not isinstance(loaded, dict):
         raise ValueError(f"'{path}' is no ablation plan: it needs ARMS and ROWS")
     _known(path, loaded, _KEYS)
+    for key, kind in (("SETTINGS", dict), ("ARMS", dict), ("ROWS", dict), ("COST", dict),
+                      ("COMPARE", list), ("AUTOPSY", list)):  # fmt: skip
+        if loaded.get(key) is not None and not isinstance(loaded[key], kind):
+            raise ValueError(f"'{path}': {key} must be a {'mapping' if kind is dict else 'list'}")
+    if not loaded.get("ARMS") or not loaded.get("ROWS"):
+        raise ValueError(f"'{path}' is no ablation plan: it needs ARMS and ROWS")
     shared = loaded.get("SETTINGS") or {}
     arms = tuple(_arm(path, str(name), entry, shared) for name, entry in loaded["ARMS"].items())
     rows = tuple(_row(path, str(name), entry, arms) for name, entry in loaded["ROWS"].items())
     cost = dict(loaded.get("COST") or {})
     _known(path, cost, _COST_KEYS)
-    compare = tuple(tuple(map(str, pair)) for pair in loaded.get("COMPARE") or ())
-    if any(len(pair) != 2 for pair in compare):
+    compare = loaded.get("COMPARE") or []
+    if not all(isinstance(pair, list) and len(pair) == 2 for pair in compare):
         raise ValueError(f"'{path}': COMPARE lists pairs of rows")
     plan = Plan(
         title=path.stem,
         arms=arms,
         rows=rows,
-        compare=tuple((a, b) for a, b in compare),
+        compare=tuple((str(a), str(b)) for a, b in compare),
         autopsy=tuple(map(str, loaded.get("AUTOPSY") or ())),
-        cost=Cost(
-            rows=tuple(map(str, cost.pop("ROWS", ()))),
-            **_lowered(cost),
-        ),
+        cost=_cost(path, cost),
     )
     names = [row.name for row in rows]
     for name in (*(n for pair in plan.compare for n in pair), *plan.autopsy, *plan.cost.rows):
@@ -147,14 +143,33 @@ def _row(path: Path, name: str, entry: Any, arms: Sequence[Arm]) -> Row:
 
 def _settings(entry: Mapping[str, Any]) -> tuple[str, ...]:
     """``KEY VALUE`` pairs as the command line has them."""
-    return tuple(
-        word for key, value in entry.items() for word in (key, value if isinstance(value, str)
-        else yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip())
-    )  # fmt: skip
+    words: list[str] = []
+    for key, value in entry.items():
+        text = yaml.safe_dump(value, default_flow_style=True, width=10_000)
+        words += [key, value if isinstance(value, str) else text.removesuffix("...\n").strip()]
+    return tuple(words)
 
 
-def _lowered(entry: Mapping[str, Any]) -> dict[str, Any]:
-    return {k.lower(): tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
+def _cost(path: Path, entry: Mapping[str, Any]) -> Cost:
+    values: dict[str, Any] = {}
+    for key, value in entry.items():
+        least = _COST_LEAST.get(key, 0)
+        right = isinstance(value, str)
+        if key in ("ROWS", "PEOPLE"):
+            kind, right = "a list", isinstance(value, list) and bool(value)
+            if key == "PEOPLE":
+                kind = "a rising list of whole numbers above 0"
+                right = right and all(isinstance(n, int) and n > 0 for n in value)
+                right = right and sorted(set(value)) == value
+        elif key != "DETECTOR":
+            kind = f"a whole number from {least} on"
+            right = isinstance(value, int) and value >= least
+        else:
+            kind = "a detector's name"
+        if not right:
+            raise ValueError(f"'{path}': COST.{key} must be {kind}, not {value!r}")
+        values[key.lower()] = tuple(value) if isinstance(value, list) else value
+    return Cost(**values)
 
 
 def _known(path: Path, entry: Mapping[str, Any], keys: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ from ..drawing import Image
 from ..evaluation.results import shown
 from ..files import whole, write_json
 from .autopsy import Cause
-from .compare import Part
+from .compare import DRAWS, Part
 from .cost import STAGES, Point, crossover
 from .matrix import Evaluated, Trained
 
@@ -76,8 +76,8 @@ def write(folder: Path, found: Findings) -> None:
         compared += [{"first": one.name, "second": other.name, **part._asdict()} for part in parts]
         lines += [*table(printed), "", f"![](compare_{number}.png)", ""]
         lines += [
-            f"Differences are {one.name} less {other.name}; intervals are 95 % of 300 bootstrap "
-            "draws, in each of which both rows see the same pictures.", "",
+            f"Differences are {one.name} less {other.name}; intervals are 95 % of {DRAWS} "
+            "bootstrap draws, in each of which both rows see the same pictures.", "",
         ]  # fmt: skip
         _draw_parts(folder / f"compare_{number}.png", one, other, parts, found)
     _csv(folder / "compare.csv", compared)
@@ -135,7 +135,7 @@ def _mode(row: Evaluated) -> str:
 
 
 def _arm(arm: Trained) -> dict[str, Any]:
-    trained = f"{arm.seconds / 60:.0f} minutes" if arm.seconds else "given"
+    trained = "given" if arm.given else f"{arm.seconds / 60:.0f} minutes"
     return {"arm": arm.name, "hash": arm.hash, "weights": arm.file.name, "training": trained}
 
 
@@ -197,20 +197,20 @@ def _point(point: Point) -> dict[str, Any]:
 
 
 def crossovers(points: Sequence[Point]) -> list[dict[str, Any]]:
-    """For each bottom-up row (no detector) and top-down row: people from which top-down is slower,
-    on drawn crowds."""
+    """For each bottom-up and top-down row: people from which top-down is slower, on drawn crowds,
+    without and, where one was timed, with a detector."""
     drawn = [point for point in points if point.kind == "drawn"]
     names = list(dict.fromkeys(point.row for point in drawn))
     by_row = {name: [point for point in drawn if point.row == name] for name in names}
-    slow = [name for name in names if any(point.detector for point in by_row[name])]
+    slow = [name for name in names if any(point.top_down for point in by_row[name])]
     answers = []
     for one in (name for name in names if name not in slow):
         for other in slow:
-            answers.append({
-                "bottom-up": one, "top-down": other,
-                "people, without detector": crossover(by_row[one], by_row[other], False),
-                "people, with detector": crossover(by_row[one], by_row[other], True),
-            })  # fmt: skip
+            answer: dict[str, Any] = {"bottom-up": one, "top-down": other}
+            answer["people, without detector"] = crossover(by_row[one], by_row[other], False)
+            if any(point.detector for point in by_row[other]):
+                answer["people, with detector"] = crossover(by_row[one], by_row[other], True)
+            answers.append(answer)
     return answers
 
 
@@ -219,6 +219,8 @@ def _costs(found: Findings) -> list[str]:
     for answer in crossovers(found.points):
         said = []
         for way in ("without detector", "with detector"):
+            if f"people, {way}" not in answer:
+                continue
             people = answer[f"people, {way}"]
             said.append(
                 f"{way} " + ("never in these crowds" if people is None
@@ -306,7 +308,7 @@ def _draw_points(path: Path, found: Findings) -> None:
         memory.plot(*zip(*known, strict=True), "o-", color=colour, label=name) if known else None
     for answer in crossovers(found.points):
         for way, style in (("without detector", ":"), ("with detector", "-.")):
-            if answer[f"people, {way}"]:
+            if answer.get(f"people, {way}"):
                 time.axvline(answer[f"people, {way}"], color="#777777", linestyle=style,
                              label=f"crossover {way}: {answer[f'people, {way}']:.1f}")  # fmt: skip
     _labelled(time, "milliseconds a picture")

@@ -17,14 +17,6 @@ from .compare import compare, most_different
 from .matrix import Evaluated, Trained
 from .plan import Plan
 
-_SHARED = (
-    "MODEL.WIDTH", "MODEL.MODULES", "MODEL.BLOCKS", "MODEL.PRETRAINED", "DATASET.KIND",
-    "DATASET.ROOT", "DATASET.TRAIN", "DATASET.TEST", "DATASET.TRAIN_LIMIT", "DATASET.TEST_LIMIT",
-    "DATASET.DRAWN", "DATASET.SKELETON", "TRAIN.EPOCHS", "TRAIN.SEED", "TRAIN.FREEZE",
-    "TEST.EVALUATION", "TEST.PRECISION",
-)  # fmt: skip
-"""What a fair comparison of two modes has in common."""
-_OF_TRAINING = ("TRAIN.", "MODEL.PRETRAINED", "DATASET.TRAIN", "DATASET.DRAWN")
 _DIFFERENT = 6
 
 
@@ -57,8 +49,12 @@ def run(
         say(f"comparing '{one.name}' with '{other.name}'")
         annotations, skeleton = truth.annotations, truth.skeleton
         pairs.append((one, other, compare(one.records, other.records, annotations, skeleton)))
-        given = any(not weights[row.arm].seconds for row in (one, other))
-        unequal.append(unlike(one, other, given))
+        given = any(weights[row.arm].given for row in (one, other))
+        configs = [build.parse_config(row.config) for row in (one, other)]
+        apart = build.unlike(configs[0], configs[1], given)
+        if given:
+            apart = ["weights are given, and their training is not this plan's", *apart]
+        unequal.append(apart)
         sheets.append(_sheet(one, other, truth))
     causes = {}
     for name in plan.autopsy:
@@ -83,27 +79,6 @@ def run(
     return found
 
 
-def unlike(one: Evaluated, other: Evaluated, given: bool = False) -> list[str]:
-    """Settings in which two rows differ though a fair comparison of modes would not.
-
-    Args:
-        given: weights were given, so that what the configs say of training is not how they came
-            to be.
-    """
-    configs = [build.parse_config(row.config) for row in (one, other)]
-    found = ["weights are given, and their training is not this plan's"] if given else []
-    for key in _SHARED:
-        if given and key.startswith(
-            ("TRAIN.", "MODEL.PRETRAINED", "DATASET.TRAIN", "DATASET.DRAWN")
-        ):
-            continue
-        section, name = key.split(".")
-        values = [config[section][name] for config in configs]
-        if values[0] != values[1]:
-            found.append(f"{key} {values[0]} and {values[1]}")
-    return found
-
-
 def _pictures(row: Evaluated) -> Pictures:
     return build.pictures(build.parse_config(row.config), "test")
 
@@ -114,9 +89,8 @@ def _autopsy(row: Evaluated, arm: Trained, output: Path, device: str) -> list[au
     if not file.is_file():
         config = build.parse_config(row.config)
         ready = matrix.predictor_of(config, arm.file, device)
-        causes = autopsy.autopsy(
-            ready, _pictures(row), build.boxes(config), build.evaluation(config)
-        )
+        truth = _pictures(row)
+        causes = autopsy.autopsy(ready, truth, build.boxes(config, truth), build.evaluation(config))
         write_json(file, [vars(cause) for cause in causes])
     return [autopsy.Cause(**cause) for cause in json.loads(file.read_text())]
 

@@ -1,6 +1,7 @@
 """The one place where config becomes objects."""
 
 from ..config import Config, parse_config, read_config, to_yaml, varied
+from .fairness import other_pictures, unlike
 from .inference import (
     BUNDLED,
     BoxesOf,
@@ -39,6 +40,7 @@ __all__ = [
     "is_top_down",
     "load",
     "model",
+    "other_pictures",
     "parse_config",
     "pictures",
     "predictor",
@@ -48,6 +50,7 @@ __all__ = [
     "skeleton_of",
     "to_yaml",
     "train",
+    "unlike",
     "validate",
     "varied",
     "view_shape",

@@ -38,7 +38,7 @@ from ..poses import ABSENT, Poses
 from ..skeleton import SKELETONS, Skeleton
 from ..training.distributed import Group
 from ..validation import Validation, predict_all, records_of
-from .parts import codec, device, expand_path, model, skeleton
+from .parts import codec, device, expand_path, is_top_down, model, skeleton
 
 BoxesOf = Callable[[Sample], Boxes | None]
 Evaluate = Callable[[Sequence[Mapping[str, Any]], Mapping[str, Any], Skeleton], dict[str, float]]
@@ -167,7 +167,8 @@ def load(
         ValueError: no such file, or not a checkpoint of a pose network.
     """
     file = weights.read(find_weights(str(name_or_file)))
-    config = config_of(file, overrides)
+    known = published.PUBLISHED.get(str(name_or_file))
+    config = config_of(file, [*(known.settings if known else ()), *overrides])
     joints = file.skeleton or skeleton(config)
     network = model(config, len(joints))
     weights.load_all(network, file)
@@ -193,6 +194,8 @@ def detector(config: Config, on: torch.device) -> Detector | None:
     try:
         file = find_weights(name)
     except ValueError as error:
+        if name in published.PUBLISHED:
+            raise
         raise ValueError(
             f"config key 'TEST.BOXES' must be truth, FILE.json, bottom-up weights, or one of "
             f"{', '.join(TORCHVISION)}, not '{name}'"
@@ -204,20 +207,38 @@ def detector(config: Config, on: torch.device) -> Detector | None:
     return BottomUpDetector(people)
 
 
-def boxes(config: Config) -> BoxesOf:
-    """Where the boxes of a set's pictures come from: annotated picture → boxes, None to detect."""
+def boxes(config: Config, truth: Pictures) -> BoxesOf:
+    """Where the boxes of a set's pictures come from: annotated picture → boxes, None to detect.
+
+    Raises:
+        ValueError: the box file is missing or lists none of the pictures, or they have no
+            annotated people to take boxes from.
+    """
+    if not is_top_down(config):
+        return lambda sample: None
     name, jitter = str(config.TEST.BOXES), config.TEST.JITTER
+    if jitter and name != "truth":
+        raise ValueError(f"config key 'TEST.JITTER' moves true boxes, not those of '{name}'")
     if name == "truth":
+        if not any(len(truth.boxes(number)) for number in range(len(truth))):
+            raise ValueError(
+                "config key 'TEST.BOXES' is truth, but nobody is annotated in these pictures; "
+                "name a box file or a detector"
+            )
 
         def true(sample: Sample) -> Boxes:
             found = Boxes.of(sample.boxes)
             # Each picture's own chance: the same whatever process gets it.
             number = zlib.crc32(str(sample.id).encode())
-            return found.jittered(jitter, np.random.default_rng(number)) if jitter else found
+            return found.usable().jittered(jitter, np.random.default_rng(number))
 
         return true
     if name.endswith(".json"):
         listed = read_detections(expand_path(name, "TEST.BOXES"))
+        if listed.keys().isdisjoint(image["id"] for image in truth.annotations["images"]):
+            raise ValueError(
+                f"box file '{name}' lists none of the test pictures by their image ids"
+            )
         return lambda sample: listed.get(sample.id, Boxes.of([]))
     return lambda sample: None
 

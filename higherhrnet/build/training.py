@@ -79,7 +79,7 @@ def train(config: Config, output: Path, device_name: str = "auto", resume: bool 
         examiner = predictor(config, copy.deepcopy(network), joints, on)
         if isinstance(examiner, TopDown):
             examiner.detector = detector(config, on)
-        looked_at = boxes(config)
+        looked_at = boxes(config, truth)
         trained = prepared(config, network, on)
         steps = optimizer(config, network)
         log = closing.enter_context(Log(output, to_yaml(config))) if group.main else None
@@ -187,6 +187,11 @@ def criterion(config: Config, network: HigherHRNet | PoseHRNet) -> loop.Criterio
     """The losses of the network's heads."""
     if is_top_down(config):
         weights_of = tuple(config.LOSS.JOINTS)
+        if len(weights_of) not in (0, network.joints):
+            raise ValueError(
+                f"config key 'LOSS.JOINTS' has {len(weights_of)} factors, but the skeleton has "
+                f"{network.joints} joints"
+            )
         return TopDownLoss(network.heads, weights_of, config.LOSS.HARDEST)
     return BottomUpLoss(
         network.heads,
@@ -333,7 +338,7 @@ def _view(config: Config, joints: Skeleton) -> Transform:
         return PersonView(
             shape,
             joints.upper,
-            scale=(d.SCALE[1] - d.SCALE[0]) / 2,
+            scale=(d.SCALE[0], d.SCALE[1]),
             rotation=d.ROTATION,
             turned=d.TURNED,
             half_body=d.HALF_BODY,

@@ -127,7 +127,12 @@ def _predictor(
     if options.boxes is not None and not top_down:
         raise ValueError(f"--boxes serves top-down weights, and '{weights}' are bottom-up")
     if isinstance(predictor, TopDown) and predictor.detector is None:
-        return predictor, read_detections(Path(overrides[-1]))
+        last = len(overrides) - overrides[::-1].index("TEST.BOXES")
+        if overrides[last] == "truth":
+            raise ValueError(
+                "config key 'TEST.BOXES' is truth, but these pictures are not annotated"
+            )
+        return predictor, read_detections(build.expand_path(overrides[last], "TEST.BOXES"))
     return predictor, None
 
 
@@ -144,6 +149,8 @@ def predict(
     Pictures are shared among the processes of ``torchrun``; the first one takes all videos.
     """
     group = group or Group()
+    if boxes is not None and (inputs.videos or inputs.cameras):
+        raise ValueError("a box file serves pictures; for videos name a detector with --boxes")
     interrupt: KeyboardInterrupt | None = None
     start = time.perf_counter()
     done = Done()
@@ -216,6 +223,9 @@ def _say(
         )
     shown = "everybody" if predictor.point is None else str(predictor.point)
     print(f"shown: {shown}")
-    if any(dropped):
-        print(f"limits dropped {dropped[0]} candidates of joints and {dropped[1]} people")
+    candidates, beyond, alike = dropped
+    if candidates or beyond:
+        print(f"limits dropped {candidates} candidates of joints and {beyond} people")
+    if alike:
+        print(f"{alike} people were too like others and are not shown")
     print(f"predictions.json and predictions.csv in {wishes.output}")

@@ -68,7 +68,11 @@ def _valid(options: argparse.Namespace) -> int:
         if isinstance(predictor, TopDown):
             predictor.detector = build.detector(config, on)
         found = build.validate(
-            predictor, truth, group, evaluate=build.evaluation(config), boxes_of=build.boxes(config)
+            predictor,
+            truth,
+            group,
+            evaluate=build.evaluation(config),
+            boxes_of=build.boxes(config, truth),
         )
         dropped = group.total([*predictor.dropped.values()])
         if not group.main:
@@ -129,6 +133,7 @@ def _write(
             "people": len(records),
             "candidates_dropped": dropped[0],
             "people_dropped": dropped[1],
+            "people_too_alike": dropped[2],
             "people_beyond_20_a_picture": found.beyond,
             "display": point.to_dict(),
         },
@@ -149,9 +154,11 @@ def _say(found: Validation, pictures: int, config: Config) -> None:
 
 def _costs(config: Config, dropped: Sequence[int], beyond: int) -> str:
     """What limits cost, in words."""
-    candidates, people = dropped
+    candidates, people, alike = dropped
     parts = [f"{candidates} candidates beyond {config.TEST.CANDIDATES} of a joint"]
-    if config.TEST.MAX_PEOPLE:
+    if config.MODEL.NAME == "pose_hrnet":
+        parts = [f"{alike} people too like others (TEST.SAME {config.TEST.SAME:g})"]
+    elif config.TEST.MAX_PEOPLE:
         parts.append(f"{people} people beyond {config.TEST.MAX_PEOPLE} a picture")
     parts.append(f"{beyond} people beyond the 20 a picture that COCO's evaluation looks at")
     return ", ".join(parts)

@@ -150,7 +150,8 @@ class CocoKeypoints:
 
     def boxes(self, index: int) -> npt.NDArray[np.float64]:
         """(P, 4) x, y, w, h of the picture's labelled people."""
-        return _boxes([record for record in self._entries[index][1] if is_labelled(record)])
+        description, records = self._entries[index]
+        return _boxes([record for record in records if is_labelled(record)], description)
 
     def sample(self, index: int) -> Sample:
         """The whole picture; ``ValueError`` names a missing or broken file."""
@@ -167,7 +168,7 @@ class CocoKeypoints:
                     len(labelled), len(self.skeleton), 3
                 )
             ),
-            boxes=_boxes(labelled),
+            boxes=_boxes(labelled, description),
             valid=valid_mask(records, image.shape[:2]),
             id=description["id"],
             affine=geometry.identity(),
@@ -216,8 +217,9 @@ class Joined:
         raise IndexError(index)
 
 
-def _boxes(records: Sequence[Record]) -> npt.NDArray[np.float64]:
-    return np.array([annotated_box(record) for record in records], float).reshape(-1, 4)
+def _boxes(records: Sequence[Record], image: Record) -> npt.NDArray[np.float64]:
+    shape = (float(image.get("height", np.inf)), float(image.get("width", np.inf)))
+    return np.array([annotated_box(record, shape) for record in records], float).reshape(-1, 4)
 
 
 def _read_annotations(path: Path) -> dict[str, Any]:

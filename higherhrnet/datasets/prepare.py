@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +79,9 @@ def prepare(name: str, folder: Path, fetch: bool = True) -> list[str]:
             if not archive.url or not fetch:
                 where = f" from {archive.url}" if archive.url else f". {recipe.by_hand}"
                 raise ValueError(f"'{file}' is missing; download it by hand{where}")
-            download(archive.url, file)
-        verify(file, archive.md5)
+            download(archive.url, file, partial(verify, checksum=archive.md5))
+        else:
+            verify(file, archive.md5)
         unpack(file, folder / archive.into)
         done.touch()
         if not (folder / archive.holds).exists():

@@ -105,7 +105,8 @@ class PersonView:
     Attributes:
         shape: (H, W) of the view, pixels.
         upper: (K,) which joints belong to the upper half of a body; none for animals.
-        scale: standard deviation of the box's growth; at most so much either way.
+        scale: lowest and highest growth of the box: normal about their middle, with half of the
+            range as standard deviation.
         rotation: standard deviation of the turn, degrees; at most twice as much either way.
         turned: probability of turning.
         half_body: probability of showing the upper or the lower half of a body of more than
@@ -117,7 +118,7 @@ class PersonView:
 
     shape: tuple[int, int]
     upper: tuple[bool, ...]
-    scale: float = 0.35
+    scale: tuple[float, float] = (0.65, 1.35)
     rotation: float = 45.0
     turned: float = 0.6
     half_body: float = 0.3
@@ -136,7 +137,8 @@ class PersonView:
             half = half_body(sample.poses.xy[0], labelled, upper, rng.normal() < 0.5, self.shape)
             if half is not None:
                 centre, extent = half
-        extent *= np.clip(rng.normal(1, self.scale), 1 - self.scale, 1 + self.scale)
+        low, high = self.scale
+        extent *= np.clip(rng.normal((low + high) / 2, (high - low) / 2), low, high)
         limit = 2 * self.rotation
         turn = np.clip(rng.normal(0, self.rotation), -limit, limit)
         degrees = float(turn) if rng.random() <= self.turned else 0.0
@@ -191,6 +193,8 @@ def half_body(
     if len(half) < 2:
         return None
     w, h = half.max(axis=0) - half.min(axis=0)
+    if max(w, h) <= 0:
+        return None
     _, (width, _) = geometry.box_crop((0.0, 0.0, float(w), float(h)), shape, padding=1.5)
     x, y = half.mean(axis=0)
     return (float(x), float(y)), width

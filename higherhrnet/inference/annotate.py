@@ -96,8 +96,9 @@ def pictures(
             name; a picture that is not listed shows nobody.
     """
     names = output_names(paths, ".jpg")
+    listed = None if boxes is None else _listed(boxes, paths)
     jobs = [
-        _Picture(number, path, name, boxes=None if boxes is None else _listed(boxes, path))
+        _Picture(number, path, name, boxes=None if listed is None else listed[number - 1])
         for number, (path, name) in enumerate(zip(paths, names, strict=True), 1)
     ][process::processes]
     talk = len(paths) <= _FEW
@@ -119,9 +120,18 @@ def pictures(
                 print(f"{job.path}: {people}{where}")
 
 
-def _listed(boxes: Mapping[int | str, Boxes], path: Path) -> Boxes:
-    key = int(path.stem) if path.stem.isdecimal() else path.stem
-    return boxes.get(key, Boxes.of([]))
+def _listed(boxes: Mapping[int | str, Boxes], paths: Sequence[Path]) -> list[Boxes]:
+    """Each picture's boxes, by its name as a number, without its ending, or whole."""
+    found = []
+    for path in paths:
+        keys: list[int | str] = [int(path.stem)] if path.stem.isdecimal() else []
+        keys += [path.stem, path.name]
+        found.append(next((boxes[key] for key in keys if key in boxes), None))
+    if paths and all(one is None for one in found):
+        raise ValueError(
+            "the box file lists none of the pictures by the number or word of its name"
+        )
+    return [Boxes.of([]) if one is None else one for one in found]
 
 
 class Source(Protocol):

@@ -70,5 +70,5 @@ class BottomUp(Predictor):
         with self.timed("decode"):
             to_picture = self.protocol.to_picture(prepared.shape, maps.shape)
             decoded = self.codec.decode(maps, to_picture)
-        self.count(decoded.candidates_dropped, decoded.people_dropped)
+        self.count(candidates=decoded.candidates_dropped, people=decoded.people_dropped)
         return decoded.poses, maps

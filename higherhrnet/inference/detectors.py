@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from torch import nn
 from torchvision.models import detection
 
 from ..boxes import Boxes
+from ..models.published import OFFLINE
 from .predictor import Image, Predictor
 
 TORCHVISION: dict[str, tuple[Callable[..., Any], Any]] = {
@@ -80,12 +83,17 @@ def torchvision_detector(
     """
     build, weights = TORCHVISION[name]
     if not pretrained:
-        return TorchvisionDetector(build(weights=None, weights_backbone=None).eval(), device)
+        bare = build(weights=None, weights_backbone=None)
+        return TorchvisionDetector(bare.to(device).eval(), device)
+    here = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
     try:
-        network = build(weights=weights)
+        if os.environ.get(OFFLINE) and not here.is_file():
+            raise OSError("the network is forbidden")
+        # Without a backbone of its own: the detector's weights hold it.
+        network = build(weights=weights, weights_backbone=None)
     except (OSError, RuntimeError) as error:  # RuntimeError: the file's hash is wrong
         raise ValueError(
-            f"the weights of detector '{name}' are neither in {torch.hub.get_dir()}/checkpoints "
+            f"the weights of detector '{name}' are neither in {here.parent} "
             f"nor can they be fetched from {weights.url} ({error}); put the file there, or take "
             "boxes from a result file or from bottom-up weights (TEST.BOXES higherhrnet_w18_mini)"
         ) from error

@@ -82,7 +82,7 @@ class Predictor(ABC):
         point: which people are shown; None shows all, the way benchmarks want it.
         seconds: time spent so far by stage.
         dropped: what limits have cost so far: ``candidates`` of a joint beyond the most that are
-            kept, ``people`` beyond the most that are wanted.
+            kept, ``people`` beyond the most that are wanted, ``alike``: people too like others.
     """
 
     model: nn.Module
@@ -96,7 +96,7 @@ class Predictor(ABC):
     point: OperatingPoint | None = None
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     dropped: dict[str, int] = field(
-        default_factory=lambda: dict.fromkeys(("candidates", "people"), 0)
+        default_factory=lambda: dict.fromkeys(("candidates", "people", "alike"), 0)
     )
     _counting: threading.Lock = field(default_factory=threading.Lock)
 
@@ -175,11 +175,11 @@ class Predictor(ABC):
         with self._counting:
             self.seconds[stage] += time.perf_counter() - start
 
-    def count(self, candidates: int, people: int) -> None:
+    def count(self, **dropped: int) -> None:
         """Add what limits have cost."""
         with self._counting:
-            self.dropped["candidates"] += candidates
-            self.dropped["people"] += people
+            for what, number in dropped.items():
+                self.dropped[what] += number
 
 
 def _is_picture(image: Any) -> bool:

@@ -50,7 +50,7 @@ class TopDown(Predictor):
         detector: finds the boxes of pictures that come without; None asks for boxes.
         box_score: boxes scoring less are left out.
         same: people more alike (OKS) than this are one; 1 keeps all.
-        soft: lower the score of such people instead of dropping them.
+        soft: keep the 20 best instead, ranked the lower the more alike they are to better ones.
     """
 
     codec: TopDownCodec
@@ -108,7 +108,7 @@ class TopDown(Predictor):
             back = [geometry.invert(affine) for affine in self.affines(boxes, shape)]
             poses = self.codec.decode(heatmaps, back, boxes)
             kept = self._distinct(poses, boxes)
-        self.count(0, 0 if self.soft else len(poses) - len(kept))
+        self.count(alike=len(poses) - len(kept))
         return poses.select(kept), CropMaps(heatmaps, back, prepared.shape)
 
     def affines(self, boxes: Boxes, shape: tuple[int, int]) -> list[geometry.Affine]:

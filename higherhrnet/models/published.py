@@ -12,6 +12,8 @@ _MMPOSE = "https://download.openmmlab.com/mmpose/"
 _TIMM = "https://huggingface.co/timm/{}/resolve/main/model.safetensors"
 _DRIVE = "https://drive.google.com/open?id=1bdXVmYrSynPLSk5lptvgyQ8fhziobD50"
 _HRNET = "https://github.com/leoxiaobin/deep-high-resolution-net.pytorch#quick-start"
+_640 = ("DATASET.INPUT_SIZE", "640")
+_384 = ("DATASET.CROP", "[384, 288]", "LOSS.SIGMA", "3")
 CACHE = "HIGHERHRNET_CACHE"
 """Environment variable that names another cache folder."""
 OFFLINE = "HIGHERHRNET_OFFLINE"
@@ -30,6 +32,7 @@ class Published:
         url: where it can be fetched; empty where a browser is needed.
         sha256: its first digits, where they are public.
         page: where to find it with a browser.
+        settings: config ``KEY, VALUE, …`` that its tensors do not tell.
     """
 
     file: str
@@ -39,19 +42,23 @@ class Published:
     url: str = ""
     sha256: str = ""
     page: str = ""
+    settings: tuple[str, ...] = ()
 
 
-def _official(file: str, what: str, megabytes: int, page: str = _DRIVE) -> Published:
-    return Published(file, what, megabytes, "MIT (code); weights: see page", page=page)
+def _official(
+    file: str, what: str, megabytes: int, settings: tuple[str, ...] = (), page: str = _DRIVE
+) -> Published:
+    licence = "MIT (code); weights: see page"
+    return Published(file, what, megabytes, licence, page=page, settings=settings)
 
 
-def _mmpose(path: str, what: str, megabytes: int) -> Published:
+def _mmpose(path: str, what: str, megabytes: int, settings: tuple[str, ...] = ()) -> Published:
     file = path.rpartition("/")[2]
     # Their names end in the first eight digits of the file's SHA-256, and a date.
-    digits = next(part for part in file.removesuffix(".pth").split("-")[1:][-1:])
+    digits = file.removesuffix(".pth").rpartition("-")[2][:8]
     return Published(
-        file, what, megabytes, "Apache-2.0", _MMPOSE + path, digits.split("_")[0],
-        "https://github.com/open-mmlab/mmpose",
+        file, what, megabytes, "Apache-2.0", _MMPOSE + path, digits,
+        "https://github.com/open-mmlab/mmpose", settings,
     )  # fmt: skip
 
 
@@ -67,16 +74,16 @@ PUBLISHED: dict[str, Published] = {
         "pose_higher_hrnet_w32_512.pth", "HigherHRNet-W32 512, COCO, AP 67.1", 115
     ),
     "official/higherhrnet_w32_640": _official(
-        "pose_higher_hrnet_w32_640.pth", "HigherHRNet-W32 640, COCO, AP 68.5", 115
+        "pose_higher_hrnet_w32_640.pth", "HigherHRNet-W32 640, COCO, AP 68.5", 115, _640
     ),
     "official/higherhrnet_w48_640": _official(
-        "pose_higher_hrnet_w48_640.pth", "HigherHRNet-W48 640, COCO, AP 69.9", 256
+        "pose_higher_hrnet_w48_640.pth", "HigherHRNet-W48 640, COCO, AP 69.9", 256, _640
     ),
     "official/hrnet_w32_256x192": _official(
-        "pose_hrnet_w32_256x192.pth", "top-down HRNet-W32 256x192, COCO, AP 74.4", 114, _HRNET
+        "pose_hrnet_w32_256x192.pth", "top-down HRNet-W32 256x192, COCO, AP 74.4", 114, page=_HRNET
     ),
     "official/hrnet_w48_384x288": _official(
-        "pose_hrnet_w48_384x288.pth", "top-down HRNet-W48 384x288, COCO, AP 76.3", 255, _HRNET
+        "pose_hrnet_w48_384x288.pth", "top-down HRNet-W48 384x288, COCO, AP 76.3", 255, _384, _HRNET
     ),
     "mmpose/higherhrnet_w32_512": _mmpose(
         "bottom_up/higher_hrnet32_coco_512x512-8ae85183_20200713.pth",
@@ -84,7 +91,7 @@ PUBLISHED: dict[str, Published] = {
     ),
     "mmpose/higherhrnet_w32_640": _mmpose(
         "bottom_up/higher_hrnet32_coco_640x640-a22fe938_20200712.pth",
-        "HigherHRNet-W32 640, COCO, AP 68.6", 115,
+        "HigherHRNet-W32 640, COCO, AP 68.6", 115, _640,
     ),
     "mmpose/higherhrnet_w48_512": _mmpose(
         "bottom_up/higher_hrnet48_coco_512x512-60fedcbc_20200712.pth",
@@ -104,7 +111,7 @@ PUBLISHED: dict[str, Published] = {
     ),
     "mmpose/hrnet_w32_384x288": _mmpose(
         "top_down/hrnet/hrnet_w32_coco_384x288-d9f0d786_20200708.pth",
-        "top-down HRNet-W32 384x288, COCO, AP 76.0", 114,
+        "top-down HRNet-W32 384x288, COCO, AP 76.0", 114, _384,
     ),
     "mmpose/hrnet_w48_256x192": _mmpose(
         "top_down/hrnet/hrnet_w48_coco_256x192-b9e0b3ab_20200708.pth",
@@ -112,11 +119,12 @@ PUBLISHED: dict[str, Published] = {
     ),
     "mmpose/hrnet_w48_384x288": _mmpose(
         "top_down/hrnet/hrnet_w48_coco_384x288-314c8528_20200708.pth",
-        "top-down HRNet-W48 384x288, COCO, AP 76.7", 255,
+        "top-down HRNet-W48 384x288, COCO, AP 76.7", 255, _384,
     ),
     "mmpose/hrnet_w32_mpii": _mmpose(
         "top_down/hrnet/hrnet_w32_mpii_256x256-6c4f923f_20200812.pth",
         "top-down HRNet-W32 256x256, MPII, PCKh 90.0", 114,
+        ("DATASET.CROP", "[256, 256]"),
     ),
     "mmpose/hrnet_w32_crowdpose": _mmpose(
         "top_down/hrnet/hrnet_w32_crowdpose_256x192-960be101_20201227.pth",
@@ -166,5 +174,5 @@ def fetch(name: str) -> Path:
             f"'{name}' is not in {file.parent}, and the network is forbidden; fetch {known.url} "
             f"elsewhere and put {known.file} there"
         )
-    download(known.url, file, lambda came: verify(came, known.sha256, "sha256"))
+    download(known.url, file, lambda came: verify(came, known.sha256, "sha256"), bool(known.sha256))
     return file

@@ -22,6 +22,10 @@ class StoppedError(Exception):
         super().__init__(f"{name}; a checkpoint is written, go on with --resume")
         self.signal = number
 
+    def __reduce__(self) -> tuple[type[StoppedError], tuple[int]]:
+        """Through a process boundary the number travels, not the sentence."""
+        return StoppedError, (self.signal,)
+
 
 class Stop:
     """Remembers the signal that asked to end.
