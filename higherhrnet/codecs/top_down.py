@@ -209,13 +209,16 @@ def _quarter(maps: Maps, x: Cell, y: Cell) -> npt.NDArray[np.float64]:
 
 
 def _parabola(maps: Maps, x: Cell, y: Cell) -> npt.NDArray[np.float64]:
-    """(M, 2) each axis by itself: a Gaussian's logarithm is a parabola, whose top is exact."""
+    """(M, 2) along each axis: a Gaussian's logarithm is a parabola, whose top is exact."""
     slope, curve, _ = _derivatives(maps, x, y)
     return _bounded(-slope / np.minimum(curve, -_FAINT))
 
 
 def _dark(maps: Maps, x: Cell, y: Cell) -> npt.NDArray[np.float64]:
-    """(M, 2) Newton's step to the top of the logarithm (Zhang et al. 2020, eq. 4 to 9)."""
+    """(M, 2) Newton's step to the top of the logarithm (Zhang et al. 2020, eq. 4 to 9).
+
+    Second differences are taken over one cell; the authors' code takes them over two.
+    """
     slope, curve, cross = _derivatives(maps, x, y)
     determinant = curve[:, 0] * curve[:, 1] - cross**2
     step = np.stack(
