@@ -111,12 +111,15 @@ class Poses:
     def filter(self, person: float = 0.0, joint: float = 0.0) -> Poses:
         """Keep people scoring at least ``person`` and make joints below ``joint`` absent."""
         kept = self.select(self.person_score >= person)
-        absent = kept.score < joint
+        return kept.without(kept.score < joint)
+
+    def without(self, joints: npt.NDArray[np.bool_]) -> Poses:
+        """The same people with some joints (N, K) made absent."""
         return replace(
-            kept,
-            xy=np.where(absent[..., None], 0.0, kept.xy),
-            score=np.where(absent, 0.0, kept.score),
-            visibility=np.where(absent, ABSENT, kept.visibility).astype(np.int8),
+            self,
+            xy=np.where(joints[..., None], 0.0, self.xy),
+            score=np.where(joints, 0.0, self.score),
+            visibility=np.where(joints, ABSENT, self.visibility).astype(np.int8),
         )
 
     def warp(self, affine: Affine) -> Poses:

@@ -117,6 +117,27 @@ def test_joints_have_a_limit_of_their_own():
     assert (shown.visibility[0, 12:] == ABSENT).all()
 
 
+def test_filled_joints_have_a_stricter_limit():
+    """Refine finds heat for legs that are out of the picture; nobody annotated them."""
+    truth = people_at((100, 100))
+    visibility = np.full((1, 17), SEEN, np.int8)
+    visibility[0, 11:] = INFERRED
+    score = np.full((1, 17), 0.2)
+    score[0, 13:] = 0.4  # the invented ones are even hotter
+    found = replace(truth, visibility=visibility, score=score)
+    (record,) = coco_of(truth, 1, 1)
+    record["keypoints"][3 * 13 + 2 :: 3] = [0] * 4
+    annotations = {"annotations": [record]}
+    point = calibrate({1: found}, annotations, COCO, 0.9)
+    shown = point.apply(found, COCO).visibility[0]
+    assert (shown[:11] == SEEN).all()
+    visibility[0, 11:13] = SEEN  # now no filled joint is right
+    point = calibrate({1: replace(found, visibility=visibility)}, annotations, COCO, 0.9)
+    shown = point.apply(replace(found, visibility=visibility), COCO).visibility[0]
+    assert (shown[:13] == SEEN).all()
+    assert (shown[13:] == ABSENT).all()
+
+
 @pytest.mark.parametrize("found", [{}, {1: Poses.empty(17)}])
 def test_calibration_with_nobody_found(found):
     point = calibrate(found, {"annotations": coco_of(people_at((9, 9)), 1, 1)}, COCO, 0.8)

@@ -203,7 +203,7 @@ def detector(config: Config, on: torch.device) -> Detector | None:
     people = load(file, str(on), raw=True)
     if isinstance(people, TopDown):
         raise ValueError(f"config key 'TEST.BOXES': '{name}' is top-down and needs boxes itself")
-    people.point = OperatingPoint(person=0.1, joint=0.0, duplicate=1.0)
+    people.point = OperatingPoint(person=0.1, joint=0.0, filled=0.0, duplicate=1.0)
     return BottomUpDetector(people)
 
 

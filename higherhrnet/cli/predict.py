@@ -201,7 +201,7 @@ def _videos(
 
 def _point_from(predictor: Predictor, least: float) -> OperatingPoint:
     """The predictor's point, or with ``--raw`` one without other limits, from a person score."""
-    point = predictor.point or OperatingPoint(joint=0.0, duplicate=1.0)
+    point = predictor.point or OperatingPoint(joint=0.0, filled=0.0, duplicate=1.0)
     return dataclasses.replace(point, person=least, precision=0.0, recall=0.0, pictures=0)
 
 

@@ -31,7 +31,9 @@ class OperatingPoint:
 
     Attributes:
         person: lowest person score.
-        joint: lowest joint score.
+        joint: lowest score of a joint that was seen.
+        filled: lowest score of a joint that refine filled in: heat somewhere in the picture, which
+            is often another's, or nobody's where the body is cut off.
         duplicate: people more alike than this (OKS) are one.
         precision: share of shown people who were right where it was calibrated; 0 if it never was.
         recall: share of the annotated people who were shown.
@@ -40,13 +42,17 @@ class OperatingPoint:
 
     person: float = 0.2
     joint: float = 0.1
+    filled: float = 0.1
     duplicate: float = 0.7
     precision: float = 0.0
     recall: float = 0.0
     pictures: int = 0
 
     def __str__(self) -> str:
-        limits = f"people from {self.person:.2f}, joints from {self.joint:.2f}"
+        limits = (
+            f"people from {self.person:.2f}, joints from {self.joint:.2f}, filled ones from "
+            f"{self.filled:.2f}"
+        )
         if not self.pictures:
             return f"{limits} (not calibrated)"
         return (
@@ -58,6 +64,7 @@ class OperatingPoint:
         """Who and what is shown."""
         people = without_duplicates(poses, skeleton, self.duplicate)
         shown = people.filter(self.person, self.joint)
+        shown = shown.without(shown.filled & (shown.score < self.filled))
         return shown.select(np.flatnonzero((shown.visibility > ABSENT).any(axis=1)))
 
     def to_dict(self) -> dict[str, float]:
@@ -97,9 +104,10 @@ def calibrate(
 
     A person is right at an OKS of 0.5 with an annotated one that nobody more confident took; who
     is not, but stands in a crowd region or in the box of somebody without joints, does not count.
-    A joint is right when its own similarity is 0.5. Where no limit reaches the precision, the
-    person limit is the one of the best F1, and :attr:`OperatingPoint.precision` says what came of
-    it.
+    A joint is right when its own similarity is 0.5; a joint that is not annotated, as most that are
+    out of sight, is wrong. Seen and filled joints have limits of their own. Where no limit reaches
+    the precision, the limit is the one of the best F1, and :attr:`OperatingPoint.precision` says
+    what came of it.
 
     Args:
         found: image id → everything that was found.
@@ -118,6 +126,7 @@ def calibrate(
         by_picture[record["image_id"]].append(truth_record(number, record))
     score, right = [np.zeros(0)], [np.zeros(0, bool)]
     joint_score, joint_right, of_person = [np.zeros(0)], [np.zeros(0, bool)], [np.zeros(0)]
+    joint_filled = [np.zeros(0, bool)]
     there = 0
     for image_id, poses in found.items():
         people = without_duplicates(poses, skeleton, duplicate)
@@ -132,21 +141,27 @@ def calibrate(
         right.append(partner[counts] >= 0)
         for row in np.flatnonzero(partner >= 0):
             close, labelled = _joint_similarity(people.xy[row], truths[partner[row]], skeleton)
-            asked = labelled & (people.visibility[row] > ABSENT)
+            asked = people.visibility[row] > ABSENT
             joint_score.append(people.score[row, asked])
-            joint_right.append(close[asked] >= _RIGHT)
+            joint_right.append((labelled & (close >= _RIGHT))[asked])
+            joint_filled.append(people.filled[row, asked])
             of_person.append(np.full(int(asked.sum()), people.person_score[row]))
     all_scores, all_right = np.concatenate(score), np.concatenate(right)
     limit, reached, recall = _limit(all_scores, all_right, there, precision, OperatingPoint.person)
     shown = np.concatenate(of_person) >= limit
-    joint_limit, _, _ = _limit(
-        np.concatenate(joint_score)[shown],
-        np.concatenate(joint_right)[shown],
-        int(np.concatenate(joint_right)[shown].sum()),
-        precision,
-        OperatingPoint.joint,
+    scores, rights = np.concatenate(joint_score), np.concatenate(joint_right)
+    filled = np.concatenate(joint_filled)
+    seen_limit, filled_limit = (
+        _limit(scores[kind], rights[kind], int(rights[kind].sum()), precision, default)
+        for kind, default in (
+            (shown & ~filled, OperatingPoint.joint),
+            # Where no filled joint is ever right, none is shown.
+            (shown & filled, 1.0 if filled.any() else OperatingPoint.filled),
+        )
     )
-    return OperatingPoint(limit, joint_limit, duplicate, reached, recall, len(found))
+    return OperatingPoint(
+        limit, seen_limit[0], filled_limit[0], duplicate, reached, recall, len(found)
+    )
 
 
 def _limit(
