@@ -90,6 +90,9 @@ def test_a_whole_ablation_runs_once_and_reports(tmp_path, processes, capsys):
         "COST": {"ROWS": ["bottom-up", "true boxes"], "PEOPLE": [1, 3], "SIZE": 96, "REPEATS": 1,
                  "PICTURES": 2, "DETECTOR": ""},
     }  # fmt: skip
+    costs = processes == "1"  # timed alone in either case, and slow
+    if not costs:
+        del content["COST"]
     path = tmp_path / "plan.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     words = ["ablate", str(path), "--output", str(tmp_path / "out"), "--device", "cpu"]
@@ -100,17 +103,20 @@ def test_a_whole_ablation_runs_once_and_reports(tmp_path, processes, capsys):
     found = json.loads((out / "report.json").read_text())
     assert [row["name"] for row in found["rows"]] == list(content["ROWS"])
     assert len({row["hash"] for row in found["rows"]}) == 4
-    assert {p["people"] for p in found["cost"] if p["pictures"] == "drawn"} == {1, 3}
+    drawn = {p["people"] for p in found["cost"] if p["pictures"] == "drawn"}
+    assert drawn == ({1, 3} if costs else set())
     assert [c["replaced"] for c in found["autopsy"]["jittered boxes"]] == [
         "nothing", "heatmaps", "boxes", "boxes and heatmaps",
     ]  # fmt: skip
     text = (out / "report.md").read_text()
-    for name in ("rows.csv", "compare.csv", "autopsy.csv", "cost.csv"):
+    for name in ("rows.csv", "compare.csv", "autopsy.csv", "cost.csv")[: 4 if costs else 3]:
         assert (out / name).stat().st_size
-    for name in ("compare_1.png", "autopsy.png", "cost.png"):
+    for name in ("compare_1.png", "autopsy.png", "cost.png")[: 3 if costs else 2]:
         assert f"![]({name})" in text
         assert (out / name).stat().st_size > 5000
     assert found["rows"][0]["hash"] in text
+    assert found["compare"][0]["first row"] == "bottom-up"
+    assert found["compare"][0]["people"] > 0
     # A second time nothing is trained or evaluated again.
     times = {file: file.stat().st_mtime_ns for file in out.rglob("*.safetensors")}
     times |= {file: file.stat().st_mtime_ns for file in (out / "rows").iterdir()}

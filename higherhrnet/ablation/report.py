@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from .. import show
 from ..drawing import Image
@@ -73,7 +73,9 @@ def write(folder: Path, found: Findings) -> None:
     ):
         lines += [f"## {one.name} and {other.name}", "", *_fairness(unequal), ""]
         printed = [_part(part, one.name, other.name) for part in parts]
-        compared += [{"first": one.name, "second": other.name, **part._asdict()} for part in parts]
+        compared += [
+            {"first row": one.name, "second row": other.name, **part._asdict()} for part in parts
+        ]
         lines += [*table(printed), "", f"![](compare_{number}.png)", ""]
         lines += [
             f"Differences are {one.name} less {other.name}; intervals are 95 % of {DRAWS} "
@@ -311,18 +313,21 @@ def _draw_points(path: Path, found: Findings) -> None:
             if answer.get(f"people, {way}"):
                 time.axvline(answer[f"people, {way}"], color="#777777", linestyle=style,
                              label=f"crossover {way}: {answer[f'people, {way}']:.1f}")  # fmt: skip
-    _labelled(time, "milliseconds a picture")
-    _labelled(memory, "peak MB above the loaded model")
+    crowds = sorted({point.people for point in found.points if point.kind == "drawn"})
+    _labelled(time, "milliseconds a picture", crowds)
+    _labelled(memory, "peak MB above the loaded model", crowds)
     _save(figure, path, _hashes(found, names), found)
 
 
-def _labelled(axes: Axes, what: str) -> None:
+def _labelled(axes: Axes, what: str, people: Sequence[int]) -> None:
     axes.set_xlabel("people in the picture")
     axes.set_ylabel(what)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(ScalarFormatter())
+    axes.set_xticks(people, [str(number) for number in people])
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_minor_formatter(ScalarFormatter())
     axes.grid(alpha=0.3, which="both")
     axes.legend(frameon=False, fontsize="small")
 
