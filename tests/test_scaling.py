@@ -313,7 +313,7 @@ def stored(tmp_path, *overrides, count=8):
 
 
 def first_batch(config):
-    from higherhrnet.build.training import input_path
+    from higherhrnet.build.input import input_path
     from higherhrnet.training.distributed import Group
 
     coder = build.codec(config, build.model(config, 17), build.skeleton(config))

@@ -17,9 +17,10 @@ from .inference import (
     skeleton_of,
     validate,
 )
+from .input import input_path
 from .parts import codec, device, expand_path, is_top_down, model, pictures, skeleton, view_shape
 from .pretraining import pretrain
-from .training import bare_trainer, input_path, train
+from .training import bare_trainer, train
 
 __all__ = [
     "BUNDLED",

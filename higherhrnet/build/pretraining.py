@@ -21,8 +21,9 @@ from ..models.pixels import normalise
 from ..training import loop, optim
 from ..training.log import Log
 from ..training.stop import Stop, StoppedError
+from .input import sampler
 from .parts import expand_path
-from .training import optimizer, prepared, sampler, schedule, settings, started
+from .training import optimizer, prepared, schedule, settings, started
 
 
 def pretrain(
