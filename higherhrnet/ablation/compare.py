@@ -10,7 +10,7 @@ import numpy as np
 from ..datasets.stats import crowding
 from ..evaluation.coco import AREAS
 from ..evaluation.matches import Matches, match
-from ..evaluation.report import pictures_by_part
+from ..evaluation.report import areas_count, pictures_by_part
 from ..skeleton import Skeleton
 
 Record = Mapping[str, Any]
@@ -61,7 +61,7 @@ def compare(
         first, second: COCO keypoint results of both rows.
         annotations: of the pictures that both saw.
     """
-    use_area = _use_area(annotations)
+    use_area = areas_count(annotations)
     pair = [match(r, annotations, skeleton, use_area=use_area) for r in (first, second)]
     parts = [_part("all", "all", pair[0], pair[1], pair[0].images)]
     for name, size in (("medium", "M"), ("large", "L")):
@@ -70,11 +70,6 @@ def compare(
     for (by, part), images in pictures_by_part(annotations, crowding(annotations)).items():
         parts.append(_part(by, part, pair[0], pair[1], images))
     return [part for part in parts if part.people]
-
-
-def _use_area(annotations: Mapping[str, Any]) -> bool:
-    """CrowdPose's evaluation takes a part of the box instead."""
-    return not any("crowdIndex" in image for image in annotations["images"])
 
 
 def _part(by: str, part: str, one: Matches, other: Matches, images: Sequence[int | str]) -> Part:
@@ -110,7 +105,7 @@ def most_different(
 
     A person is right at some of the ten thresholds; the mean over them is counted.
     """
-    use_area = _use_area(annotations)
+    use_area = areas_count(annotations)
     scores = [_right(match(r, annotations, skeleton, use_area=use_area)) for r in (first, second)]
     apart = {image: scores[0][image] - scores[1][image] for image in scores[0]}
     ranked = sorted(apart.items(), key=lambda item: -abs(item[1]))

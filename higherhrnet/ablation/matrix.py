@@ -267,11 +267,7 @@ def predictor_of(config: build.Config, file: Path, device: str) -> BottomUp | To
     joints = build.skeleton(config)
     network = build.model(config, len(joints))
     weights.load_all(network, weights.read(file))
-    on = build.device(device)
-    ready = build.predictor(config, network, joints, on)
-    if isinstance(ready, TopDown):
-        ready.detector = build.detector(config, on)
-    return ready
+    return build.predictor(config, network, joints, build.device(device))
 
 
 def _digest(file: Path) -> str:

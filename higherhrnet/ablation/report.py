@@ -15,6 +15,7 @@ from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from .. import show
 from ..drawing import Image
+from ..evaluation.report import table
 from ..evaluation.results import shown
 from ..files import whole, write_json
 from .autopsy import Cause
@@ -123,13 +124,6 @@ def write(folder: Path, found: Findings) -> None:
             "crossover": crossovers(found.points),
         },
     )  # fmt: skip
-
-
-def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Lines of a Markdown table; columns are the keys of all rows in order of appearance."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    body = ["| " + " | ".join(str(row.get(c, "")) for c in columns) + " |" for row in rows]
-    return ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns), *body]
 
 
 def _mode(row: Evaluated) -> str:

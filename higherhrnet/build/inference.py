@@ -50,7 +50,7 @@ _BY_JOINTS: dict[int | None, str] = {len(s): s.name for s in SKELETONS.values()}
 def predictor(
     config: Config, network: HigherHRNet | PoseHRNet, joints: Skeleton, on: torch.device
 ) -> BottomUp | TopDown:
-    """A predictor with the config's test protocol; a top-down one expects pictures with boxes."""
+    """A predictor with the config's test protocol, a top-down one with the config's detector."""
     d, test = config.DATASET, config.TEST
     coder = codec(config, network, joints)
     shared: dict[str, Any] = {
@@ -71,6 +71,7 @@ def predictor(
             padding=d.PADDING,
             flip=test.FLIP,
             crops=test.CROPS,
+            detector=detector(config, on),
             box_score=test.BOX_SCORE,
             same=test.SAME,
             soft=test.SOFT,
@@ -174,8 +175,6 @@ def load(
     weights.load_all(network, file)
     on = device(device_name)
     ready = predictor(config, network, joints, on)
-    if isinstance(ready, TopDown):
-        ready.detector = detector(config, on)
     ready.point = None if raw else OperatingPoint(**(file.display or {}))
     return ready
 

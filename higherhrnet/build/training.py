@@ -34,7 +34,6 @@ from ..training.log import Log
 from ..training.stop import Stop, StoppedError
 from .inference import (
     boxes,
-    detector,
     display_point,
     evaluation,
     find_weights,
@@ -72,8 +71,6 @@ def train(config: Config, output: Path, device_name: str = "auto", resume: bool 
         closing.callback(batches.close)
         # A second network validates averaged weights, so that training goes on undisturbed.
         examiner = predictor(config, copy.deepcopy(network), joints, on)
-        if isinstance(examiner, TopDown):
-            examiner.detector = detector(config, on)
         looked_at = boxes(config, truth)
         trained = prepared(config, network, on)
         steps = optimizer(config, network)

@@ -15,7 +15,6 @@ from ..datasets.stats import crowding
 from ..evaluation import errors, report, results
 from ..evaluation.operating_point import OperatingPoint
 from ..files import write_json
-from ..inference.top_down import TopDown
 from ..models import weights
 from ..training.distributed import joined
 from ..validation import Validation
@@ -65,8 +64,6 @@ def _valid(options: argparse.Namespace) -> int:
             on = torch.device("cuda", group.local_rank)
         predictor = build.predictor(config, network, joints, on)
         truth = build.pictures(config, "test")
-        if isinstance(predictor, TopDown):
-            predictor.detector = build.detector(config, on)
         found = build.validate(
             predictor,
             truth,

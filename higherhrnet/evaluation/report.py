@@ -42,7 +42,7 @@ def parts(
     Returns:
         rows ``by``, ``part``, ``pictures``, ``people``, ``AP``, ``low``, ``high``.
     """
-    use_area = not any("crowdIndex" in image for image in annotations["images"])
+    use_area = areas_count(annotations)
     table = match(records, annotations, skeleton, use_area=use_area)
     rows = [_row("all", "all", table, table.images)]
     for name, threshold in (("AP50", 0.5), ("AP75", 0.75)):
@@ -53,6 +53,11 @@ def parts(
     groups = pictures_by_part(annotations, crowding)
     rows += [_row(*key, table, images) for key, images in groups.items() if images]
     return rows
+
+
+def areas_count(annotations: Mapping[str, Any]) -> bool:
+    """Whether people's annotated areas count; CrowdPose's evaluation takes a part of the box."""
+    return not any("crowdIndex" in image for image in annotations["images"])
 
 
 def pictures_by_part(
@@ -118,17 +123,17 @@ def write(
     lines += [
         "## Figures",
         "",
-        *_table([{name: shown(value) for name, value in metrics.items()}]),
+        *table([{name: shown(value) for name, value in metrics.items()}]),
         "",
     ]
     lines += ["## Average precision of parts", ""]
-    lines += _table([
+    lines += table([
         {"by": r["by"], "part": r["part"], "pictures": r["pictures"], "people": r["people"],
          "AP": f"{100 * r['AP']:.1f}", "95 %": f"{100 * r['low']:.1f} to {100 * r['high']:.1f}"}
         for r in rows
     ])  # fmt: skip
     lines += ["", "Intervals: bootstrap over pictures, 300 draws.", "", "## Joints", ""]
-    lines += _table([
+    lines += table([
         {k: f"{100 * v:.1f} %" if k in (*KINDS, "right") else f"{v:.1f}" if isinstance(v, float)
          else v for k, v in row.items()}
         for row in joints
@@ -138,18 +143,19 @@ def write(
         "same person; swap: on another's; miss: on nobody's; absent: not found. right: good or",
         "jitter. Every joint stands in `keypoint_errors.csv`.", "", "## Worst pictures", "",
         "Drawn in `worst.jpg`: what is annotated beside what was found.", "",
-        *_table([{"file": name, "wrong joints": f"{count:.0f}"} for name, count in worst]), "",
+        *table([{"file": name, "wrong joints": f"{count:.0f}"} for name, count in worst]), "",
     ]  # fmt: skip
     with whole(folder / "report.md") as partial:
         partial.write_text("\n".join(lines))
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Lines of a Markdown table; columns are the keys of all rows in order of appearance."""
     if not rows:
         return ["(nothing)"]
-    head = list(rows[0])
-    body = ["| " + " | ".join(str(row[key]) for key in head) + " |" for row in rows]
-    return ["| " + " | ".join(head) + " |", "|" + "---|" * len(head), *body]
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    body = ["| " + " | ".join(str(row.get(c, "")) for c in columns) + " |" for row in rows]
+    return ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns), *body]
 
 
 def _write_csv(path: Path, errors: Sequence[JointError]) -> None:
