@@ -49,6 +49,7 @@ _DEFAULTS = {
         "ROTATION": 30.0,  # degrees either way; top-down the standard deviation
         "TURNED": 0.6,  # top-down: probability of turning
         "HALF_BODY": 0.3,  # top-down: probability of showing half of a body
+        "CENTRE": "picture",  # of bottom-up crops: picture (published), or person: anyone in it
         "SHIFT": 0.2,  # of the crop side, either way
         "MIRROR": 0.5,  # probability
         "COLOUR": 0.0,  # relative change of brightness, contrast, saturation
@@ -231,6 +232,7 @@ _CHOICES = {
     "MODEL.NAME": ("higher_hrnet", "pose_hrnet", "classifier"),
     "MODEL.FUSION": ("nearest", "bilinear"),
     "DATASET.KIND": ("coco", "toy", "folder"),
+    "DATASET.CENTRE": ("picture", "person"),
     "DATASET.CACHE": ("none", "ram", "device"),
     "DATASET.WARP": ("host", "device"),
     "LOSS.PUSH_KIND": ("exp", "max"),

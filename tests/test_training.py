@@ -20,6 +20,7 @@ from higherhrnet.datasets.toy import DrawnPeople, write_coco
 from higherhrnet.datasets.transforms import CentredView, PersonView, RandomView, warped
 from higherhrnet.evaluation import results
 from higherhrnet.fields import Marks
+from higherhrnet.poses import ABSENT
 from higherhrnet.skeleton import COCO
 from higherhrnet.training import checkpoint, loop
 from higherhrnet.training.optim import Average, Schedule
@@ -111,6 +112,31 @@ def test_views_carry_pixels_and_joints_together(mirror, view_of):
     assert view.image[y - 2 : y + 3, x - 2 : x + 3].max() > 50
     back = geometry.apply(geometry.invert(view.affine), view.poses.xy[0, joint])
     np.testing.assert_allclose(back, sample.poses.xy[0, COCO.index("left_wrist")], atol=1e-6)
+
+
+def test_crops_centred_on_people_take_each_in_turn():
+    sample = DrawnPeople(1, people=(3, 3)).sample(0)
+    labelled = sample.poses.visibility > ABSENT
+    middles = [xy[seen].mean(axis=0) for xy, seen in zip(sample.poses.xy, labelled, strict=True)]
+    transform = RandomView(64, shift=0.0, centre="person")
+    rng = np.random.default_rng(0)
+    taken = []
+    for _ in range(30):
+        inverse = geometry.invert(transform(sample, rng).affine)
+        centre = geometry.apply(inverse, np.array([[31.5, 31.5]]))
+        away = np.linalg.norm(middles - centre, axis=1)
+        assert away.min() < 6  # a pixel of the view
+        taken.append(int(away.argmin()))
+    assert set(taken) == {0, 1, 2}
+
+
+def test_a_crop_centred_on_nobody_is_the_pictures():
+    sample = DrawnPeople(1).sample(0)
+    unseen = np.full_like(sample.poses.visibility, ABSENT)
+    nobody = replace(sample, poses=replace(sample.poses, visibility=unseen))
+    chosen = RandomView(64, centre="person")(nobody, np.random.default_rng(0))
+    published = RandomView(64)(sample, np.random.default_rng(0))
+    np.testing.assert_array_equal(chosen.affine, published.affine)
 
 
 def views(**settings):

@@ -91,4 +91,12 @@ def _view(config: Config, joints: Skeleton) -> Transform:
         )
     if not d.AUGMENT:
         return CentredView(d.INPUT_SIZE)
-    return RandomView(d.INPUT_SIZE, tuple(d.SCALE), d.ROTATION, d.SHIFT, d.MIRROR, d.COLOUR)
+    return RandomView(
+        d.INPUT_SIZE,
+        scale=(d.SCALE[0], d.SCALE[1]),
+        rotation=d.ROTATION,
+        shift=d.SHIFT,
+        mirror=d.MIRROR,
+        colour=d.COLOUR,
+        centre=d.CENTRE,
+    )

@@ -51,6 +51,8 @@ class RandomView:
         scale: lowest and highest factor of the crop's side.
         rotation: largest turn either way, degrees.
         shift: largest shift of the crop's centre either way, fraction of its side.
+        centre: "picture" (published), or "person": the mean of the labelled joints of a person
+            chosen at random, which keeps small crops from missing everybody.
         mirror: probability of mirroring.
         colour: largest relative change of brightness, contrast and saturation; 0 is as published.
     """
@@ -61,6 +63,7 @@ class RandomView:
     shift: float = 0.2
     mirror: float = 0.5
     colour: float = 0.0
+    centre: str = "picture"
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -73,11 +76,27 @@ class RandomView:
         side = min(height, width) * rng.uniform(*self.scale)
         degrees = rng.uniform(-self.rotation, self.rotation)
         dx, dy = rng.uniform(-self.shift, self.shift, 2) * side
-        centre = (width / 2 + dx, height / 2 + dy)
+        x, y = width / 2, height / 2
+        if self.centre == "person":
+            x, y = _someone(sample.poses, rng, (x, y))
+        centre = (x + dx, y + dy)
         affine = geometry.square_crop(centre, side, self.shape, degrees)
         if rng.random() < self.mirror:
             affine = geometry.mirror(self.size) @ affine
         return View(affine, _colour(self.colour, rng))
+
+
+def _someone(
+    poses: Poses, rng: np.random.Generator, nobody: tuple[float, float]
+) -> tuple[float, float]:
+    """The middle of one of the people, each as likely; ``nobody`` if none has a labelled joint."""
+    labelled = poses.visibility > ABSENT
+    people = np.flatnonzero(labelled.any(axis=1))
+    if not len(people):
+        return nobody
+    person = rng.choice(people)
+    x, y = poses.xy[person][labelled[person]].mean(axis=0).tolist()
+    return x, y
 
 
 @dataclass(frozen=True)
