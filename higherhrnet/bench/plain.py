@@ -170,7 +170,7 @@ def find_peaks(maps: PlainMaps, threshold: float, most: int) -> list[Peaks]:
         strong = scores[joint] > threshold
         flat = places[joint][strong].numpy()
         xy = np.stack([flat % width, flat // width], axis=1)
-        shifted = quarter_shift(maps.heatmaps[joint], xy) + 0.5
+        shifted = quarter_shift(maps.heatmaps, np.full(len(xy), joint), xy) + 0.5
         tags = maps.tags[min(joint, len(maps.tags) - 1), xy[:, 1], xy[:, 0]]
         found.append(Peaks(xy, scores[joint][strong].numpy(), shifted, tags))
     return found
@@ -188,7 +188,8 @@ def refine(people: tagging.People, maps: PlainMaps) -> None:
             if heat[y, x] > 0:
                 xy = np.array([[x, y]])
                 people.xy[person, joint] = xy[0]
-                people.place[person, joint] = quarter_shift(heat, xy)[0] + 0.5
+                shifted = quarter_shift(maps.heatmaps, np.array([joint]), xy)
+                people.place[person, joint] = shifted[0] + 0.5
                 people.score[person, joint] = heat[y, x]
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.nn import functional as F
 
 from .. import geometry
 from ..fields import Head, Marks, Targets, View
@@ -18,7 +17,8 @@ from ..poses import ABSENT, INFERRED, SEEN, Poses
 from ..skeleton import Skeleton
 from . import heatmaps as heat
 from . import tags as tagging
-from .maps import DeviceMaps, HostMaps, Maps, enlarged
+from .maps import Maps
+from .merging import merged
 
 
 class Decoded(NamedTuple):
@@ -93,62 +93,8 @@ class BottomUpCodec:
         return Targets(tuple(heatmaps), tuple(weights), marks.cells)
 
     def merge(self, views: Sequence[View], shape: tuple[int, int] | None = None) -> Maps:
-        """Average and stack the network's answers to all views of one picture.
-
-        Heads are brought to the finest one's resolution and averaged; mirrored views are
-        mirrored back and their joints exchanged; heatmaps are averaged over views, tags are
-        stacked, and only those of the scale nearest to 1 are used. Mirrored views are averaged
-        before anything is enlarged: resizing is linear, so that only rounding differs from the
-        published order, at a fraction of the work.
-
-        Args:
-            views: answers, largest scale first.
-            shape: (H, W) to which all maps are projected; None keeps the size of the first view.
-        """
-        tag_scale = min((view.scale for view in views), key=lambda scale: abs(np.log(scale)))
-        scales = list(dict.fromkeys(view.scale for view in views))
-        if shape is None:
-            finest = views[0].outputs.heatmaps[-1]
-            shape = (finest.shape[2], finest.shape[3])
-        on_host = views[0].outputs.heatmaps[0].device.type == "cpu"
-        resize = _on_host if on_host else _on_device
-        total: torch.Tensor | None = None
-        tags: list[torch.Tensor] = []
-        for scale in scales:
-            alike = [view for view in views if view.scale == scale]
-            heads = [
-                _mean(self._upright(view, view.outputs.heatmaps[h]) for view in alike)
-                for h in range(len(self.heads))
-            ]
-            finest_shape = (heads[-1].shape[1], heads[-1].shape[2])
-            merged = heads[-1]
-            if self.aggregate and len(heads) > 1:
-                merged = _mean(resize(head, finest_shape) for head in heads)
-            merged = resize(merged, shape)
-            total = merged if total is None else total.add_(merged)
-            if scale == tag_scale:
-                tags += [
-                    resize(self._upright(view, tag), finest_shape)
-                    for view in alike
-                    for tag in view.outputs.tags
-                    if tag.shape[1]
-                ]
-        assert total is not None
-        if len(scales) > 1:
-            total /= len(scales)
-        stacked = torch.stack(tags)
-        if on_host:
-            return HostMaps(total.numpy(), stacked.numpy())
-        return DeviceMaps(total, stacked)
-
-    def _upright(self, view: View, maps: torch.Tensor) -> torch.Tensor:
-        """Maps (1, C, h, w) of a view as (C, h, w) float32 of the unmirrored picture."""
-        upright = maps[0].float().contiguous()
-        if not view.mirrored:
-            return upright.clone() if upright.data_ptr() == maps.data_ptr() else upright
-        if len(upright) == len(self.skeleton):
-            upright = upright[torch.from_numpy(self.skeleton.flip).to(upright.device)]
-        return upright.flip(2)
+        """All views of one picture as one; see :func:`merging.merged`."""
+        return merged(views, self.skeleton, shape, self.aggregate)
 
     def decode(
         self,
@@ -222,21 +168,3 @@ def _mean_tag(
     """(N, T) mean over the found joints (N, K) of tags (N, K, T)."""
     total = np.where(found[..., None], tags, 0).sum(axis=1, dtype=np.float64)
     return total / np.maximum(found.sum(axis=1), 1)[:, None]
-
-
-def _mean(parts: Iterable[torch.Tensor]) -> torch.Tensor:
-    """Mean of equal shapes; the first part may be overwritten."""
-    total, *others = parts
-    for other in others:
-        total.add_(other)
-    return total.div_(len(others) + 1) if others else total
-
-
-def _on_host(maps: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
-    return torch.from_numpy(enlarged(maps.numpy(), shape))
-
-
-def _on_device(maps: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
-    if tuple(maps.shape[1:]) == shape:
-        return maps
-    return F.interpolate(maps[None], size=shape, mode="bilinear", align_corners=False)[0]

@@ -123,16 +123,18 @@ def host_peaks(
 
 
 def quarter_shift(
-    heat: npt.NDArray[np.float32], xy: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float64]:
-    """Cells (M, 2) of one joint's map (H, W) → sub-pixel points.
+    heatmaps: npt.NDArray[np.float32], joints: npt.NDArray[np.int64], xy: Cells
+) -> Places:
+    """Cells (M, 2) of joints' (M,) maps (K, H, W) → sub-pixel points.
 
     A quarter cell towards the right (lower) neighbour if it is the higher one, else to the
     other side; neighbours beyond the border are the border cell itself.
     """
-    height, width = heat.shape
+    _, height, width = heatmaps.shape
     x, y = xy[:, 0], xy[:, 1]
-    right, left = heat[y, np.minimum(x + 1, width - 1)], heat[y, np.maximum(x - 1, 0)]
-    below, above = heat[np.minimum(y + 1, height - 1), x], heat[np.maximum(y - 1, 0), x]
+    right = heatmaps[joints, y, np.minimum(x + 1, width - 1)]
+    left = heatmaps[joints, y, np.maximum(x - 1, 0)]
+    below = heatmaps[joints, np.minimum(y + 1, height - 1), x]
+    above = heatmaps[joints, np.maximum(y - 1, 0), x]
     shift = np.stack([np.where(right > left, 0.25, -0.25), np.where(below > above, 0.25, -0.25)], 1)
     return xy + shift

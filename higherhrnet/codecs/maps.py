@@ -8,26 +8,19 @@ leave it. Tags stay at the size that the network gave them and are interpolated 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
 from .heatmaps import Cells, Peaks, Places, Scores, host_peaks, quarter_shift
+from .search import Axis, Search, Tags
 
-Tags = npt.NDArray[np.float32]
 Best = tuple[Cells, Scores, Places]
 """For each question: cell (Q, 2), heat (Q,), sub-pixel place (Q, 2)."""
-
-_BLOCK = 16
-"""Side of the blocks that are bounded together, cells."""
-_AT_ONCE = 64
-"""Blocks looked into together."""
 
 
 class Maps(Protocol):
@@ -54,28 +47,11 @@ class Maps(Protocol):
         """(K or 1, h, w), the first of the T tags as the network gave it, for pictures."""
 
 
-@dataclass(frozen=True)
-class _Axis:
-    """Linear interpolation along one axis, pixel edges aligned: cell i of ``size`` lies between
-    source cells ``low[i]`` and ``high[i]`` at ``weight[i]``."""
-
-    low: npt.NDArray[np.int64]
-    high: npt.NDArray[np.int64]
-    weight: npt.NDArray[np.float32]
-
-    @classmethod
-    def of(cls, size: int, source: int) -> _Axis:
-        at = np.maximum((np.arange(size) + 0.5) * (source / size) - 0.5, 0.0)
-        low = np.minimum(at.astype(np.int64), source - 1)
-        weight = (at - low).astype(np.float32)
-        return cls(low, np.minimum(low + 1, source - 1), weight)
-
-
 class HostMaps:
     """Maps in memory.
 
     Args:
-        heatmaps: (K, h, w) float32, the average of all views; enlarged by :meth:`enlarged`.
+        heatmaps: (K, h, w) float32, the average of all views, of the final size.
         tags: (T, K or 1, h', w') float32, the views' tags.
     """
 
@@ -89,18 +65,21 @@ class HostMaps:
         return self.heatmaps.shape[1], self.heatmaps.shape[2]
 
     @cached_property
-    def _axes(self) -> tuple[_Axis, _Axis]:
+    def _axes(self) -> tuple[Axis, Axis]:
         height, width = self.shape
-        return _Axis.of(height, self.tags.shape[2]), _Axis.of(width, self.tags.shape[3])
+        return Axis.of(height, self.tags.shape[2]), Axis.of(width, self.tags.shape[3])
 
     def peaks(self, threshold: float, most: int) -> list[Peaks]:
         """See :class:`Maps`."""
-        found = []
-        for joint, heat in enumerate(self.heatmaps):
-            cells, score, dropped = host_peaks(heat, threshold, most)
-            _, tags = self.read(np.full(len(cells), joint), cells)
-            found.append(Peaks(cells, score, quarter_shift(heat, cells) + 0.5, tags, dropped))
-        return found
+        hottest = [host_peaks(heat, threshold, most) for heat in self.heatmaps]
+        counts = [len(cells) for cells, _, _ in hottest]
+        joints = np.repeat(np.arange(len(counts)), counts)
+        cells = np.concatenate([cells for cells, _, _ in hottest])
+        places = quarter_shift(self.heatmaps, joints, cells) + 0.5
+        _, tags = self.read(joints, cells)
+        ends = np.cumsum(counts)[:-1]
+        parts = zip(hottest, np.split(places, ends), np.split(tags, ends), strict=True)
+        return [Peaks(xy, score, place, tag, more) for (xy, score, more), place, tag in parts]
 
     def read(self, joints: npt.NDArray[np.int64], cells: Cells) -> tuple[Scores, Tags]:
         """See :class:`Maps`."""
@@ -115,21 +94,15 @@ class HostMaps:
         return self.heatmaps[joints, y, x], (above * (1 - wy) + below * wy).T
 
     def best(self, joints: npt.NDArray[np.int64], means: Tags) -> Best:
-        """See :class:`Maps`. Branch and bound over blocks: a block's value is at most its highest
-        heat minus the rounded distance from the mean to the range of the block's tags, so that
-        few blocks are looked into."""
-        cells = np.zeros((len(joints), 2), np.int64)
-        score = np.zeros(len(joints), np.float32)
-        places = np.zeros((len(joints), 2))
+        """See :class:`Maps`."""
+        flat = np.zeros(len(joints), np.int64)
+        search = Search(self.heatmaps, self.tags)
         for joint in np.unique(joints).tolist():
-            rows = np.flatnonzero(joints == joint)
-            tags = self.tags[:, min(joint, self.tags.shape[1] - 1)]
-            blocks = _Blocks(self.heatmaps[joint], tags, self._axes)
-            cells[rows] = [blocks.search(means[row]) for row in rows]
-            xy = cells[rows]
-            score[rows] = self.heatmaps[joint, xy[:, 1], xy[:, 0]]
-            places[rows] = quarter_shift(self.heatmaps[joint], xy) + 0.5
-        return cells, score, places
+            rows = joints == joint
+            flat[rows] = search.best(joint, means[rows])
+        cells = np.stack([flat % self.shape[1], flat // self.shape[1]], axis=1)
+        score = self.heatmaps[joints, cells[:, 1], cells[:, 0]]
+        return cells, score, quarter_shift(self.heatmaps, joints, cells) + 0.5
 
     def dense_heat(self) -> npt.NDArray[np.float32]:
         """See :class:`Maps`."""
@@ -138,88 +111,6 @@ class HostMaps:
     def dense_tags(self) -> npt.NDArray[np.float32]:
         """See :class:`Maps`."""
         return self.tags[0]
-
-
-class _Blocks:
-    """One joint's heat and tags, cut into blocks with bounds on what is inside.
-
-    Args:
-        heat: (H, W).
-        tags: (T, h, w).
-        axes: how rows and columns of the map lie on those of the tags.
-    """
-
-    def __init__(
-        self,
-        heat: npt.NDArray[np.float32],
-        tags: npt.NDArray[np.float32],
-        axes: tuple[_Axis, _Axis],
-    ) -> None:
-        self._shape = height, width = heat.shape
-        rest = (-height % _BLOCK, -width % _BLOCK)
-        large = enlarged(tags, (height, width))
-        if any(rest):  # cells that nobody can prefer
-            heat = np.pad(heat, ((0, rest[0]), (0, rest[1])), constant_values=-np.inf)
-            large = np.pad(large, ((0, 0), (0, rest[0]), (0, rest[1])))
-        self._across = heat.shape[1] // _BLOCK
-        self._heat, self._tags = _cut(heat[None])[0], _cut(large)
-        by_rows = heat.reshape(-1, _BLOCK, heat.shape[1]).max(axis=1)
-        self._highest = by_rows.reshape(len(by_rows), -1, _BLOCK).max(axis=2)
-        # Bounds come from the tags as the network gave them: interpolation stays between them.
-        rows, columns = (
-            _span(axis, size) for axis, size in zip(axes, (height, width), strict=True)
-        )
-        window = np.ones((rows[1], columns[1]), np.uint8)
-        starts = np.ix_(rows[0], columns[0])
-        self._low = np.stack([cv2.erode(tag, window, anchor=(0, 0))[starts] for tag in tags])
-        self._high = np.stack([cv2.dilate(tag, window, anchor=(0, 0))[starts] for tag in tags])
-
-    def search(self, mean: Tags) -> tuple[int, int]:
-        """First cell (x, y) with the highest heat - round(distance to the mean tag)."""
-        centre = mean[:, None, None]
-        outside = np.maximum(np.maximum(self._low - centre, centre - self._high), 0)
-        # A rounding error must not cost the best block: be a hair more hopeful.
-        nearest = np.maximum(np.sqrt((outside * outside).sum(axis=0)) - 1e-4, 0)
-        bounds = (self._highest - np.round(nearest)).ravel()
-        value, cell = self._look(np.array([bounds.argmax()]), mean)
-        left = np.flatnonzero(bounds >= value)
-        if len(left) > _AT_ONCE:
-            left = left[np.argsort(-bounds[left], kind="stable")]
-        for first in range(0, len(left), _AT_ONCE):
-            some = left[first : first + _AT_ONCE]
-            some = some[bounds[some] >= value]
-            if len(some) == 0:
-                break
-            found, where = self._look(some, mean)
-            if found > value or (found == value and where < cell):
-                value, cell = found, where
-        return cell % self._shape[1], cell // self._shape[1]
-
-    def _look(self, blocks: npt.NDArray[np.int64], mean: Tags) -> tuple[np.float32, int]:
-        """Highest value in these blocks, and the first flat cell that has it."""
-        down, across = blocks // self._across, blocks % self._across
-        difference = self._tags[:, down, across] - mean[:, None, None, None]
-        distance = np.sqrt(np.einsum("tnyx,tnyx->nyx", difference, difference))
-        values = self._heat[down, across] - np.round(distance)
-        highest = values.max()
-        block, y, x = np.nonzero(values == highest)
-        rows, columns = _BLOCK * down[block] + y, _BLOCK * across[block] + x
-        return highest, int((rows * self._shape[1] + columns).min())
-
-
-def _cut(maps: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """(C, H, W) → a view (C, H / b, W / b, b, b)."""
-    c, height, width = maps.shape
-    shape = (c, height // _BLOCK, _BLOCK, width // _BLOCK, _BLOCK)
-    return maps.reshape(shape).swapaxes(2, 3)
-
-
-def _span(axis: _Axis, size: int) -> tuple[npt.NDArray[np.int64], int]:
-    """First source cell under each block, and the most source cells under one."""
-    starts = np.arange(0, size, _BLOCK)
-    ends = np.minimum(starts + _BLOCK, size) - 1
-    first = axis.low[starts]
-    return first, int((axis.high[ends] - first).max()) + 1
 
 
 class DeviceMaps:
@@ -317,13 +208,3 @@ class DeviceMaps:
     def dense_tags(self) -> npt.NDArray[np.float32]:
         """See :class:`Maps`."""
         return self._tags[0].cpu().numpy()
-
-
-def enlarged(maps: npt.NDArray[np.float32], shape: tuple[int, int]) -> npt.NDArray[np.float32]:
-    """Bilinear resize of (C, h, w) to (C, H, W), pixel edges aligned."""
-    if maps.shape[1:] == shape:
-        return maps
-    larger = np.empty((len(maps), *shape), np.float32)
-    for source, target in zip(maps, larger, strict=True):
-        cv2.resize(source, (shape[1], shape[0]), dst=target, interpolation=cv2.INTER_LINEAR)
-    return larger
