@@ -19,6 +19,7 @@ from higherhrnet.cli import main
 from higherhrnet.codecs import heatmaps as heat
 from higherhrnet.config import parse_config
 from higherhrnet.datasets import on_device
+from higherhrnet.datasets.pictures import Store
 from higherhrnet.datasets.toy import DrawnPeople, write_coco
 from higherhrnet.datasets.transforms import RandomView
 from higherhrnet.fields import Packed
@@ -365,6 +366,13 @@ def test_pictures_are_read_from_a_zip(tmp_path):
         archive.writestr("toy/other.png", b"")
     with pytest.raises(ValueError, match=r"picture '0.*png' is not in '.*toy\.zip'"):
         build.pictures(stored(tmp_path), "train").sample(0)
+    with zipfile.ZipFile(pictures.with_suffix(".zip"), "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("toy/000000000001.png", bytes(range(256)) * 9)
+    content = bytearray(pictures.with_suffix(".zip").read_bytes())
+    content[60:90] = b"?" * 30  # in the middle of the packed picture
+    pictures.with_suffix(".zip").write_bytes(content)
+    with pytest.raises(ValueError, match=r"picture '.*toy\.zip/.*png' cannot be read"):
+        Store(pictures.with_suffix(".zip")).read("000000000001.png")
     pictures.with_suffix(".zip").write_bytes(b"no archive")
     with pytest.raises(ValueError, match=r"picture archive '.*toy\.zip' cannot be read"):
         build.pictures(stored(tmp_path), "train")

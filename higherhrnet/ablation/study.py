@@ -14,6 +14,7 @@ from ..drawing import Image
 from ..files import write_json
 from . import autopsy, cost, matrix, report
 from .compare import compare, most_different
+from .findings import Findings
 from .matrix import Evaluated, Trained
 from .plan import Plan
 
@@ -28,7 +29,7 @@ def run(
     processes: int,
     command: str,
     say: Callable[[str], None] = print,
-) -> report.Findings:
+) -> Findings:
     """Train and evaluate what is not there yet, measure, and write the report.
 
     Args:
@@ -70,7 +71,7 @@ def run(
         points += cost.measure(name, ready, plan.cost, _pictures(row), detector)
         if ready.device.type == "cpu":
             points = cost.with_memory(points, name, row.config, weights[row.arm].file, plan.cost)
-    found = report.Findings(
+    found = Findings(
         title=plan.title, command=command, hardware=hardware(build.device(device)),
         date=str(datetime.date.today()), arms=arms, rows=rows, pairs=pairs, unequal=unequal,
         causes=causes, points=points, detector=note, sheets=sheets,

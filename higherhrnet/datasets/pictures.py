@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+
+_DAMAGED = (zipfile.BadZipFile, OSError, zlib.error, EOFError, RuntimeError)
+"""What reading an archive may raise; RuntimeError if it is encrypted or packed in unknown ways."""
 
 
 class Store:
@@ -32,7 +36,7 @@ class Store:
         if path.suffix == ".zip" and path.is_file():
             try:
                 names = self._archive().namelist()
-            except (zipfile.BadZipFile, OSError) as error:
+            except _DAMAGED as error:
                 raise ValueError(f"picture archive '{path}' cannot be read: {error}") from error
             self._entries = {name.partition("/")[2] or name: name for name in names}
             self._entries |= {name: name for name in names}
@@ -55,7 +59,7 @@ class Store:
             raise ValueError(f"picture '{name}' is not in '{self.path}'")
         try:
             return self._archive().read(self._entries[name])
-        except (zipfile.BadZipFile, OSError) as error:
+        except _DAMAGED as error:
             raise ValueError(f"picture '{self.path}/{name}' cannot be read: {error}") from error
 
     def picture(self, name: str) -> npt.NDArray[np.uint8]:

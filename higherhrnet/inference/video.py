@@ -35,12 +35,14 @@ class Frame:
     Attributes:
         number: from 0, broken ones counted.
         time: seconds from the start.
-        image: (H, W, 3) uint8 RGB, or the sentence that says why there is none.
+        image: (H, W, 3) uint8 RGB; None if the frame is broken.
+        fault: the sentence that says what is broken.
     """
 
     number: int
     time: float
-    image: Image | str
+    image: Image | None
+    fault: str = ""
 
     def picture(self) -> Image:
         """The image.
@@ -48,8 +50,8 @@ class Frame:
         Raises:
             ValueError: there is none.
         """
-        if isinstance(self.image, str):
-            raise ValueError(self.image)
+        if self.image is None:
+            raise ValueError(self.fault)
         return self.image
 
 
@@ -97,7 +99,7 @@ class VideoFile:
             self.count = round(float(self.rate) * self._container.duration / av.time_base)
 
     def __iter__(self) -> Iterator[Frame]:
-        """Every frame in order; a broken one holds a sentence instead of an image."""
+        """Every frame in order; a broken one says why it has no image."""
         av = _av()
         number, last = 0, 0.0
         start: float | None = None
@@ -113,9 +115,8 @@ class VideoFile:
                     return
                 except av.error.FFmpegError as error:
                     reason = error.strerror or str(error)
-                    yield Frame(
-                        number, last, f"'{self.path}', frame {number} ({last:.2f} s): {reason}"
-                    )
+                    where = f"'{self.path}', frame {number} ({last:.2f} s)"
+                    yield Frame(number, last, None, f"{where}: {reason}")
                     number += 1
                     continue
                 for frame in frames:
