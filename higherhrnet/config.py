@@ -39,6 +39,7 @@ _DEFAULTS = {
         "TEST_LIMIT": 0,
         "DRAWN": 0,  # drawn pictures (section TOY) mixed into every epoch of training
         "SKELETON": "coco",  # built-in name or a YAML file
+        "IGNORE": True,  # crowds and people without keypoints do not count in the loss
         "INPUT_SIZE": 512,  # training crop, and short side in testing; a multiple of 64
         "CROP": [256, 192],  # top-down: height and width of a person's crop; multiples of 32
         "PADDING": 1.25,  # top-down: growth of a person's box
@@ -53,7 +54,9 @@ _DEFAULTS = {
         "SHIFT": 0.2,  # of the crop side, either way
         "MIRROR": 0.5,  # probability
         "COLOUR": 0.0,  # relative change of brightness, contrast, saturation
-        "CACHE": "none",  # keep decoded pictures: none, ram (shared by workers), device
+        # Keep decoded pictures: none, ram (shared by the workers of a process; torchrun's
+        # processes keep their own), device.
+        "CACHE": "none",
         "WARP": "host",  # where views are made: host, or device (which then gets whole pictures)
     },
     "TOY": {  # the drawn data set: pictures of shaded figures, made from their number
@@ -90,7 +93,7 @@ _DEFAULTS = {
         "WEIGHT_DECAY": 0.0,  # the published 1e-4 was never applied; with it AP fell to 12
         "NORM": "batch",  # batch norms: batch, sync (over GPUs), frozen (as loaded)
         "CHECKPOINTING": False,  # store less and compute again in the backward pass
-        "PRECISION": "bf16",  # fp32, bf16, fp16
+        "PRECISION": "bf16",  # bf16 (fast), fp32 (published for most models), fp16
         "COMPILE": False,  # torch.compile: minutes to start, then about 1.5 times as fast
         "FREEZE": [],  # module name prefixes that are not trained, e.g. [conv, bn, layer1]
         "UNFREEZE_EPOCH": 0,  # from this epoch on they are trained too; 0 never

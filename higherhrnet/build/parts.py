@@ -136,7 +136,12 @@ def pictures(config: Config, split: str) -> Pictures:
         root, d.TRAIN if split == "train" else d.TEST, d.IMAGES
     )
     real = CocoKeypoints(
-        annotation_file, image_folder, joints, people_only=split == "train", limit=limit
+        annotation_file,
+        image_folder,
+        joints,
+        people_only=split == "train",
+        limit=limit,
+        ignore=d.IGNORE,
     )
     if split == "test" or not d.DRAWN:
         return real

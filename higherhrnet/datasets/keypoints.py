@@ -67,6 +67,7 @@ class CocoKeypoints:
         skeleton: the K joints; each annotation must have 3 K keypoint numbers.
         people_only: leave out pictures without any annotation, as published training does.
         limit: use only the first so many pictures; 0 uses all.
+        ignore: leave crowds and people without keypoints out of the loss; see :func:`valid_mask`.
 
     Raises:
         ValueError: a file or folder is missing, unreadable or does not fit the skeleton.
@@ -79,8 +80,10 @@ class CocoKeypoints:
         skeleton: Skeleton,
         people_only: bool = False,
         limit: int = 0,
+        ignore: bool = True,
     ) -> None:
         self.skeleton = skeleton
+        self._ignore = ignore
         self.annotation_file = annotation_file
         loaded = _read_annotations(annotation_file)
         self.files = Store(image_folder)
@@ -169,7 +172,7 @@ class CocoKeypoints:
                 )
             ),
             boxes=_boxes(labelled, description),
-            valid=valid_mask(records, image.shape[:2]),
+            valid=valid_mask(records if self._ignore else [], image.shape[:2]),
             id=description["id"],
             affine=geometry.identity(),
         )
