@@ -69,7 +69,8 @@ def _download(url: str, file: Path, check: Callable[[Path], None], resume: bool)
             f"could not fetch '{url}': {reason}; try again, or download it by hand to '{file}'"
         ) from error
     if total and partial.stat().st_size != total:
-        raise OSError(f"'{url}' broke off; try again, it goes on where it stopped")
+        again = "it goes on where it stopped" if resume else "it starts anew"
+        raise OSError(f"'{url}' broke off; try again, {again}")
     try:
         check(partial)
     except ValueError:

@@ -7,17 +7,19 @@ import pytest
 import torch
 
 from higherhrnet import build
+from higherhrnet.cli import main
 from higherhrnet.config import default_config, parse_config, to_yaml
 from higherhrnet.fields import Head
+from higherhrnet.inference.bottom_up import BottomUp
 from higherhrnet.models import weights
 from higherhrnet.models.classifier import Classifier
 from higherhrnet.models.higher_hrnet import HigherHRNet
 from higherhrnet.models.hrnet import HRNet, concatenated, pyramid
 from higherhrnet.models.pixels import normalise
 from higherhrnet.models.pose_hrnet import PoseHRNet
-from higherhrnet.skeleton import COCO
+from higherhrnet.skeleton import COCO, load_skeleton
 
-from .shared import SHARED, golden_arrays, golden_json
+from .shared import ROOT, SHARED, golden_arrays, golden_json
 
 NETWORKS = {
     "higher_hrnet_w32_coco": lambda: HigherHRNet(17, 32),
@@ -182,6 +184,54 @@ def test_foreign_layouts_load(tmp_path, rename, container):
     assert not report.missing
     for key, tensor in source.state_dict().items():
         assert torch.equal(tensor, target.state_dict()[key])
+
+
+def test_mmposes_network_with_tags_at_a_quarter_loads(tmp_path):
+    """Its only head is called as a top-down one's is, and has twice as many maps."""
+    source = HigherHRNet(17, 4, modules=(1, 1, 1), blocks=1, tag_heads=(True,))
+    state = {
+        k.replace("final_layers.0.", "keypoint_head.final_layer.")
+        if k.startswith("final")
+        else f"backbone.{k}": v
+        for k, v in source.state_dict().items()
+    }
+    torch.save({"state_dict": state}, tmp_path / "ae.pth")
+    ready = build.load(tmp_path / "ae.pth", "cpu")
+    assert isinstance(ready, BottomUp)
+    assert len(ready.skeleton) == 17
+    for key, tensor in source.state_dict().items():
+        assert torch.equal(tensor, ready.model.state_dict()[key])
+
+
+def test_what_is_known_of_a_published_file_goes_with_it(tmp_path):
+    """By its name, wherever it lies, and into what is made of it."""
+    file = tmp_path / "pose_higher_hrnet_w32_640.pth"
+    weights.write_official(file, tiny().state_dict())
+    assert build.load(file, "cpu").protocol.input_size == 640
+    assert main(["weights", "convert", str(file), str(tmp_path / "a.safetensors")]) == 0
+    assert build.load(tmp_path / "a.safetensors", "cpu").protocol.input_size == 640
+
+
+def test_joints_of_ones_own_are_named_when_converting(tmp_path, capsys):
+    skeleton = ROOT / "configs" / "skeletons" / "atrw.yaml"
+    file = tmp_path / "tigers.pth"
+    network = HigherHRNet(15, 4, modules=(1, 1, 1), blocks=1, residual_blocks=1)
+    weights.write_official(file, network.state_dict())
+    command = ["weights", "convert", str(file), str(tmp_path / "tigers.safetensors")]
+    assert main(command) == 2
+    assert "give one with DATASET.SKELETON" in capsys.readouterr().err
+    assert main([*command, "DATASET.SKELETON", str(skeleton)]) == 0
+    assert main(["weights", "inspect", str(file), "DATASET.SKELETON", str(skeleton)]) == 0
+    assert weights.read(tmp_path / "tigers.safetensors").skeleton.name == "atrw"
+
+
+def test_weights_of_another_skeleton_are_not_scored(tmp_path):
+    """COCO and AP-10K both have 17 joints."""
+    file = tmp_path / "animals.safetensors"
+    animals = load_skeleton(str(ROOT / "configs" / "skeletons" / "ap10k.yaml"))
+    weights.write(file, tiny().state_dict(), to_yaml(default_config()), animals)
+    with pytest.raises(ValueError, match="skeleton 'ap10k', not those of 'coco'"):
+        weights.load_all(tiny(), weights.read(file), COCO)
 
 
 def test_native_files_carry_config_and_skeleton(tmp_path):

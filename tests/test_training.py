@@ -276,6 +276,7 @@ def run_training(folder, *overrides):
         env=environment,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     deadline = time.monotonic() + 120
@@ -288,14 +289,16 @@ def run_training(folder, *overrides):
     )
 
 
+@pytest.mark.parametrize("send", [os.kill, os.killpg])
 @pytest.mark.parametrize(
     ("number", "status", "sentence"),
     [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "ended by SIGTERM")],
 )
-def test_signals_leave_a_resumable_checkpoint(tmp_path, number, status, sentence):
-    """A real signal to a real process with workers: one sentence, its status, and it goes on."""
+def test_signals_leave_a_resumable_checkpoint(tmp_path, number, status, sentence, send):
+    """A real signal to a real process with workers, or as torchrun and clusters do it to all of
+    them: one sentence, its status, and it goes on."""
     process, resume = run_training(tmp_path)
-    process.send_signal(number)
+    send(process.pid, number)
     _, error = process.communicate(timeout=120)
     assert process.returncode == status
     assert error.strip().splitlines()[-1] == (
@@ -306,6 +309,39 @@ def test_signals_leave_a_resumable_checkpoint(tmp_path, number, status, sentence
     assert done["epoch"] >= 1
     resume("TRAIN.EPOCHS", str(done["epoch"] + 1))
     assert checkpoint.load(tmp_path / "run")["progress"]["epoch"] == done["epoch"] + 1
+
+
+def test_a_line_that_was_not_finished_does_not_keep_a_run_from_going_on(tmp_path):
+    build.train(tiny("TRAIN.EPOCHS", "1"), tmp_path, "cpu")
+    log = tmp_path / "log.jsonl"
+    whole = log.read_text()
+    log.write_text(whole + whole[: len(whole) // 2])
+    build.train(tiny(), tmp_path, "cpu", resume=True)
+    assert [json.loads(line)["epoch"] for line in log.read_text().splitlines()] == [1, 2]
+    log.write_text("{\n" + whole)
+    with pytest.raises(ValueError, match=r"log\.jsonl', line 1, is not JSON"):
+        build.train(tiny("TRAIN.EPOCHS", "3"), tmp_path, "cpu", resume=True)
+
+
+def test_a_resumed_run_obeys_its_new_settings(tmp_path, monkeypatch):
+    """Rates and decay are the config's; another optimiser cannot take over what one gathered."""
+    build.train(tiny("TRAIN.EPOCHS", "1", "TRAIN.RATE_FACTORS", "[conv 0.1]"), tmp_path, "cpu")
+    seen = []
+    original = loop.Trainer.step
+    monkeypatch.setattr(
+        loop.Trainer,
+        "step",
+        lambda self, parts: (
+            seen.append([(g["scale"], g["weight_decay"]) for g in self.optimizer.param_groups])
+            or original(self, parts)
+        ),
+    )
+    changed = ("TRAIN.RATE_FACTORS", "[conv 0.5]", "TRAIN.WEIGHT_DECAY", "0.25")
+    build.train(tiny(*changed), tmp_path, "cpu", resume=True)
+    assert {0.5, 1.0} == {scale for scale, _ in seen[0]}
+    assert {decay for _, decay in seen[0]} == {0.25}
+    with pytest.raises(ValueError, match="made with another optimiser"):
+        build.train(tiny("TRAIN.EPOCHS", "3", "TRAIN.OPTIMIZER", "sgd"), tmp_path, "cpu", True)
 
 
 def test_a_killed_loading_process_ends_the_run_with_a_sentence(tmp_path):

@@ -266,7 +266,7 @@ def predictor_of(config: build.Config, file: Path, device: str) -> BottomUp | To
     """The config's predictor with a file's weights, ready to be validated."""
     joints = build.skeleton(config)
     network = build.model(config, len(joints))
-    weights.load_all(network, weights.read(file))
+    weights.load_all(network, weights.read(file), joints)
     return build.predictor(config, network, joints, build.device(device))
 
 

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from ..inference.network import Network, best_precision, ready
+from ..inference.network import Network, ready
 from ..models.pixels import normalise
+from ..models.precision import best_precision
 from .table import Row, seconds
 
 

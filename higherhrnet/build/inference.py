@@ -6,6 +6,7 @@ import json
 import zlib
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from itertools import chain, repeat, zip_longest
 from pathlib import Path
@@ -105,6 +106,18 @@ def find_weights(name_or_file: str) -> Path:
     return path
 
 
+def open_weights(name_or_file: str) -> weights.Checkpoint:
+    """What a weights file holds, with what is known of it by name; see :func:`find_weights`.
+
+    Raises:
+        ValueError: it cannot be found or read.
+        OSError: fetching failed.
+    """
+    file = weights.read(find_weights(name_or_file))
+    known = {entry.file: entry for entry in published.PUBLISHED.values()}.get(file.path.name)
+    return replace(file, settings=known.settings) if known else file
+
+
 def skeleton_of(file: weights.Checkpoint) -> Skeleton | None:
     """Whose joints a checkpoint predicts: as it says, else by their number; None for a trunk."""
     if file.skeleton is not None:
@@ -117,6 +130,7 @@ def skeleton_of(file: weights.Checkpoint) -> Skeleton | None:
 def config_of(checkpoint_file: weights.Checkpoint, overrides: Sequence[str] = ()) -> Config:
     """The config inside a native checkpoint, else one that fits a foreign file's tensors."""
     source = str(checkpoint_file.path)
+    overrides = [*checkpoint_file.settings, *overrides]
     if checkpoint_file.config is not None:
         return parse_config(checkpoint_file.config, overrides, source)
     found = weights.architecture(checkpoint_file.state)
@@ -167,9 +181,8 @@ def load(
     Raises:
         ValueError: no such file, or not a checkpoint of a pose network.
     """
-    file = weights.read(find_weights(str(name_or_file)))
-    known = published.PUBLISHED.get(str(name_or_file))
-    config = config_of(file, [*(known.settings if known else ()), *overrides])
+    file = open_weights(str(name_or_file))
+    config = config_of(file, overrides)
     joints = file.skeleton or skeleton(config)
     network = model(config, len(joints))
     weights.load_all(network, file)
@@ -191,7 +204,7 @@ def detector(config: Config, on: torch.device) -> Detector | None:
     if name in TORCHVISION:
         return torchvision_detector(name, on)
     try:
-        file = find_weights(name)
+        find_weights(name)
     except ValueError as error:
         if name in published.PUBLISHED:
             raise
@@ -199,7 +212,7 @@ def detector(config: Config, on: torch.device) -> Detector | None:
             f"config key 'TEST.BOXES' must be truth, FILE.json, bottom-up weights, or one of "
             f"{', '.join(TORCHVISION)}, not '{name}'"
         ) from error
-    people = load(file, str(on), raw=True)
+    people = load(name, str(on), raw=True)
     if isinstance(people, TopDown):
         raise ValueError(f"config key 'TEST.BOXES': '{name}' is top-down and needs boxes itself")
     people.point = OperatingPoint(person=0.1, joint=0.0, filled=0.0, duplicate=1.0)

@@ -21,6 +21,7 @@ from ..models.pixels import normalise
 from ..training import loop, optim
 from ..training.log import Log
 from ..training.stop import Stop, StoppedError
+from .inference import open_weights
 from .input import sampler
 from .parts import expand_path
 from .training import optimizer, prepared, schedule, settings, started
@@ -44,8 +45,10 @@ def pretrain(
     with started(config, output, device_name, resume) as (group, on), ExitStack() as closing:
         network = Classifier(config.MODEL.WIDTH, len(trained.names))
         if config.MODEL.PRETRAINED:
-            file = weights.read(expand_path(config.MODEL.PRETRAINED, "MODEL.PRETRAINED"))
-            print(f"{file.path}: {weights.load_trunk(network, file)}")
+            file = open_weights(str(expand_path(config.MODEL.PRETRAINED, "MODEL.PRETRAINED")))
+            report = weights.load_trunk(network, file)
+            if group.main:
+                print(f"{file.path}: {report}")
         network.to(on).to(memory_format=torch.channels_last)
         examiner = copy.deepcopy(network).eval()
         model = prepared(config, network, on)

@@ -26,6 +26,7 @@ from ..models import weights
 from ..models.higher_hrnet import HigherHRNet
 from ..models.pixels import normalise
 from ..models.pose_hrnet import PoseHRNet
+from ..models.precision import forbid_rounded_floats
 from ..skeleton import Skeleton
 from ..training import checkpoint, loop, optim
 from ..training.distributed import Group, joined
@@ -36,7 +37,7 @@ from .inference import (
     boxes,
     display_point,
     evaluation,
-    find_weights,
+    open_weights,
     predictor,
     skeleton_of,
     validate,
@@ -138,6 +139,8 @@ def started(
         if on.type == "cuda" and group.size > 1:
             on = torch.device("cuda", group.local_rank)
             torch.cuda.set_device(on)
+        if on.type == "cuda" and config.TRAIN.PRECISION == "fp32":
+            forbid_rounded_floats()
         yield group, on
 
 
@@ -199,10 +202,12 @@ def start(config: Config, joints: Skeleton, talk: bool = True) -> HigherHRNet | 
     network = model(config, len(joints))
     if config.MODEL.PRETRAINED:
         path = expand_path(config.MODEL.PRETRAINED, "MODEL.PRETRAINED")
-        file = weights.read(find_weights(str(path)))
+        file = open_weights(str(path))
         report = weights.load_start(network, file, skeleton_of(file), joints)
         if talk:
             print(f"{file.path}: {report}")
+    elif talk:
+        print("MODEL.PRETRAINED is empty: training starts from random weights")
     return network
 
 
@@ -272,11 +277,11 @@ def settings(config: Config, on: torch.device, score: str) -> loop.Settings:
 def _pictures(ready: BottomUp | TopDown, sample: Sample, where: Boxes | None) -> dict[str, Any]:
     """What TensorBoard shows of one picture."""
     poses, maps = ready.predict(sample.image, where)
-    tags = maps.dense_tags()
+    heat, tags = ready.seen(maps, (sample.image.shape[0], sample.image.shape[1]))
     shown = {
         "predictions": poses.draw(sample.image, ready.skeleton),
         "annotations": sample.poses.draw(sample.image, ready.skeleton),
-        "heatmaps": show.heat(sample.image, maps.dense_heat().max(axis=0)),
+        "heatmaps": show.heat(sample.image, heat.max(axis=0)),
     }
     if tags is not None:
         shown["tags"] = show.heat(sample.image, np.median(tags, axis=0))

@@ -47,7 +47,12 @@ def add(verbs: arguments.Verbs) -> None:
 def _valid(options: argparse.Namespace) -> int:
     config = read_config(options.config, options.overrides)
     output = options.output or arguments.default_output(options.config)
-    file = weights.read(build.find_weights(options.weights))
+    file = build.open_weights(options.weights)
+    if options.calibrate and file.path.parent == build.BUNDLED:
+        raise ValueError(
+            f"--calibrate writes into the weights file, but '{file.path}' belongs to the package; "
+            "give a copy of it"
+        )
     if options.calibrate and file.path.suffix != ".safetensors":
         raise ValueError(
             f"'{file.path}' cannot hold an operating point; convert it first: higherhrnet weights "
@@ -55,7 +60,7 @@ def _valid(options: argparse.Namespace) -> int:
         )
     joints = build.skeleton(config)
     network = build.model(config, len(joints))
-    loaded = weights.load_all(network, file)
+    loaded = weights.load_all(network, file, joints)
     on = build.device(options.device)
     with joined(on.type == "cuda") as group:
         if group.main:

@@ -25,15 +25,22 @@ def add(verbs: arguments.Verbs) -> None:
     )
     fetch.add_argument("name", metavar="NAME")
     fetch.set_defaults(run=_fetch, settings=False)
-    inspect = weight_verbs.add_parser("inspect", help="say what a weights file holds")
+    inspect = weight_verbs.add_parser(
+        "inspect", epilog=arguments.TAIL, help="say what a weights file holds"
+    )
     inspect.add_argument("file", metavar="FILE")
-    inspect.set_defaults(run=_inspect, settings=False)
-    convert = weight_verbs.add_parser("convert", help="between our and the original layout")
+    inspect.set_defaults(run=_inspect)
+    convert = weight_verbs.add_parser(
+        "convert",
+        epilog=f"{arguments.TAIL} A file without a config needs DATASET.SKELETON for joints of "
+        "your own.",
+        help="between our and the original layout",
+    )
     convert.add_argument("source", metavar="IN")
     convert.add_argument("target", metavar="OUT", type=Path)
     convert.add_argument("--to", choices=("native", "official"), help="default: by OUT's suffix")
     convert.add_argument("--half", action="store_true", help="native only: store float16")
-    convert.set_defaults(run=_convert, settings=False)
+    convert.set_defaults(run=_convert)
 
 
 def _list(_: argparse.Namespace) -> int:
@@ -63,7 +70,7 @@ def _fetch(options: argparse.Namespace) -> int:
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    file = weights.read(build.find_weights(options.file))
+    file = build.open_weights(options.file)
     numbers = sum(tensor.numel() for tensor in file.state.values())
     kinds = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in file.state.values()})
     print(f"{file.path}: {len(file.state)} tensors, {numbers:,} numbers, {', '.join(kinds)}")
@@ -78,16 +85,16 @@ def _inspect(options: argparse.Namespace) -> int:
     if file.display:
         print(f"  for pictures: {OperatingPoint(**file.display)}")
     if found.kind in ("higher_hrnet", "pose_hrnet"):
-        config = build.config_of(file)
+        config = build.config_of(file, options.overrides)
         joints = file.skeleton or build.skeleton(config)
         print(f"  {weights.compare(build.model(config, len(joints)), file.state)}")
     return 0
 
 
 def _convert(options: argparse.Namespace) -> int:
-    file = weights.read(build.find_weights(options.source))
+    file = build.open_weights(options.source)
     to = options.to or ("native" if options.target.suffix == ".safetensors" else "official")
-    config = build.config_of(file)
+    config = build.config_of(file, options.overrides)
     joints = file.skeleton or build.skeleton(config)
     network = build.model(config, len(joints))
     report = weights.load_all(network, file)
@@ -103,4 +110,9 @@ def _convert(options: argparse.Namespace) -> int:
     else:
         weights.write_official(options.target, network.state_dict())
     print(f"{file.path}: {report}; written as {to} to {options.target}")
+    if to == "official" and config.MODEL.FUSION != "nearest":
+        print(
+            "note: the original code enlarges by nearest neighbours where this network does it "
+            f"bilinearly (MODEL.FUSION {config.MODEL.FUSION}); there it will score otherwise"
+        )
     return 0

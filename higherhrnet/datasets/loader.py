@@ -175,7 +175,7 @@ class ShuffledBatches(Sampler[list[tuple[int, int]]]):
         cuts = parts * processes
         if batch % cuts:
             raise ValueError(
-                f"a batch of {batch} pictures cannot be cut evenly into {parts} parts for "
+                f"TRAIN.BATCH: {batch} pictures cannot be cut evenly into {parts} parts for "
                 f"{processes} processes"
             )
         if pictures < cuts:
@@ -299,8 +299,12 @@ class Loader:
 
 
 def _start_worker(worker: int) -> None:
-    """Workers share the cores among themselves, and leave signals to the main process."""
+    """Workers share the cores among themselves, and leave signals to the main process.
+
+    Terminals, torchrun and clusters send them to the whole group; a worker that obeyed would be
+    missed before the main process has saved. Workers end with it.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

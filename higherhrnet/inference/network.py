@@ -11,21 +11,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..fields import Outputs
 from ..models.pixels import normalise
+from ..models.precision import best_precision, forbid_rounded_floats
 
 Network = Callable[[torch.Tensor], Outputs]
 _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _MOST_GRAPHS = 8
-
-
-def best_precision(device: torch.device) -> str:
-    """``bf16`` where the hardware multiplies it natively, else ``fp32``."""
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    if device.type != "cpu":
-        return "fp32"
-    # AVX-512 BF16 or AMX; without them bf16 is emulated and several times slower than fp32.
-    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bf16" if native else "fp32"
 
 
 def ready(
@@ -52,6 +42,8 @@ def ready(
     if graphs and device.type != "cuda":
         raise ValueError(f"TEST.CUDA_GRAPHS needs a GPU, not '{device}'")
     dtype = _TYPES[best_precision(device) if precision == "auto" else precision]
+    if dtype == torch.float32 and device.type == "cuda":
+        forbid_rounded_floats()
     network: Callable[[torch.Tensor], Outputs] = model
     if dtype != torch.float32 or compiled:
         network = folded(model).to(dtype).to(memory_format=torch.channels_last)

@@ -154,7 +154,8 @@ def cache() -> Path:
 def fetch(name: str) -> Path:
     """A published checkpoint's file: from the cache, else from its server.
 
-    A download goes on where an earlier one broke off, and is checked before it counts.
+    A download whose hash is public goes on where an earlier one broke off and is checked before it
+    counts; another one starts anew, so that no two versions are joined.
 
     Raises:
         ValueError: a browser is needed, the network is forbidden, or the file is damaged.

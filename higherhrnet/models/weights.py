@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import nn
 
 from ..files import whole
-from ..skeleton import Skeleton
+from ..skeleton import SKELETONS, Skeleton
 
 State = dict[str, torch.Tensor]
 
@@ -40,6 +40,7 @@ class Checkpoint:
         config: YAML of the config that made it, or None for files of other programs.
         skeleton: the skeleton it predicts, or None likewise.
         display: limits of the operating point for pictures, or None if it was never calibrated.
+        settings: config ``KEY, VALUE, …`` that are known of it though the file does not tell.
     """
 
     path: Path
@@ -47,6 +48,7 @@ class Checkpoint:
     config: str | None = None
     skeleton: Skeleton | None = None
     display: Mapping[str, Any] | None = None
+    settings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def read(path: str | Path) -> Checkpoint:
     skeleton = metadata.get("skeleton")
     return Checkpoint(
         path=path,
-        state=official_names(state),
+        state=official_names(state) if "config" in metadata else _named_by_mmpose(state),
         config=metadata.get("config"),
         skeleton=Skeleton.from_dict(json.loads(skeleton)) if skeleton else None,
         display=json.loads(metadata["display"]) if "display" in metadata else None,
@@ -149,6 +151,16 @@ def official_names(state: Mapping[str, torch.Tensor]) -> State:
                     name, stripped = name.removeprefix(prefix), True
         renamed[name] = tensor
     return renamed
+
+
+def _named_by_mmpose(foreign: Mapping[str, torch.Tensor]) -> State:
+    """:func:`official_names`; and mmpose's network with tags at 1/4 calls its only head as a
+    top-down one's is called, though its maps are twice as many as a known skeleton has joints."""
+    state = official_names(foreign)
+    outputs = state.get("final_layer.weight")
+    if outputs is None or len(outputs) not in {2 * len(s) for s in SKELETONS.values()}:
+        return state
+    return {re.sub(r"^final_layer\.", "final_layers.0.", n): t for n, t in state.items()}
 
 
 def architecture(state: Mapping[str, torch.Tensor]) -> Architecture | None:
@@ -203,12 +215,24 @@ def compare(model: nn.Module, state: Mapping[str, torch.Tensor]) -> LoadReport:
     )
 
 
-def load_all(model: nn.Module, checkpoint: Checkpoint) -> LoadReport:
+def load_all(
+    model: nn.Module, checkpoint: Checkpoint, joints: Skeleton | None = None
+) -> LoadReport:
     """Load a checkpoint of this very model; half precision becomes the model's own.
 
+    Args:
+        joints: what the model is to predict; None takes the checkpoint's word.
+
     Raises:
-        ValueError: anything is missing, unexpected or of another shape; nothing was loaded.
+        ValueError: anything is missing, unexpected or of another shape, or the checkpoint predicts
+            other joints; nothing was loaded.
     """
+    stored = checkpoint.skeleton
+    if joints is not None and stored is not None and stored.joints != joints.joints:
+        raise ValueError(
+            f"'{checkpoint.path}' predicts the joints of skeleton '{stored.name}', not those of "
+            f"'{joints.name}'"
+        )
     report = compare(model, checkpoint.state)
     if report.missing or report.unexpected or report.reshaped:
         raise ValueError(f"'{checkpoint.path}' is a checkpoint of another model: {report}")
@@ -347,5 +371,17 @@ def write_official(path: str | Path, state: Mapping[str, torch.Tensor]) -> None:
         name: (tensor.float() if tensor.is_floating_point() else tensor).cpu()
         for name, tensor in state.items()
     }
+    save_torch(path, tensors)
+
+
+def save_torch(path: str | Path, values: Mapping[str, Any]) -> None:
+    """``torch.save``, whole or not at all.
+
+    Raises:
+        OSError: it could not be written; the message names the file.
+    """
     with whole(path) as partial:
-        torch.save(tensors, partial)
+        try:
+            torch.save(values, partial)
+        except RuntimeError as error:  # torch's own writer reports a full disk this way
+            raise OSError(str(error).splitlines()[0]) from error

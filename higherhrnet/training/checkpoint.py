@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ..files import whole
+from ..models.weights import save_torch
 
 LAST = "last.pth"
 
@@ -22,11 +23,7 @@ def save(folder: Path, values: dict[str, Any]) -> None:
     Raises:
         OSError: it could not be written; the message names the file.
     """
-    with whole(folder / LAST) as partial:
-        try:
-            torch.save({**values, "random": random_state()}, partial)
-        except RuntimeError as error:  # torch's own writer reports a full disk this way
-            raise OSError(str(error).splitlines()[0]) from error
+    save_torch(folder / LAST, {**values, "random": random_state()})
 
 
 def keep(folder: Path, epoch: int, most: int) -> None:

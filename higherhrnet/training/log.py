@@ -42,10 +42,25 @@ class Log:
         self._board.close()
 
     def records(self) -> list[dict[str, Any]]:
-        """The lines written so far, those of interrupted runs included."""
+        """The lines written so far, those of interrupted runs included.
+
+        A last line that a full disk or a power cut left unfinished is passed over: its epoch has
+        no checkpoint either.
+
+        Raises:
+            ValueError: another line cannot be read.
+        """
         if not self._lines.is_file():
             return []
-        return [json.loads(line) for line in self._lines.read_text().splitlines()]
+        lines = self._lines.read_text().splitlines()
+        records = []
+        for number, line in enumerate(lines, 1):
+            try:
+                records.append(json.loads(line))
+            except ValueError as error:
+                if number < len(lines):
+                    raise ValueError(f"'{self._lines}', line {number}, is not JSON") from error
+        return records
 
     def rewind(self, epochs: int) -> None:
         """Forget lines of epochs after the first ``epochs``: they are about to be done again."""

@@ -301,13 +301,22 @@ class Trainer:
             checkpoint.keep(self.folder, self.progress.epoch, keep)
 
     def _restore(self, saved: dict[str, Any]) -> None:
+        groups = self.optimizer.param_groups
+        # Rates, decay and the like are the config's, which may have been changed; what the
+        # optimiser has gathered is the checkpoint's.
+        wanted = [{k: v for k, v in group.items() if k != "params"} for group in groups]
+        stored = saved["optimizer"]["param_groups"]
         try:
+            if {frozenset(group) for group in stored} != {frozenset(group) for group in groups}:
+                raise ValueError("it was made with another optimiser (TRAIN.OPTIMIZER)")
             self.model.load_state_dict(saved["model"])
             self.optimizer.load_state_dict(saved["optimizer"])
         except (RuntimeError, ValueError) as error:
             raise ValueError(
                 f"the checkpoint to resume does not fit this config: {str(error).splitlines()[0]}"
             ) from error
+        for group, options in zip(self.optimizer.param_groups, wanted, strict=True):
+            group.update(options)
         if saved["scaler"]:
             self.scaler.load_state_dict(saved["scaler"])
         if self.average is not None and saved["average"] is not None:
