@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+_LONGEST = 255
+"""Bytes in a file name, as file systems have it."""
 
 
 @contextmanager
@@ -21,6 +26,8 @@ def whole(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     partial = path.with_name(f".{path.name}.partial")
+    if len(os.fsencode(partial.name)) > _LONGEST:
+        partial = path.with_name(f".{zlib.crc32(os.fsencode(path.name)):08x}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial

@@ -86,9 +86,7 @@ def contact_sheet(
         y_of, x_of = np.indices(valid.shape)
         stripes = (valid == 0) & ((y_of + x_of) // max(4, max(image.shape) // 60) % 2 == 0)
         drawn[stripes] = (255, 0, 200)
-        factor = 2 * _TILE / max(image.shape[:2])
-        tile = cv2.resize(drawn, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
-        tiles.append(np.asarray(tile, np.uint8))
+        tiles.append(_shrunk(drawn, 2 * _TILE))
     return sheet(tiles, columns=min(columns, len(tiles)))
 
 
@@ -117,16 +115,28 @@ def signed(image: Image, text: str) -> Image:
 
 
 def _named(image: Image, name: str) -> Image:
-    factor = _TILE / max(image.shape[:2])
-    scaled = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
-    tile = np.asarray(scaled, np.uint8)
+    tile = _shrunk(image, _TILE)
     write(tile, name, 0, 0)
     return tile
 
 
+def _shrunk(image: Image, longer: int) -> Image:
+    """With its longer side this long; the shorter one at least a pixel."""
+    factor = longer / max(image.shape[:2])
+    size = max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
 def save(path: Path, image: Image) -> None:
-    """Write a picture in the format of its suffix, whole or not at all."""
+    """Write a picture in the format of its suffix, whole or not at all.
+
+    Raises:
+        ValueError: it is too large for the format.
+        OSError: the file cannot be written.
+    """
     done, encoded = cv2.imencode(path.suffix, image[..., ::-1])
-    assert done
+    if not done:
+        height, width = image.shape[:2]
+        raise ValueError(f"{width}x{height} pixels are too many for '{path}'")
     with whole(path) as partial:
         partial.write_bytes(encoded.tobytes())

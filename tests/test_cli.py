@@ -1,6 +1,7 @@
 """Every verb through the real command line, and a sentence for every wrong input."""
 
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -145,6 +146,79 @@ def test_help(capsys):
         assert verb in said
 
 
+def test_a_picture_too_long_for_any_memory_is_reported_and_the_rest_is_done(folder, capsys):
+    pictures = folder / "pictures"
+    pictures.mkdir()
+    save(pictures / "a.png", DrawnPeople(1, size=64).drawing(0).image)
+    save(pictures / "strip.png", np.zeros((5000, 1, 3), np.uint8))
+    status = run("predict", pictures, "--output", folder / "out", "TEST.FLIP", "False")
+    assert status[0] == 2
+    assert "strip.png" in sentence(capsys, status, "1x5000 pixels would be looked at in")
+    assert (folder / "out" / "a_poses.jpg").exists()
+    listed = json.loads((folder / "out" / "predictions.json").read_text())["images"]
+    assert [Path(image["file_name"]).name for image in listed] == ["a.png"]
+
+
+def test_an_input_is_not_written_over(folder, capsys):
+    pictures = folder / "pictures"
+    pictures.mkdir()
+    for name in ("a.png", "a_poses.jpg"):
+        save(pictures / name, DrawnPeople(1, size=64).drawing(0).image)
+    before = (pictures / "a_poses.jpg").read_bytes()
+    status = run("predict", pictures, "--output", pictures)
+    sentence(capsys, status, "a_poses.jpg' is an input and would be overwritten")
+    assert (pictures / "a_poses.jpg").read_bytes() == before
+    assert run("predict", pictures / "a_poses.jpg", "--output", pictures)[0] == 0
+
+
+def test_what_was_found_is_kept_when_a_drawing_cannot_be_written(folder, capsys):
+    pictures, out = folder / "pictures", folder / "out"
+    pictures.mkdir()
+    for name in ("a.png", "b.png"):
+        save(pictures / name, DrawnPeople(1, size=64).drawing(0).image)
+    (out / "b_poses.jpg").mkdir(parents=True)  # a folder has its name
+    status = run("predict", pictures, "--output", out)
+    assert status[0] == 1
+    sentence(capsys, status, "could not write", "b_poses.jpg")
+    listed = json.loads((out / "predictions.json").read_text())["images"]
+    assert [Path(image["file_name"]).name for image in listed] == ["a.png", "b.png"]
+
+
+def test_names_as_long_as_file_systems_allow(folder):
+    name = "一" * 80 + ".png"  # 244 bytes
+    picture = DrawnPeople(1, size=64).drawing(0).image
+    save(folder / "short.png", picture)
+    (folder / "short.png").rename(folder / name)
+    assert run("predict", folder / name, "--output", folder / "out")[0] == 0
+    assert len(list((folder / "out").glob("一*_poses.jpg"))) == 1
+
+
+def test_what_cameras_append_to_a_jpeg_does_not_make_it_truncated(folder):
+    picture = DrawnPeople(1, size=64).drawing(0).image
+    save(folder / "a.jpg", picture)
+    content = (folder / "a.jpg").read_bytes()
+    for number in range(5):
+        appended = np.random.default_rng(number).bytes(300_000)
+        (folder / "motion.jpg").write_bytes(content + appended)
+        assert read_picture(folder / "motion.jpg").shape == picture.shape
+    (folder / "cut.jpg").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match="is truncated"):
+        read_picture(folder / "cut.jpg")
+
+
+def test_the_package_s_own_weights_are_not_calibrated(folder, capsys):
+    status = run("valid", folder / "tiny.yaml", "--weights", "higherhrnet_w18_mini", "--calibrate")
+    sentence(capsys, status, "belongs to the package")
+
+
+def test_bench_wants_sensible_numbers(capsys):
+    for words in (("decode", "--repeats", "0"), ("model", "--sizes", "16")):
+        with pytest.raises(SystemExit) as ended:
+            run("bench", *words)
+        assert ended.value.code == 2
+        assert "must be" in capsys.readouterr().err
+
+
 def test_missing_inputs(folder, capsys):
     config, out = folder / "tiny.yaml", folder / "never"
     (folder / "empty").mkdir()
@@ -162,7 +236,7 @@ def test_missing_inputs(folder, capsys):
         (("predict", ROOT / "README.md", "--device", "quantum"), "quantum"),
         (("weights", "inspect", "none.pth"), "none.pth"),
         (("data", "toy", out, "--images", "0"), "--images"),
-        (("weights", "inspect", "none.pth", "TEST.FLIP", "False"), "TEST.FLIP"),
+        (("weights", "list", "TEST.FLIP", "False"), "TEST.FLIP"),
         (("train", config, "DATASET.KIND", "toy", "DATASET.SKELETON", "crowdpose"), "SKELETON"),
     ]
     for arguments, *words in cases:
@@ -303,7 +377,9 @@ def test_a_full_disk_exits_with_1(folder, capsys, monkeypatch):
     status = run("predict", good, "--output", folder / "p", "DATASET.INPUT_SIZE", "64")
     assert status[0] == 1
     sentence(capsys, status, "could not write", "000000_poses.jpg", "No space left")
-    assert not list((folder / "p").iterdir())
+    # Nothing half-written; what was found is not lost with the drawing.
+    assert {p.name for p in (folder / "p").iterdir()} == {"predictions.json", "predictions.csv"}
+    assert json.loads((folder / "p" / "predictions.json").read_text())["images"]
 
 
 @pytest.mark.data

@@ -23,7 +23,7 @@ TINY = "MODEL: {WIDTH: 4, MODULES: [1, 1, 1], BLOCKS: 1, RESIDUAL_BLOCKS: 1}\n"
 def predictor():
     """A tiny network whose batch norms have seen something, so that folding has work to do."""
     torch.manual_seed(0)
-    config = parse_config(TINY + "DATASET: {INPUT_SIZE: 64}\nTEST: {PRECISION: fp32}")
+    config = parse_config(TINY + "DATASET: {INPUT_SIZE: 64}\nTEST: {PRECISION: fp32, THRESHOLD: 0}")
     joints = build.skeleton(config)
     model = build.model(config, len(joints)).train()
     for part in model.modules():
@@ -87,6 +87,7 @@ def test_neither_batch_nor_threads_change_the_people(predictor, batch, workers):
     ours = replace(predictor, batch=batch, workers=workers)
     found = list(pipeline.run(ours, range(20), lambda number: Scene(images[number])))
     assert [job for job, _ in found] == list(range(20))
+    assert all(len(result[0]) > 0 for _, result in found if isinstance(result, tuple))
     for number, result in found:
         if number % 7 == 3:
             assert isinstance(result, ValueError)

@@ -83,15 +83,22 @@ def _row(codec: BottomUpCodec, on: torch.device, people: int, size: int, repeats
 def _stages(
     codec: BottomUpCodec, views: Sequence[View], shape: tuple[int, int], spent: dict[str, float]
 ) -> None:
-    times = [time.perf_counter()]
+    on = views[0].outputs.heatmaps[0].device
+
+    def now() -> float:
+        if on.type == "cuda":  # which works on after it was told to
+            torch.cuda.synchronize(on)
+        return time.perf_counter()
+
+    times = [now()]
     maps = codec.merge(views, shape)
-    times.append(time.perf_counter())
+    times.append(now())
     peaks = maps.peaks(codec.threshold, codec.most_candidates)
-    times.append(time.perf_counter())
+    times.append(now())
     people = tagging.assembled(peaks, codec.group(peaks))
-    times.append(time.perf_counter())
+    times.append(now())
     tagging.fill_missing(people, maps)
-    times.append(time.perf_counter())
+    times.append(now())
     for stage, taken in zip(spent, np.diff(times), strict=True):
         spent[stage] += float(taken)
 

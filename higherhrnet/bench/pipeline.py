@@ -74,7 +74,9 @@ def plainly(predictor: BottomUp, path: Path) -> int:
     prepared = predictor.prepare(_read(path))
     (views,) = predictor.answer([prepared])
     shape = predictor.protocol.projected_shape(prepared.shape)
-    _, scores = plain.decode(plain.merge(views, predictor.skeleton, shape), predictor.codec)
+    codec = predictor.codec
+    maps = plain.merge(views, predictor.skeleton, shape, codec.aggregate)
+    _, scores = plain.decode(maps, codec)
     return len(scores)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import re
 import signal
@@ -21,9 +22,14 @@ from . import ablate, bench, data, predict, train, valid, weights
 
 _KEY = re.compile(r"(MODEL|DATASET|TOY|LOSS|TRAIN|TEST)\.[A-Z_0-9]+")
 
+_LESS_MEMORY = "Set TEST.BATCH, TEST.CROPS, DATASET.INPUT_SIZE or TEST.SCALES lower"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0 done, 1 failed while running, 2 wrong input."""
+    for stream in (sys.stdout, sys.stderr):  # file names that a terminal cannot show
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     words, overrides = split_overrides(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(words)
     options.overrides = overrides
@@ -41,11 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"higherhrnet: {error}", file=sys.stderr)
         return 1
     except torch.OutOfMemoryError as error:
-        print(
-            f"higherhrnet: {str(error).splitlines()[0]} Set TRAIN.MICRO_BATCH lower or "
-            "TRAIN.CHECKPOINTING True; higherhrnet train CONFIG --plan shows what fits",
-            file=sys.stderr,
-        )
+        advice = getattr(options, "less_memory", _LESS_MEMORY)
+        print(f"higherhrnet: {str(error).splitlines()[0]} {advice}", file=sys.stderr)
+        return 1
+    except MemoryError:
+        advice = getattr(options, "less_memory", _LESS_MEMORY)
+        print(f"higherhrnet: there is not enough memory. {advice}", file=sys.stderr)
         return 1
     except StoppedError as error:
         print(f"higherhrnet: {error}", file=sys.stderr)

@@ -52,6 +52,22 @@ def add_weights(
     )
 
 
+def positive(text: str) -> int:
+    """A whole number above 0, for ``type=``."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
+    return number
+
+
+def side(text: str) -> int:
+    """The side of a network's input, for ``type=``."""
+    number = positive(text)
+    if number % 64:
+        raise argparse.ArgumentTypeError(f"must be a multiple of 64, not {text}")
+    return number
+
+
 def default_output(config: str) -> Path:
     """Where a command that was given a config writes."""
     path = Path(config)

@@ -39,37 +39,49 @@ def add(verbs: arguments.Verbs) -> None:
 
     declare("loss", _loss, "losses beside plain loops")
     decoder = declare("decode", _decode, "from the network's answers to people")
-    decoder.add_argument("--people", type=int, nargs="+", default=[1, 5, 15, 30, 100])
-    decoder.add_argument("--repeats", type=int, default=3, help="pictures a crowd (default 3)")
+    decoder.add_argument(
+        "--people", type=arguments.positive, nargs="+", default=[1, 5, 15, 30, 100]
+    )
+    decoder.add_argument(
+        "--repeats", type=arguments.positive, default=3, help="pictures a crowd (default 3)"
+    )
     forward = declare("model", _model, "the network, eager and made ready")
     arguments.add_weights(forward)
-    forward.add_argument("--sizes", type=int, nargs="+", default=[256, 512])
-    forward.add_argument("--batches", type=int, nargs="+", default=[1, 4])
+    forward.add_argument("--sizes", type=arguments.side, nargs="+", default=[256, 512])
+    forward.add_argument("--batches", type=arguments.positive, nargs="+", default=[1, 4])
     forward.add_argument("--compile", action="store_true", help="compiled rows too (minutes each)")
     whole_path = declare("pipeline", _pipeline, "from files to people")
     whole_path.add_argument("inputs", nargs="+", metavar="INPUT", help="picture, folder or glob")
     arguments.add_weights(whole_path)
-    whole_path.add_argument("--batches", type=int, nargs="+", default=[1, 4])
-    whole_path.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    whole_path.add_argument("--batches", type=arguments.positive, nargs="+", default=[1, 4])
+    whole_path.add_argument("--workers", type=arguments.positive, nargs="+", default=[1, 2])
     follow = declare("track", _track, "ids through a drawn video whose ids are known")
     arguments.add_weights(follow)
-    follow.add_argument("--people", type=int, nargs="+", default=[2, 4, 8])
+    follow.add_argument("--people", type=arguments.positive, nargs="+", default=[2, 4, 8])
     follow.add_argument("--seconds", type=float, default=10.0, help="of video (default 10)")
     follow.add_argument("--seed", type=int, default=0, help="of the videos")
     follow.add_argument("--output", type=Path, metavar="DIR", help="write the drawn videos there")
     evaluation = declare("evaluate", _evaluate, "the evaluation of a set beside pycocotools")
-    evaluation.add_argument("--pictures", type=int, nargs="+", default=[1000, 5000])
-    evaluation.add_argument("--parsed", type=int, default=262_465, help="people in a file to parse")
+    evaluation.add_argument("--pictures", type=arguments.positive, nargs="+", default=[1000, 5000])
+    evaluation.add_argument(
+        "--parsed", type=arguments.positive, default=262_465, help="people in a file to parse"
+    )
     input_path = declare("data", _data, "the input path by stage, on one core")
     input_path.add_argument("config", metavar="CONFIG")
-    input_path.add_argument("--count", type=int, default=200, help="pictures (default 200)")
-    input_path.add_argument("--batch", type=int, default=16, help="pictures a batch (default 16)")
+    input_path.add_argument(
+        "--count", type=arguments.positive, default=200, help="pictures (default 200)"
+    )
+    input_path.add_argument(
+        "--batch", type=arguments.positive, default=16, help="pictures a batch (default 16)"
+    )
     steps = declare("train", _train, "training steps: images/s and peak memory")
     steps.add_argument("config", metavar="CONFIG")
-    steps.add_argument("--widths", type=int, nargs="+", default=[18, 32])
-    steps.add_argument("--sizes", type=int, nargs="+", default=[256, 512])
-    steps.add_argument("--batches", type=int, nargs="+", default=[4])
-    steps.add_argument("--steps", type=int, default=5, help="measured a row (default 5)")
+    steps.add_argument("--widths", type=arguments.positive, nargs="+", default=[18, 32])
+    steps.add_argument("--sizes", type=arguments.side, nargs="+", default=[256, 512])
+    steps.add_argument("--batches", type=arguments.positive, nargs="+", default=[4])
+    steps.add_argument(
+        "--steps", type=arguments.positive, default=5, help="measured a row (default 5)"
+    )
     steps.add_argument("--compile", action="store_true", help="compiled rows too (minutes each)")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -151,7 +152,8 @@ def predict(
     group = group or Group()
     if boxes is not None and (inputs.videos or inputs.cameras):
         raise ValueError("a box file serves pictures; for videos name a detector with --boxes")
-    interrupt: KeyboardInterrupt | None = None
+    _spare(inputs, wishes)
+    interrupt: KeyboardInterrupt | OSError | None = None
     start = time.perf_counter()
     done = Done()
     with Predictions(wishes.output, predictor.skeleton, group.rank, group.size) as into:
@@ -161,20 +163,38 @@ def predict(
             )
             if group.main:
                 _videos(predictor, inputs, wishes, into, done)
-        except KeyboardInterrupt as error:
+        except (KeyboardInterrupt, OSError) as error:  # what was found is written all the same
             interrupt = error
         into.flush()
         counts = (into.people, done.pictures, done.failures)
         totals = group.total(counts)
         dropped = group.total([*predictor.dropped.values()])
+        work: Counter[str] = Counter()
+        for share in group.gather(dict(predictor.seconds)):
+            work.update(share)
         if group.main:
             into.finish()
         group.gather(None)  # nobody's parts go before they are read
     if group.main:
-        _say(predictor, wishes, totals, dropped, time.perf_counter() - start)
+        _say(predictor, wishes, totals, dropped, work, time.perf_counter() - start)
     if interrupt:
         raise interrupt
     return 2 if totals[2] else 0
+
+
+def _spare(inputs: Inputs, wishes: Wishes) -> None:
+    """Refuse to write over what is to be read.
+
+    Raises:
+        ValueError: a drawing would get the name of an input.
+    """
+    drawn = annotate.drawn_names(inputs.pictures, wishes)
+    if wishes.poses or wishes.fields:
+        drawn += output_names([str(video) for video in inputs.videos], ".mp4")
+    written = {(wishes.output / name).resolve() for name in drawn}
+    for path in [*inputs.pictures, *inputs.videos]:
+        if path.resolve() in written:
+            raise ValueError(f"'{path}' is an input and would be overwritten; change --output")
 
 
 def _videos(
@@ -187,16 +207,20 @@ def _videos(
     for number, (source, label, output) in enumerate(zip(sources, labels, outputs, strict=True), 1):
         file = source if isinstance(source, Path) else None
         before = done.pictures
+        interrupt: KeyboardInterrupt | None = None
         try:
             frames = VideoFile(source) if isinstance(source, Path) else Camera(source)
             first = number * _FRAMES_OF_ONE
             annotate.video(predictor, frames, label, output, wishes, into, done, first, sound=file)
         except ValueError as error:
             done.fail(error)
-        finally:
-            if done.pictures > before:
-                where = f" → {output}" if wishes.poses or wishes.fields else ""
-                print(f"{label}: {done.pictures - before} frames{where}")
+        except KeyboardInterrupt as error:  # the video is closed properly
+            interrupt = error
+        if done.pictures > before:
+            where = f" → {output}" if wishes.poses or wishes.fields else ""
+            print(f"{label}: {done.pictures - before} frames{where}")
+        if interrupt is not None:
+            raise interrupt
 
 
 def _point_from(predictor: Predictor, least: float) -> OperatingPoint:
@@ -210,12 +234,13 @@ def _say(
     wishes: Wishes,
     totals: Sequence[int],
     dropped: Sequence[int],
+    work: Mapping[str, float],
     seconds: float,
 ) -> None:
     people, pictures, _ = totals
     if pictures:
         shares = ", ".join(
-            f"{stage} {1000 * spent / pictures:.0f}" for stage, spent in predictor.seconds.items()
+            f"{stage} {1000 * spent / pictures:.0f}" for stage, spent in work.items()
         )
         print(
             f"{people} people in {pictures} pictures, {pictures / seconds:.1f} a second; work in "

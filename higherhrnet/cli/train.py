@@ -25,7 +25,11 @@ def add(verbs: arguments.Verbs) -> None:
     train.add_argument(
         "--plan", action="store_true", help="say what it needs (memory, work) and train nothing"
     )
-    train.set_defaults(run=_train)
+    train.set_defaults(
+        run=_train,
+        less_memory="Set TRAIN.MICRO_BATCH lower or TRAIN.CHECKPOINTING True; higherhrnet train "
+        "CONFIG --plan shows what fits",
+    )
 
 
 def _train(options: argparse.Namespace) -> int:

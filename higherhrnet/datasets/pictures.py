@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import zipfile
 import zlib
 from pathlib import Path
@@ -119,11 +120,25 @@ def _read(path: Path) -> bytes:
 
 
 def _is_truncated(data: bytes) -> bool:
-    """Whether a JPEG's last scan has no end, or a PNG no end chunk.
-
-    Inside a scan a JPEG escapes every 0xFF, so that the end marker cannot occur by chance; a
-    thumbnail's end comes before the scan's start, and what cameras append comes after its end.
-    """
+    """Whether a JPEG has no end marker, or a PNG no end chunk."""
     if data.startswith(b"\xff\xd8"):
-        return data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
+        return not data.endswith(b"\xff\xd9") and not _jpeg_ends(data)
     return data.startswith(b"\x89PNG") and b"IEND" not in data
+
+
+_JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
+"""What ends a scan: in it 0xFF is followed by 0 (escaped) or is a restart marker."""
+_JPEG_END, _JPEG_ALONE = 0xD9, (0x01, 0xD8)
+
+
+def _jpeg_ends(data: bytes) -> bool:
+    """Go from segment to segment, so that neither a thumbnail inside one nor what cameras append
+    (a video, a depth map) is taken for the picture's own end."""
+    position = 2
+    while (found := _JPEG_MARKER.search(data, position)) is not None:
+        marker, position = found[1][0], found.end()
+        if marker == _JPEG_END:
+            return True
+        if marker not in _JPEG_ALONE:  # a segment: its length is written in front of it
+            position += int.from_bytes(data[position : position + 2], "big")
+    return False

@@ -55,9 +55,10 @@ class Done:
     pictures: int = 0
     failures: int = 0
 
-    def fail(self, error: ValueError) -> None:
-        """Say what is wrong with an input, and count it."""
-        tqdm.write(f"higherhrnet: {error}", file=sys.stderr)
+    def fail(self, error: ValueError, name: str = "") -> None:
+        """Say what is wrong with an input, by its name if the error does not tell, and count it."""
+        about = f"'{name}': " if name and name not in str(error) else ""
+        tqdm.write(f"higherhrnet: {about}{error}", file=sys.stderr)
         self.failures += 1
 
 
@@ -69,7 +70,6 @@ class _Picture:
     path: Path
     name: str
     image: Image | None = None
-
     boxes: Boxes | None = None
 
     def load(self) -> Scene:
@@ -105,14 +105,18 @@ def pictures(
     results = pipeline.run(predictor, jobs, _Picture.load)
     with closing(results) as stream:
         for job, found in _progress(stream, len(jobs), "pictures", talk or process > 0):
+            image, job.image = job.image, None  # the list of jobs must not keep all pixels
             if isinstance(found, ValueError):
-                done.fail(found)
+                done.fail(found, str(job.path))
                 continue
             poses, maps = found
-            assert job.image is not None
-            _draw(predictor, job.image, poses, maps, wishes, wishes.output / job.name)
-            into.add(job.number, str(job.path), job.image.shape[:2], poses)
-            job.image = None
+            assert image is not None
+            into.add(job.number, str(job.path), image.shape[:2], poses)
+            try:
+                _draw(predictor, image, poses, maps, wishes, wishes.output / job.name)
+            except ValueError as error:  # too large for its format
+                done.fail(error, str(job.path))
+                continue
             done.pictures += 1
             if talk:
                 people = "1 person" if len(poses) == 1 else f"{len(poses)} people"
@@ -139,6 +143,7 @@ class Source(Protocol):
 
     rate: Fraction
     count: int
+    origin: float
 
     def __iter__(self) -> Iterator[Frame]:
         """Frames in order."""
@@ -173,10 +178,12 @@ def video(
     drawing = wishes.poses or wishes.fields
     film = VideoWriter(output, source.rate, sound) if drawing else nullcontext()
     with film as writer, closing(results) as stream:
+        if writer is not None and writer.mute:
+            tqdm.write(f"higherhrnet: '{name}': {writer.mute}", file=sys.stderr)
         try:
             for frame, found in _progress(stream, source.count, "frames", False):
                 if isinstance(found, ValueError):
-                    done.fail(found)
+                    done.fail(found, name)
                     continue
                 poses, maps = found
                 if wishes.track or wishes.smooth:
@@ -187,7 +194,9 @@ def video(
                 if writer is not None:
                     drawn = poses.draw(image, predictor.skeleton) if wishes.poses else image
                     if wishes.fields:
-                        drawn = show.heat(drawn, maps.dense_heat().max(axis=0), 0, 1)
+                        heat, _ = predictor.seen(maps, image.shape[:2])
+                        drawn = show.heat(drawn, heat.max(axis=0), 0, 1)
+                    writer.origin = source.origin
                     writer.add(drawn, frame.time)
                 into.add(first + frame.number, name, image.shape[:2], poses, frame.time)
                 done.pictures += 1
@@ -205,8 +214,20 @@ def _draw(
     if wishes.poses:
         show.save(path, poses.draw(image, predictor.skeleton))
     if wishes.fields:
-        shown = show.fields(image, maps.dense_heat(), maps.dense_tags(), predictor.skeleton)
-        show.save(path.with_name(path.stem.removesuffix("_poses") + "_fields.jpg"), shown)
+        heat, tags = predictor.seen(maps, image.shape[:2])
+        shown = show.fields(image, heat, tags, predictor.skeleton)
+        show.save(path.with_name(_fields_name(path.name)), shown)
+
+
+def drawn_names(paths: Sequence[Path], wishes: Wishes) -> list[str]:
+    """Names of all that :func:`pictures` draws."""
+    names = output_names(paths, ".jpg")
+    fields = [_fields_name(name) for name in names]
+    return names * wishes.poses + fields * wishes.fields
+
+
+def _fields_name(name: str) -> str:
+    return name.removesuffix("_poses.jpg") + "_fields.jpg"
 
 
 def _progress(results: Iterable[Job], total: int, unit: str, quiet: bool) -> Iterable[Job]:

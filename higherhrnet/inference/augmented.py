@@ -15,6 +15,10 @@ from ..fields import Outputs, View
 Network = Callable[[torch.Tensor], Outputs]
 
 
+_MOST_PIXELS = 1 << 24
+"""Of an input: 4096 x 4096."""
+
+
 @dataclass(frozen=True)
 class Protocol:
     """How a picture is shown to the network; the defaults are the published ones.
@@ -55,7 +59,8 @@ class Protocol:
         With ``flip`` the second of each pair is mirrored.
 
         Raises:
-            ValueError: the scales give a size that the network cannot halve five times.
+            ValueError: the scales give a size that the network cannot halve five times, or the
+                picture is so long and narrow that its input would not fit into any memory.
         """
         views = []
         for scale in sorted(self.scales, reverse=True):
@@ -66,6 +71,13 @@ class Protocol:
                 raise ValueError(
                     f"TEST.SCALES {list(self.scales)} with INPUT_SIZE {self.input_size} makes an "
                     f"input of {shape[1]}x{shape[0]} pixels; both must be multiples of 32"
+                )
+            if shape[0] * shape[1] > _MOST_PIXELS:
+                height, width = image.shape[:2]
+                raise ValueError(
+                    f"a picture of {width}x{height} pixels would be looked at in "
+                    f"{shape[1]}x{shape[0]}, which is too much; cut it, or set "
+                    "DATASET.INPUT_SIZE or TEST.SCALES lower"
                 )
             view = torch.from_numpy(geometry.warp(image, affine, shape)).permute(2, 0, 1)
             views.append((torch.stack([view, view.flip(2)] if self.flip else [view]), scale))

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
+import numpy as np
+import numpy.typing as npt
 import torch
 
+from .. import geometry
 from ..codecs.bottom_up import BottomUpCodec
 from ..codecs.maps import Maps
 from ..fields import View
 from ..poses import Poses
 from .augmented import Protocol, look
-from .predictor import Predictor, Prepared, Scene
+from .predictor import Drawable, Predictor, Prepared, Scene
 
 
 @dataclass
@@ -72,3 +76,24 @@ class BottomUp(Predictor):
             decoded = self.codec.decode(maps, to_picture)
         self.count(candidates=decoded.candidates_dropped, people=decoded.people_dropped)
         return decoded.poses, maps
+
+    def seen(
+        self, maps: Drawable, picture: tuple[int, int]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
+        """See :class:`Predictor`; without what the protocol has put around the picture."""
+        heat, tags = maps.dense_heat(), maps.dense_tags()
+        return self._bare(heat, picture), None if tags is None else self._bare(tags, picture)
+
+    def _bare(
+        self, maps: npt.NDArray[np.float32], picture: tuple[int, int]
+    ) -> npt.NDArray[np.float32]:
+        to_picture = self.protocol.to_picture(picture, (maps.shape[1], maps.shape[2]))
+        cell = float(to_picture[0, 0])  # pixels
+        width, height = (max(1, round(side / cell)) for side in picture[::-1])
+        affine = (geometry.scaling(1 / cell) @ to_picture)[:2]
+        return np.stack(
+            [
+                cv2.warpAffine(values, affine, (width, height), borderMode=cv2.BORDER_REPLICATE)
+                for values in maps
+            ]
+        )

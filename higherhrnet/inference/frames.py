@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,8 @@ from pathlib import Path
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 VIDEOS = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts"})
+_LONGEST_STEM = 220
+"""Bytes; names grow by a number, what is drawn and an ending."""
 _CAMERA = re.compile(r"camera:(\d+)")
 
 
@@ -70,11 +73,14 @@ def _of_known_kind(files: Sequence[Path]) -> list[Path]:
 
 
 def output_names(files: Sequence[Path | str], suffix: str) -> list[str]:
-    """A distinct file name for what is drawn of each input: its stem, numbered if taken."""
+    """A distinct file name for what is drawn of each input: its stem, cut if it is too long for a
+    file system, numbered if taken."""
     names: list[str] = []
     taken: set[str] = set()
     for file in files:
         stem = Path(file).stem.replace(":", "_")
+        while len(os.fsencode(stem)) > _LONGEST_STEM:
+            stem = stem[:-1]
         name, number = f"{stem}_poses{suffix}", 1
         while name in taken:
             number += 1

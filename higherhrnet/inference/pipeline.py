@@ -1,6 +1,8 @@
 """Many pictures: reading, network and decoding at the same time, and in order.
 
-Threads read and decode; OpenCV, NumPy and torch let go of the interpreter while they compute.
+Threads load pictures, fit them to the network and decode its answers; OpenCV, NumPy and torch let
+go of the interpreter while they compute. The network, whatever makes the jobs (such as a video's
+frames) and whatever is done with the results stay in the caller's thread.
 Pictures whose inputs have the same size go through the network together. What comes out does not
 depend on the number of threads.
 """
@@ -11,6 +13,8 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
+
+import cv2
 
 from ..poses import Poses
 from .predictor import Drawable, Predictor, Prepared, Scene
@@ -105,7 +109,11 @@ _END = object()
 
 
 def _load(predictor: Predictor, load: Callable[[Job], Scene], job: Job) -> Prepared:
-    return predictor.prepare(load(job))
+    try:
+        return predictor.prepare(load(job))
+    except (cv2.error, MemoryError) as error:
+        reason = str(error).splitlines()[0] if str(error) else "not enough memory"
+        raise ValueError(f"a picture cannot be made ready: {reason}") from error
 
 
 def _done(job: Job, slot: _Slot) -> tuple[Job, Found | ValueError]:

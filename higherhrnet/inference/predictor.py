@@ -61,7 +61,7 @@ class Drawable(Protocol):
     """What the network saw in a picture, for pictures of it."""
 
     def dense_heat(self) -> npt.NDArray[np.float32]:
-        """(K, H, W) heat, at any resolution."""
+        """(K, H, W) heat, at any resolution, of all that the network was shown."""
 
     def dense_tags(self) -> npt.NDArray[np.float32] | None:
         """(K or 1, h, w) tags, if there are any."""
@@ -167,9 +167,17 @@ class Predictor(ABC):
     def decoded(self, prepared: Prepared, views: Sequence[View]) -> tuple[Poses, Drawable]:
         """Everybody whom the answers show, and the merged maps."""
 
+    def seen(
+        self, maps: Drawable, picture: tuple[int, int]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
+        """Heat (K, h, w) and tags (K or 1, h', w'), if there are any, to be laid over a picture
+        (H, W): they show as much of the world as it does."""
+        return maps.dense_heat(), maps.dense_tags()
+
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Add the time that the block takes to a stage."""
+        """Add the time that the block takes to a stage. A GPU works on after it was told to: its
+        time is that of the stage that first needs the answer."""
         start = time.perf_counter()
         yield
         with self._counting:

@@ -41,7 +41,6 @@ class _Track:
     velocity: Vector  # (2,) pixels a second, of the whole body
     smooth: Vector
     speed: Vector  # (K, 2) pixels a second, smoothed
-    seen: int = 1
 
 
 @dataclass
@@ -145,7 +144,7 @@ class Tracker:
         track.smooth = np.where(present[:, None], smooth, carried)
         track.present = present | track.present
         track.tag = 0.8 * track.tag + 0.2 * poses.tag[person]
-        track.area, track.time, track.seen = 0.5 * track.area + 0.5 * area, time, track.seen + 1
+        track.area, track.time = 0.5 * track.area + 0.5 * area, time
         return np.where(present[:, None], smooth, xy)
 
 

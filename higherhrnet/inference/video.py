@@ -59,9 +59,7 @@ def _av() -> Any:
     try:
         import av
     except ImportError as error:
-        raise ValueError(
-            "videos need PyAV: pip install 'higherhrnet[video]' (or pip install av)"
-        ) from error
+        raise ValueError("videos need PyAV: pip install av") from error
     av.logging.set_level(av.logging.PANIC)
     return av
 
@@ -73,6 +71,7 @@ class VideoFile:
         path: the file.
         rate: frames a second, on average.
         count: frames, as far as the file tells; 0 if it does not.
+        origin: the file's time at the first frame, seconds; known when that has been read.
 
     Raises:
         ValueError: PyAV is not installed, or the file is missing or holds no video.
@@ -84,7 +83,7 @@ class VideoFile:
         if not path.is_file():
             raise ValueError(f"video '{path}' does not exist")
         try:
-            self._container = av.open(str(path))
+            self._container = av.open(_address(path))
         except (av.error.FFmpegError, OSError) as error:
             reason = getattr(error, "strerror", None) or error
             raise ValueError(f"video '{path}' cannot be read: {reason}") from error
@@ -93,6 +92,7 @@ class VideoFile:
             raise ValueError(f"'{path}' holds no video")
         self._stream = self._container.streams.video[0]
         self._stream.thread_type = "AUTO"
+        self.origin = 0.0
         self.rate = Fraction(self._stream.average_rate or self._stream.guessed_rate or 25)
         self.count = int(self._stream.frames)
         if not self.count and self._container.duration:
@@ -121,12 +121,28 @@ class VideoFile:
                     continue
                 for frame in frames:
                     now = number / float(self.rate) if frame.time is None else float(frame.time)
-                    start = now if start is None else start
+                    if start is None:
+                        start = self.origin = now
                     last = now - start
                     yield Frame(number, last, _upright(frame))
                     number += 1
         finally:
             self._container.close()
+
+
+def _address(path: Path) -> str:
+    """For FFmpeg, which takes what stands before a colon in a relative name for a protocol."""
+    return str(path.absolute())
+
+
+def _fitted(image: Image, height: int, width: int) -> Image:
+    """The whole picture in the middle of a black canvas."""
+    factor = min(height / image.shape[0], width / image.shape[1])
+    size = max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor))
+    canvas = np.zeros((height, width, 3), np.uint8)
+    top, left = (height - size[1]) // 2, (width - size[0]) // 2
+    canvas[top : top + size[1], left : left + size[0]] = cv2.resize(image, size)
+    return canvas
 
 
 def _upright(frame: Any) -> Image:
@@ -143,6 +159,7 @@ class Camera:
     """
 
     count = 0
+    origin = 0.0
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -172,7 +189,11 @@ class VideoWriter:
     Args:
         path: file to (over)write.
         rate: frames a second.
-        sound: video whose sound is kept, if it has any.
+        sound: video whose sound is kept, if it has any that an .mp4 can hold.
+
+    Attributes:
+        mute: why there is sound that is not kept; empty where there is none or all is well.
+        origin: the sound's time at the first frame, seconds; to be set before that is added.
 
     Raises:
         ValueError: PyAV is not installed.
@@ -189,6 +210,8 @@ class VideoWriter:
         self._last = -1
         self._stream: Any = None
         self._sound: Iterator[Any] | None = None
+        self.mute = ""
+        self.origin = 0.0
         self._waiting: Any = None
 
     def __enter__(self) -> VideoWriter:
@@ -215,21 +238,22 @@ class VideoWriter:
         raise OSError(f"could not write '{self.path}': no encoder among {', '.join(_CODECS)}")
 
     def _open_sound(self) -> None:
-        """The sound's packets are copied as they are; sound that mp4 cannot hold is left out."""
+        """The sound's packets are copied as they are; sound that mp4 cannot hold is left out.
+
+        Frame times count from the first frame that can be decoded; the sound moves with them."""
         if self._sound_path is None:
             return
-        source = self._av.open(str(self._sound_path))
+        source = self._av.open(_address(self._sound_path))
         if not source.streams.audio:
             source.close()
             return
         stream = source.streams.audio[0]
-        if stream.codec_context.name.removesuffix("float") not in _SOUNDS:
+        kind = stream.codec_context.name
+        if kind.removesuffix("float") not in _SOUNDS:
             source.close()
+            self.mute = f"its sound ({kind}) cannot be kept in an .mp4 and is left out"
             return
         self._sound_stream = self._container.add_stream_from_template(stream)
-        # Frame times count from the first frame; the sound must move with them.
-        pictures = source.streams.video[0]
-        self._sound_start = float((pictures.start_time or 0) * pictures.time_base)
         self._sound = self._packets(source, stream)
 
     def _packets(self, source: Any, stream: Any) -> Iterator[Any]:
@@ -237,7 +261,7 @@ class VideoWriter:
             for packet in source.demux(stream):
                 if packet.dts is None or packet.pts is None:
                     continue
-                shift = round(self._sound_start / packet.time_base)
+                shift = round(self.origin / packet.time_base)
                 packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
                 if packet.dts * packet.time_base > -0.1:  # encoders begin a little early
                     yield packet
@@ -245,10 +269,14 @@ class VideoWriter:
             source.close()
 
     def add(self, image: Image, seconds: float) -> None:
-        """A frame (H, W, 3) uint8 RGB and its time; sizes must not change, times must rise."""
+        """A frame (H, W, 3) uint8 RGB and its time; times must rise. A frame of another size than
+        the first is fitted into that."""
         height, width = image.shape[0] + image.shape[0] % 2, image.shape[1] + image.shape[1] % 2
         if self._last < 0:
             self._stream.width, self._stream.height = width, height
+        elif (width, height) != (self._stream.width, self._stream.height):
+            width, height = self._stream.width, self._stream.height
+            image = _fitted(image, height, width)
         if image.shape[:2] != (height, width):  # the encoder wants even sides
             image = np.asarray(
                 cv2.copyMakeBorder(
