@@ -302,9 +302,9 @@ class Trainer:
 
     def _restore(self, saved: dict[str, Any]) -> None:
         groups = self.optimizer.param_groups
-        # Rates, decay and the like are the config's, which may have been changed; what the
-        # optimiser has gathered is the checkpoint's.
-        wanted = [{k: v for k, v in group.items() if k != "params"} for group in groups]
+        # Factors, decay and the like are the config's, which may have been changed (the rate is
+        # set at every step); what the optimiser has gathered is the checkpoint's.
+        wanted = [{k: v for k, v in g.items() if k not in ("params", "lr")} for g in groups]
         stored = saved["optimizer"]["param_groups"]
         try:
             if {frozenset(group) for group in stored} != {frozenset(group) for group in groups}:
