@@ -1,5 +1,6 @@
 """From a trained network and many pictures to people: made ready, batched, in threads."""
 
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -115,6 +116,32 @@ def test_an_endless_stream_is_taken_bit_by_bit(predictor):
         assert next(stream)[0] == expected
         assert len(asked) < expected + 30
     stream.close()
+
+
+def test_jobs_are_made_in_a_thread_of_their_own_and_its_errors_come_out(predictor):
+    image = DrawnPeople(1, size=64).drawing(0).image
+    threads, closed = [], []
+
+    def frames(broken):
+        try:
+            for number in range(5):
+                threads.append(threading.current_thread())
+                if broken and number == 3:
+                    raise OSError("the disk is gone")
+                yield number
+        finally:
+            closed.append(True)
+
+    found = list(pipeline.run(predictor, frames(False), lambda _: Scene(image)))
+    assert [job for job, _ in found] == list(range(5))
+    assert threading.current_thread() not in threads
+    with pytest.raises(OSError, match="the disk is gone"):
+        list(pipeline.run(predictor, frames(True), lambda _: Scene(image)))
+    stream = pipeline.run(replace(predictor, batch=1), frames(False), lambda _: Scene(image))
+    assert next(stream)[0] == 0
+    stream.close()
+    assert len(closed) == 3
+    assert not any(thread.name == "jobs" for thread in threading.enumerate())
 
 
 def test_other_weights_are_made_ready_anew(predictor):

@@ -1,17 +1,20 @@
 """Many pictures: reading, network and decoding at the same time, and in order.
 
-Threads load pictures, fit them to the network and decode its answers; OpenCV, NumPy and torch let
-go of the interpreter while they compute. The network, whatever makes the jobs (such as a video's
-frames) and whatever is done with the results stay in the caller's thread.
+One thread makes the jobs (a video's frames, say), others load pictures and fit them to the network
+or decode its answers; OpenCV, PyAV, NumPy and torch let go of the interpreter while they compute.
+The network, and whatever is done with the results, stay in the caller's thread.
 Pictures whose inputs have the same size go through the network together. What comes out does not
 depend on the number of threads.
 """
 
 from __future__ import annotations
 
+import queue
+import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, suppress
 from typing import TypeVar
 
 import cv2
@@ -41,8 +44,11 @@ def run(
     batch, workers = predictor.batch, predictor.workers
     ahead = 2 * batch + 2 * workers
     window = 4 * batch
-    coming = iter(jobs)
-    with ThreadPoolExecutor(workers) as readers, ThreadPoolExecutor(workers) as decoders:
+    with (
+        closing(_made_ahead(jobs, batch)) as coming,
+        ThreadPoolExecutor(workers) as readers,
+        ThreadPoolExecutor(workers) as decoders,
+    ):
         reading: deque[tuple[Job, Future[Prepared]]] = deque()
         results: deque[tuple[Job, _Slot]] = deque()
         buckets: dict[object, list[tuple[Prepared, _Slot]]] = defaultdict(list)
@@ -106,6 +112,48 @@ class _Slot:
 
 
 _END = object()
+
+
+def _made_ahead(jobs: Iterable[Job], most: int) -> Generator[Job, None, None]:
+    """The jobs, made by a thread of their own, at most so many before they are asked for.
+
+    What making them raises comes out in its turn. Closing ends the thread after the job that it is
+    at, and then closes ``jobs`` if that is a generator.
+    """
+    made: queue.Queue[tuple[object, BaseException | None]] = queue.Queue(most)
+    ended = threading.Event()
+
+    def put(job: object, error: BaseException | None = None) -> None:
+        while not ended.is_set():
+            with suppress(queue.Full):
+                return made.put((job, error), timeout=0.1)
+
+    def make() -> None:
+        try:
+            for job in jobs:
+                put(job)
+                if ended.is_set():
+                    break
+        except BaseException as error:  # it is the asker's
+            put(_END, error)
+        finally:
+            if isinstance(jobs, Generator):
+                jobs.close()
+        put(_END)
+
+    maker = threading.Thread(target=make, name="jobs", daemon=True)
+    maker.start()
+    try:
+        while True:
+            job, error = made.get()
+            if error is not None:
+                raise error
+            if job is _END:
+                return
+            yield job  # type: ignore[misc]
+    finally:
+        ended.set()
+        maker.join()
 
 
 def _load(predictor: Predictor, load: Callable[[Job], Scene], job: Job) -> Prepared:
