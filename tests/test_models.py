@@ -11,7 +11,7 @@ from higherhrnet.cli import main
 from higherhrnet.config import default_config, parse_config, to_yaml
 from higherhrnet.fields import Head
 from higherhrnet.inference.bottom_up import BottomUp
-from higherhrnet.models import weights
+from higherhrnet.models import layouts, weights
 from higherhrnet.models.classifier import Classifier
 from higherhrnet.models.higher_hrnet import HigherHRNet
 from higherhrnet.models.hrnet import HRNet, concatenated, pyramid
@@ -126,7 +126,7 @@ def test_heads_are_settings(settings, heads):
     for head, heatmaps, tags in zip(heads, outputs.heatmaps, outputs.tags, strict=True):
         assert heatmaps.shape == (1, 17, 64 // head.stride, 96 // head.stride)
         assert tags.shape == (1, head.tags, 64 // head.stride, 96 // head.stride)
-    found = weights.architecture(model.state_dict())
+    found = layouts.architecture(model.state_dict())
     assert found.joints == 17
     assert found.tag_heads == tuple(head.tags > 0 for head in heads)
     assert found.shared_tag == settings.get("shared_tag", False)

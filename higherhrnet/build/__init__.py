@@ -1,21 +1,17 @@
 """The one place where config becomes objects."""
 
 from ..config import Config, parse_config, read_config, to_yaml, varied
+from .checkpoints import BUNDLED, config_of, find_weights, open_weights, skeleton_of
 from .fairness import other_pictures, unlike
 from .inference import (
-    BUNDLED,
     BoxesOf,
     Evaluate,
     boxes,
-    config_of,
     detector,
     display_point,
     evaluation,
-    find_weights,
     load,
-    open_weights,
     predictor,
-    skeleton_of,
     validate,
 )
 from .input import input_path

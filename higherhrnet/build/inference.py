@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
 from functools import partial
 from itertools import chain, repeat, zip_longest
 from pathlib import Path
@@ -20,7 +18,7 @@ from .. import geometry
 from ..boxes import Boxes, read_detections
 from ..codecs.maps import DeviceMaps, HostMaps, Maps
 from ..codecs.top_down import TopDownCodec
-from ..config import Config, parse_config
+from ..config import Config
 from ..datasets.keypoints import Pictures
 from ..evaluation import results
 from ..evaluation.operating_point import OperatingPoint, calibrate
@@ -36,16 +34,14 @@ from ..models import published, weights
 from ..models.higher_hrnet import HigherHRNet
 from ..models.pose_hrnet import PoseHRNet
 from ..poses import ABSENT, Poses
-from ..skeleton import SKELETONS, Skeleton
+from ..skeleton import Skeleton
 from ..training.distributed import Group
 from ..validation import Validation, predict_all, records_of
+from .checkpoints import config_of, find_weights, open_weights
 from .parts import codec, device, expand_path, is_top_down, model, skeleton
 
 BoxesOf = Callable[[Sample], Boxes | None]
 Evaluate = Callable[[Sequence[Mapping[str, Any]], Mapping[str, Any], Skeleton], dict[str, float]]
-BUNDLED = Path(__file__).parent.parent / "weights"
-"""Checkpoints that come with the package."""
-_BY_JOINTS: dict[int | None, str] = {len(s): s.name for s in SKELETONS.values()}
 
 
 def predictor(
@@ -81,86 +77,6 @@ def predictor(
         input_size=d.INPUT_SIZE, scales=tuple(test.SCALES), flip=test.FLIP, project=test.PROJECT
     )
     return BottomUp(**shared, codec=coder, protocol=protocol)
-
-
-def find_weights(name_or_file: str) -> Path:
-    """A weights file: a path, or the name of a bundled or a published checkpoint.
-
-    Raises:
-        ValueError: it is neither, or a published one that cannot be had; see
-            :func:`published.fetch`.
-        OSError: fetching failed.
-    """
-    bundled = BUNDLED / f"{name_or_file}.safetensors"
-    if bundled.is_file():
-        return bundled
-    path = Path(name_or_file)
-    if name_or_file in published.PUBLISHED and not path.is_file():
-        return published.fetch(name_or_file)
-    if not path.is_file() and not path.suffix:
-        names = sorted(file.stem for file in BUNDLED.glob("*.safetensors"))
-        raise ValueError(
-            f"'{name_or_file}' is neither a bundled checkpoint ({', '.join(names)}), nor a "
-            "published one (higherhrnet weights list), nor a file"
-        )
-    return path
-
-
-def open_weights(name_or_file: str) -> weights.Checkpoint:
-    """What a weights file holds, with what is known of it by name; see :func:`find_weights`.
-
-    Raises:
-        ValueError: it cannot be found or read.
-        OSError: fetching failed.
-    """
-    file = weights.read(find_weights(name_or_file))
-    known = {entry.file: entry for entry in published.PUBLISHED.values()}.get(file.path.name)
-    return replace(file, settings=known.settings) if known else file
-
-
-def skeleton_of(file: weights.Checkpoint) -> Skeleton | None:
-    """Whose joints a checkpoint predicts: as it says, else by their number; None for a trunk."""
-    if file.skeleton is not None:
-        return file.skeleton
-    found = weights.architecture(file.state)
-    name = _BY_JOINTS.get(found.joints) if found else None
-    return SKELETONS[name] if name else None
-
-
-def config_of(checkpoint_file: weights.Checkpoint, overrides: Sequence[str] = ()) -> Config:
-    """The config inside a native checkpoint, else one that fits a foreign file's tensors."""
-    source = str(checkpoint_file.path)
-    overrides = [*checkpoint_file.settings, *overrides]
-    if checkpoint_file.config is not None:
-        return parse_config(checkpoint_file.config, overrides, source)
-    found = weights.architecture(checkpoint_file.state)
-    if found is None or found.kind not in ("higher_hrnet", "pose_hrnet"):
-        kind = "no HRNet" if found is None else f"a {found.kind} of width {found.width}"
-        raise ValueError(f"'{source}' is a checkpoint of another model: it holds {kind}")
-    by_joints = _BY_JOINTS
-    if found.joints not in by_joints and "DATASET.SKELETON" not in overrides:
-        raise ValueError(
-            f"'{source}' predicts {found.joints} joints, which is no built-in skeleton; "
-            "give one with DATASET.SKELETON FILE.yaml"
-        )
-    guess: dict[str, dict[str, Any]] = {
-        "MODEL": {
-            "NAME": found.kind,
-            "WIDTH": found.width,
-            "MODULES": list(found.modules),
-            "BLOCKS": found.blocks,
-        },
-        "DATASET": {"SKELETON": by_joints.get(found.joints, "coco")},
-    }
-    if found.kind == "higher_hrnet":
-        guess["MODEL"] |= {
-            "TAG_HEADS": list(found.tag_heads),
-            "SHARED_TAG": found.shared_tag,
-            "CONCATENATE": found.concatenate,
-            "RESIDUAL_BLOCKS": found.residual_blocks,
-        }
-        guess["LOSS"] = {"HEATMAP": [1.0] * len(found.tag_heads)}
-    return parse_config(json.dumps(guess), overrides, source)
 
 
 def load(

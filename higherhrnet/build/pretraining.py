@@ -21,7 +21,7 @@ from ..models.pixels import normalise
 from ..training import loop, optim
 from ..training.log import Log
 from ..training.stop import Stop, StoppedError
-from .inference import open_weights
+from .checkpoints import open_weights
 from .input import sampler
 from .parts import expand_path
 from .training import optimizer, prepared, schedule, settings, started

@@ -33,13 +33,12 @@ from ..training.distributed import Group, joined
 from ..training.feed import Feed
 from ..training.log import Log
 from ..training.stop import Stop, StoppedError
+from .checkpoints import open_weights, skeleton_of
 from .inference import (
     boxes,
     display_point,
     evaluation,
-    open_weights,
     predictor,
-    skeleton_of,
     validate,
 )
 from .input import input_path

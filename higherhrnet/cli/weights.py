@@ -10,7 +10,7 @@ from pathlib import Path
 from .. import build
 from ..config import to_yaml
 from ..evaluation.operating_point import OperatingPoint
-from ..models import published, weights
+from ..models import layouts, published, weights
 from . import arguments
 
 
@@ -74,7 +74,7 @@ def _inspect(options: argparse.Namespace) -> int:
     numbers = sum(tensor.numel() for tensor in file.state.values())
     kinds = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in file.state.values()})
     print(f"{file.path}: {len(file.state)} tensors, {numbers:,} numbers, {', '.join(kinds)}")
-    found = weights.architecture(file.state)
+    found = layouts.architecture(file.state)
     if found is None:
         raise ValueError(f"'{file.path}' holds no HRNet that is known here")
     described = {k: v for k, v in dataclasses.asdict(found).items() if v not in (None, ())}
