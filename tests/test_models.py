@@ -212,6 +212,27 @@ def test_what_is_known_of_a_published_file_goes_with_it(tmp_path):
     assert build.load(tmp_path / "a.safetensors", "cpu").protocol.input_size == 640
 
 
+def test_the_mean_of_checkpoints(tmp_path, capsys):
+    networks = [tiny(), tiny()]
+    for name, network in zip("ab", networks, strict=True):
+        file = tmp_path / f"{name}.safetensors"
+        settings = to_yaml(
+            parse_config("MODEL: {WIDTH: 4, MODULES: [1, 1, 1], BLOCKS: 1, RESIDUAL_BLOCKS: 1}")
+        )
+        weights.write(file, network.state_dict(), settings, COCO, display={"person": 0.5})
+    words = [str(tmp_path / f"{name}.safetensors") for name in "abc"]
+    assert main(["weights", "average", *words]) == 0
+    mean = weights.read(words[2])
+    assert mean.display is None
+    one, other = (network.state_dict() for network in networks)
+    for name in ("conv1.weight", "bn1.running_var"):
+        torch.testing.assert_close(mean.state[name], (one[name] + other[name]) / 2)
+    assert isinstance(build.load(words[2], "cpu"), BottomUp)
+    weights.write_official(tmp_path / "d.pth", HigherHRNet(17, 4, modules=(1, 1, 1)).state_dict())
+    assert main(["weights", "average", words[0], str(tmp_path / "d.pth"), words[2]]) == 2
+    assert "is of another network than" in capsys.readouterr().err
+
+
 def test_joints_of_ones_own_are_named_when_converting(tmp_path, capsys):
     skeleton = ROOT / "configs" / "skeletons" / "atrw.yaml"
     file = tmp_path / "tigers.pth"

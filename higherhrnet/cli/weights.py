@@ -1,4 +1,4 @@
-"""``higherhrnet weights``: list, fetch, inspect, convert."""
+"""``higherhrnet weights``: list, fetch, inspect, convert, average."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from . import arguments
 
 def add(verbs: arguments.Verbs) -> None:
     """Declare the commands."""
-    weight = verbs.add_parser("weights", help="list, fetch, inspect and convert checkpoints")
+    weight = verbs.add_parser(
+        "weights", help="list, fetch, inspect, convert and average checkpoints"
+    )
     weight_verbs = weight.add_subparsers(required=True, metavar="COMMAND")
     known = weight_verbs.add_parser("list", help="checkpoints that have a name: bundled, published")
     known.set_defaults(run=_list, settings=False)
@@ -41,6 +43,24 @@ def add(verbs: arguments.Verbs) -> None:
     convert.add_argument("--to", choices=("native", "official"), help="default: by OUT's suffix")
     convert.add_argument("--half", action="store_true", help="native only: store float16")
     convert.set_defaults(run=_convert)
+    average = weight_verbs.add_parser(
+        "average", epilog=arguments.TAIL, help="the mean of several checkpoints of one network"
+    )
+    average.add_argument("sources", metavar="IN", nargs="+")
+    average.add_argument("target", metavar="OUT.safetensors", type=Path)
+    average.add_argument("--half", action="store_true", help="store float16")
+    average.set_defaults(run=_average)
+
+
+def _average(options: argparse.Namespace) -> int:
+    files = [build.open_weights(source) for source in options.sources]
+    config = build.config_of(files[0], options.overrides)
+    joints = files[0].skeleton or build.skeleton(config)
+    state = weights.averaged(files)
+    # An operating point is of one set of weights; the mean needs its own.
+    weights.write(options.target, state, to_yaml(config), joints, options.half)
+    print(f"mean of {len(files)} files, {len(state)} tensors: {options.target}")
+    return 0
 
 
 def _list(_: argparse.Namespace) -> int:
