@@ -1,8 +1,10 @@
-"""Filling a missing joint by branch and bound gives the cell that a scan of the whole map gives."""
+"""Short cuts of decoding find what a scan of the whole map finds."""
 
+import cv2
 import numpy as np
 import pytest
 
+from higherhrnet.codecs.heatmaps import host_peaks
 from higherhrnet.codecs.search import Search, enlarged
 
 
@@ -27,3 +29,20 @@ def test_a_scan_finds_no_better_cell_and_no_earlier_one(shape, source, depth, ti
             difference = large - mean[:, None, None]
             distance = np.sqrt(np.einsum("tyx,tyx->yx", difference, difference))
             assert cell == (heatmaps[joint] - np.round(distance)).argmax()
+
+
+@pytest.mark.parametrize("threshold", [-1.0, 0.1, 0.5, 2.0])
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 30), (2, 3), (25, 40)])
+def test_peaks_are_those_of_a_max_pool(shape, ties, threshold):
+    heat = np.random.default_rng((*shape, ties)).random(shape).astype(np.float32)
+    if ties:
+        heat = np.round(heat, 1)
+    square = np.ones((5, 5), np.uint8)
+    highest = cv2.dilate(heat, square, borderType=cv2.BORDER_CONSTANT, borderValue=-np.inf)
+    flat = np.flatnonzero((heat == highest) & (heat > threshold))
+    ordered = flat[np.argsort(-heat.ravel()[flat], kind="stable")]
+    cells, score, dropped = host_peaks(heat, threshold, 4)
+    np.testing.assert_array_equal(cells[:, 1] * shape[1] + cells[:, 0], ordered[:4])
+    np.testing.assert_array_equal(score, heat.ravel()[ordered[:4]])
+    assert dropped == max(len(ordered) - 4, 0)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -107,15 +106,24 @@ def host_peaks(
     Returns:
         cells (M, 2), heat (M,), and how many more there were.
     """
-    width = heat.shape[1]
+    height, width = heat.shape
     flat = heat.reshape(-1)
     hot = np.flatnonzero(flat > threshold)
     if len(hot) == 0:
         return np.zeros((0, 2), np.int64), np.zeros(0, np.float32), 0
-    # Grey-value dilation is the max-pool of the published NMS, 44 times faster on a CPU.
-    square = np.ones((window, window), np.uint8)
-    highest = cv2.dilate(heat, square, borderType=cv2.BORDER_CONSTANT, borderValue=-np.inf)
-    hot = hot[flat[hot] == highest.reshape(-1)[hot]]
+    # Most hot cells have a hotter direct neighbour; only what is left is compared with the whole
+    # window. Beyond the border there is nothing: the border cell stands in.
+    x = hot % width
+    left, right = flat[hot - (x > 0)], flat[hot + (x < width - 1)]
+    hot = hot[flat[hot] >= np.maximum(left, right)]
+    y = hot // width
+    above, below = flat[hot - width * (y > 0)], flat[hot + width * (y < height - 1)]
+    hot = hot[flat[hot] >= np.maximum(above, below)]
+    around = np.arange(window) - window // 2
+    y = np.clip(hot[:, None] // width + around, 0, height - 1)
+    x = np.clip(hot[:, None] % width + around, 0, width - 1)
+    highest = heat[y[:, :, None], x[:, None, :]].max(axis=(1, 2))
+    hot = hot[flat[hot] == highest]
     score = flat[hot]
     best = np.argsort(-score, kind="stable")[:most]
     cells = np.stack([hot[best] % width, hot[best] // width], axis=1)
