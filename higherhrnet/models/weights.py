@@ -6,6 +6,7 @@ Files of our own are safetensors whose metadata carries the config (YAML) and th
 from __future__ import annotations
 
 import json
+import pickle
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -85,6 +86,12 @@ def read(path: str | Path) -> Checkpoint:
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         else:
             state = _unwrap(torch.load(path, map_location="cpu", weights_only=True))
+    except pickle.UnpicklingError as error:
+        # torch's own words advise to read it without looking, which would run what is inside.
+        raise ValueError(
+            f"'{path}' is not a readable weights file: it is no torch file, or holds more than "
+            "tensors"
+        ) from error
     except Exception as error:  # arbitrary bytes make the readers raise nearly anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"'{path}' is not a readable weights file: {reason}") from error
@@ -189,12 +196,13 @@ def heads_by_name(
 
     What a head answers, and what the next transposed convolution reads of it, is one channel a
     joint and, with tags, another one a joint or one for all. Channels of new joints get the
-    model's own fresh weights. Tensors that are no heads stay as they are.
+    model's own fresh weights. Tensors that are no heads stay as they are. As many joints are not
+    the same joints: shapes say nothing here.
     """
     fresh = model.state_dict()
     adapted = dict(state)
     for name, tensor in state.items():
-        if name not in fresh or tensor.shape == fresh[name].shape:
+        if name not in fresh:
             continue
         is_output = re.match(r"final_layers?(\.\d+)?\.(weight|bias)$", name)
         is_input = re.match(r"deconv_layers\.\d+\.0\.0\.weight$", name)
