@@ -12,9 +12,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Poses", "Skeleton", "__version__", "load", "read_picture"]
+__all__ = ["Boxes", "Poses", "Skeleton", "__version__", "load", "read_picture"]
 
 if TYPE_CHECKING:
+    from .boxes import Boxes
     from .build import load
     from .datasets.pictures import read_picture
     from .poses import Poses
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 _ROOMS = {
     "load": "build",
     "read_picture": "datasets.pictures",
+    "Boxes": "boxes",
     "Poses": "poses",
     "Skeleton": "skeleton",
 }

@@ -36,9 +36,20 @@ class Boxes:
 
     @classmethod
     def of(cls, xywh: Any, score: Any = None) -> Boxes:
-        """From anything that numpy reads; without scores they are as sure as annotations."""
-        array = np.asarray(xywh, float).reshape(len(xywh), 4)
-        return cls(array, np.ones(len(array)) if score is None else np.asarray(score, float))
+        """From anything that numpy reads; without scores they are as sure as annotations.
+
+        Raises:
+            ValueError: they are not N rows of four numbers, or not N scores.
+        """
+        array, sure = np.asarray(xywh, float), np.asarray([] if score is None else score, float)
+        array = array.reshape(0, 4) if not array.size else array
+        if array.ndim != 2 or array.shape[1] != 4:
+            raise ValueError(
+                f"boxes must be (N, 4) left, top, width, height, not {list(array.shape)}"
+            )
+        if score is not None and sure.shape != (len(array),):
+            raise ValueError(f"{len(array)} boxes came with {list(sure.shape)} scores")
+        return cls(array, np.ones(len(array)) if score is None else sure)
 
     @classmethod
     def around(cls, poses: Poses, margin: float = 0.1) -> Boxes:
@@ -79,19 +90,23 @@ def annotated_box(record: Mapping[str, Any], shape: tuple[float, float]) -> list
 
     COCO's are cut at the picture's edges, from the first to the last pixel that they cover. MPII
     gives a centre and a scale of 200 px instead, whose square lies 15 px (times the scale) lower
-    in published training; without either it is the box around the joints. Crowds, and people
-    whose annotated area is 0, get a box without extent: nobody looks at them alone.
+    in published training; without either it is the box around the joints. Crowds get a box without
+    extent, and so do people whose annotated area is 0, unless MPII's centre says where they are
+    (a single joint has no area): nobody looks at them alone.
 
     Args:
         record: the annotation.
         shape: (H, W) of the picture, infinite where it is not known.
     """
-    if record.get("iscrowd") or record.get("area", 1) <= 0:
+    if record.get("iscrowd"):
         return [0.0, 0.0, 0.0, 0.0]
     if "center" in record and "scale" in record:
         (x, y), scale = record["center"], float(record["scale"])
         side = _MPII_UNIT * scale
         return [x - side / 2, y + _UPRIGHT_SHIFT * scale - side / 2, side, side]
+    area = record.get("area")
+    if area is not None and area <= 0:
+        return [0.0, 0.0, 0.0, 0.0]
     if record.get("bbox"):
         x, y, w, h = (float(value) for value in record["bbox"])
         left, top = max(x, 0.0), max(y, 0.0)

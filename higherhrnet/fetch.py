@@ -59,6 +59,9 @@ def _download(url: str, file: Path, check: Callable[[Path], None], resume: bool)
                     bar.update(len(piece))
     except urllib.error.HTTPError as error:
         whole = (error.headers.get("Content-Range") or "").rpartition("/")[2]
+        if error.code == 416 and whole.isdigit() and int(whole) < start:
+            partial.unlink()  # more than the server has cannot be a part of it: another file
+            return _download(url, file, check, resume)
         if error.code != 416 or whole not in ("", str(start)):  # 416: all of it had come already
             raise OSError(
                 f"could not fetch '{url}': {error}; try again, or download it by hand to '{file}'"

@@ -109,13 +109,19 @@ def fit_view(
         (H, W) of the network's input, and the affine picture → input.
     """
     height, width = picture
-    ratio = scale / smallest_scale
     unit = int((smallest_scale * input_size + 63) // 64 * 64)
     short, long = min(height, width), max(height, width)
-    short_out = int(unit * ratio)
-    long_out = int(int((unit / short * long + 63) // 64 * 64) * ratio)
+    short_out = _multiplied(unit, scale, smallest_scale)
+    long_out = int((unit / short * long + 63) // 64 * 64)
+    long_out = _multiplied(long_out, scale, smallest_scale)
     shape = (long_out, short_out) if width < height else (short_out, long_out)
     return shape, fit_map(picture, shape, shape)
+
+
+def _multiplied(side: int, scale: float, smallest_scale: float) -> int:
+    """Cut to whole pixels as published, but not where only rounding makes it a pixel less: three
+    times 448 is 1344, although 448 * 2.4 / 0.8 is a little below."""
+    return int(side * scale / smallest_scale + 1e-6)
 
 
 def fit_map(picture: tuple[int, int], view: tuple[int, int], shape: tuple[int, int]) -> Affine:

@@ -178,22 +178,22 @@ class Skeleton:
 
 
 def mirror_from_names(joints: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Pairs (left, right) found by exchanging the word ``left`` for ``right`` in a name.
+    """Pairs (left, right) found by exchanging the word ``left`` for ``right`` in a name; also
+    ``Left`` and ``LEFT``.
 
     Raises:
         ValueError: a sided joint has no partner, which would make the mirror asymmetric.
     """
     pairs = []
     for joint in joints:
-        if "left" in joint:
-            partner = joint.replace("left", "right")
-            if partner not in joints:
-                raise ValueError(f"the mirror is asymmetric: '{joint}' has no '{partner}'")
-            pairs.append((joint, partner))
-        elif "right" in joint and joint.replace("right", "left") not in joints:
-            raise ValueError(
-                f"the mirror is asymmetric: '{joint}' has no '{joint.replace('right', 'left')}'"
-            )
+        for side, other in (("left", "right"), ("right", "left")):
+            for spell in (str.lower, str.capitalize, str.upper):
+                if spell(side) in joint:
+                    partner = joint.replace(spell(side), spell(other))
+                    if partner not in joints:
+                        raise ValueError(f"the mirror is asymmetric: '{joint}' has no '{partner}'")
+                    if side == "left":
+                        pairs.append((joint, partner))
     return tuple(pairs)
 
 

@@ -18,6 +18,7 @@ from higherhrnet.datasets import mpii, prepare
 from higherhrnet.datasets.catalog import find_split
 from higherhrnet.datasets.keypoints import CocoKeypoints, valid_mask
 from higherhrnet.datasets.packed import Packed
+from higherhrnet.datasets.pictures import Store
 from higherhrnet.datasets.stats import crowd_index, stats
 from higherhrnet.datasets.toy import DrawnPeople, write_coco
 from higherhrnet.evaluation import errors, report
@@ -308,6 +309,11 @@ def server():
             content = files.get(self.path)
             start = int((self.headers.get("Range") or "bytes=0-")[6:-1])
             asked.append(start)
+            if content is not None and start > len(content):
+                self.send_response(416)
+                self.send_header("Content-Range", f"bytes */{len(content)}")
+                self.send_header("Content-Length", "0")
+                return self.end_headers()
             self.send_response(404 if content is None else 206 if start else 200)
             body = (content or b"")[start:]
             self.send_header("Content-Length", str(len(body)))
@@ -344,6 +350,34 @@ def test_a_set_is_fetched_resumed_checked_and_unpacked_once(tmp_path, server, mo
     assert server.asked == [50]
     assert prepare.prepare("mine", folder) == ["annotations/a.json: 1 pictures"]
     assert server.asked == [50]
+
+
+def test_what_is_longer_than_the_servers_file_is_no_part_of_it(tmp_path, server):
+    server.files["/a"] = b"x" * 1000
+    (tmp_path / "a.partial").write_bytes(b"an error page of a proxy" * 100)
+    prepare.download(f"{server.url}/a", tmp_path / "a")
+    assert (tmp_path / "a").read_bytes() == b"x" * 1000
+    assert server.asked == [2400, 0]
+
+
+def test_an_archive_without_what_it_should_hold_stays_wrong(tmp_path, monkeypatch):
+    (tmp_path / "a.zip").write_bytes(archive_with(tmp_path, "else.json", "{}"))
+    recipe = prepare.Recipe((prepare.Archive("a.zip", "images"),), "by hand", {})
+    monkeypatch.setitem(prepare.RECIPES, "mine", recipe)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="holds no 'images'"):
+            prepare.prepare("mine", tmp_path)
+
+
+def test_a_name_that_two_folders_of_an_archive_have_is_not_guessed(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as made:
+        for name in ("train/1.jpg", "val/1.jpg", "val/2.jpg"):
+            made.writestr(name, name)
+    store = Store(tmp_path / "a.zip")
+    assert store.read("val/1.jpg") == b"val/1.jpg"
+    assert store.read("2.jpg") == b"val/2.jpg"
+    with pytest.raises(ValueError, match=r"'1\.jpg' is not in"):
+        store.read("1.jpg")
 
 
 def test_a_damaged_download_and_a_wrong_count_get_a_sentence(tmp_path, server, monkeypatch):

@@ -30,6 +30,11 @@ def test_test_view(case):
     np.testing.assert_allclose(back, case["points_half_resolution_image"], atol=2e-4)
 
 
+@pytest.mark.parametrize(("scale", "side"), [(0.8, 448), (1.6, 896), (2.4, 1344)])
+def test_thrice_the_smallest_scale_is_thrice_its_size(scale, side):
+    assert geometry.fit_view((500, 500), 512, scale, 0.8)[0] == (side, side)
+
+
 @pytest.mark.parametrize("case", CASES["train_affine"])
 def test_training_view(case):
     shape = tuple(case["res"])

@@ -117,8 +117,10 @@ def test_boxes_of_writers_of_all_kinds():
     assert annotated_box({"bbox": [-5, 90, 50, 30], "keypoints": []}, size) == [0, 90, 49, 9]
     for nobody in ({"iscrowd": 1}, {"area": 0}):
         assert annotated_box({"bbox": [1, 2, 3, 4], **nobody}, size) == [0, 0, 0, 0]
+    assert annotated_box({"bbox": [1, 2, 3, 4], "area": None}, size) == [1, 2, 2, 3]
     person = {"center": [100.0, 80.0], "scale": 0.5, "keypoints": [], "bbox": [0, 0, 1, 1]}
     assert annotated_box(person, size) == [50.0, 37.5, 100.0, 100.0]
+    assert annotated_box({**person, "area": 0.0}, size) == [50.0, 37.5, 100.0, 100.0]  # one joint
     # What published MPII training makes of it: 15 px (times the scale) lower, 1.25 times larger.
     centre, extent = geometry.box_crop(tuple(annotated_box(person, size)), (256, 256))
     assert centre == (100.0, 87.5)
@@ -154,6 +156,17 @@ def test_neither_batch_nor_chunks_change_the_people(predictor, batch, crops):
 def test_a_picture_without_boxes_is_refused(predictor):
     with pytest.raises(ValueError, match=r"needs boxes.*TEST\.BOXES"):
         predictor(np.zeros((60, 80, 3), np.uint8))
+
+
+def test_boxes_are_plain_numbers_from_python(predictor):
+    mirrored = np.zeros((90, 80, 3), np.uint8)[:, ::-1]  # torch takes no such view
+    rows = [[5, 5, 40, 60], [20, 10, 30, 50]]
+    for given in (rows, np.array(rows), Boxes.of(rows)):
+        assert len(predictor(mirrored, given)) <= 2
+    with pytest.raises(ValueError, match=r"must be \(N, 4\).*not \[4\]"):
+        predictor(mirrored, rows[0])
+    with pytest.raises(ValueError, match=r"2 boxes came with \[1\] scores"):
+        Boxes.of(rows, [0.5])
 
 
 def test_repetitions_are_dropped_or_lowered(predictor):

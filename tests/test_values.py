@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 
 from higherhrnet import geometry
 from higherhrnet.poses import INFERRED, SEEN, Poses
-from higherhrnet.skeleton import COCO, CROWDPOSE, SKELETONS, Side, Skeleton, load_skeleton
+from higherhrnet.skeleton import (
+    COCO,
+    CROWDPOSE,
+    SKELETONS,
+    Side,
+    Skeleton,
+    load_skeleton,
+    mirror_from_names,
+)
 
 
 def test_coco_tables_are_the_published_ones():
@@ -29,6 +37,13 @@ def test_crowdpose_tables_are_the_published_ones():
         / 10
     )
     np.testing.assert_allclose(CROWDPOSE.sigmas, sigmas)
+
+
+def test_sides_are_read_in_any_case():
+    assert mirror_from_names(["Left_Eye", "Right_Eye", "nose"]) == (("Left_Eye", "Right_Eye"),)
+    assert mirror_from_names(["LEFT", "RIGHT"]) == (("LEFT", "RIGHT"),)
+    with pytest.raises(ValueError, match="'RightEye' has no 'LeftEye'"):
+        mirror_from_names(["RightEye"])
 
 
 @pytest.mark.parametrize("skeleton", SKELETONS.values(), ids=lambda s: s.name)

@@ -161,6 +161,12 @@ def test_people_keep_their_numbers_while_they_walk_and_pause():
     assert later.track.tolist() == [2]  # whoever this is, nobody was seen for eight seconds
 
 
+def test_a_time_that_does_not_rise_costs_nobody_the_number():
+    tracker = Tracker(COCO, smoothing=OneEuro())
+    for frame, time in enumerate((0.0, 0.04, 0.08, 0.08, 0.12, 0.16, 0.16)):
+        assert tracker.update(people_at((100 + frame, 100)), time).track.tolist() == [0]
+
+
 def test_tags_tell_people_apart_who_stand_in_one_place():
     tracker = Tracker(COCO, tag_weight=1.0)
     two = people_at((100, 100), (108, 100))
@@ -308,6 +314,19 @@ def test_a_video_keeps_its_times_and_sound(clip, tmp_path):
     assert [round(image["seconds"], 2) for image in content["images"]] == [
         n / 10 for n in range(12)
     ]
+
+
+def test_two_clips_one_behind_the_other_are_one(tmp_path):
+    pytest.importorskip("av")
+    once = write_clip(tmp_path / "once.ts")
+    twice = tmp_path / "twice.ts"
+    twice.write_bytes(once.read_bytes() * 2)
+    assert main(["predict", str(twice), "--output", str(tmp_path / "out"), *SMALL]) == 0
+    frames, sound = described(tmp_path / "out" / "twice_poses.mp4")
+    times = np.array([time for time, _ in frames])
+    assert len(times) == 24
+    np.testing.assert_allclose(np.diff(times), 0.1, atol=0.02)
+    assert sound >= 2 * described(once)[1] - 2 > 20  # it ends with the pictures
 
 
 def test_a_turned_video_comes_upright(tmp_path):

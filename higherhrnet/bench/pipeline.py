@@ -81,7 +81,7 @@ def plainly(predictor: BottomUp, path: Path) -> int:
 
 
 def _read(path: Path) -> Scene:
-    return Scene(read_picture(path, upright=True))
+    return Scene(read_picture(path))
 
 
 def _alike(found: Sequence[Poses], reference: Sequence[Poses]) -> str:

@@ -167,7 +167,7 @@ class TopDownCodec:
         sure = heat > self.least_heat
         mean = np.where(sure, heat, 0).sum(axis=1) / np.maximum(sure.sum(axis=1), 1)
         people = len(heatmaps)
-        visibility = np.full(heat.shape, SEEN, np.int8)
+        visibility = np.where(heat > 0, SEEN, ABSENT).astype(np.int8)
         return Poses(
             xy=np.reshape(xy, (people, len(self.skeleton), 2)),
             score=np.maximum(heat, 0.0).astype(np.float64),

@@ -70,7 +70,7 @@ class ClassFolder(Dataset[ClassItem]):
     def __getitem__(self, key: tuple[int, int]) -> ClassItem:
         epoch, index = key
         path, number = self.files[index]
-        image = torch.from_numpy(read_picture(path)).permute(2, 0, 1)
+        image = torch.from_numpy(read_picture(path, upright=False)).permute(2, 0, 1)
         # torchvision draws from torch's global generator: give it the view's own for a moment.
         chance = np.random.SeedSequence((self.seed, epoch, index)).generate_state(1)
         with torch.random.fork_rng(devices=[]):

@@ -6,6 +6,7 @@ import os
 import re
 import zipfile
 import zlib
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -19,7 +20,8 @@ _DAMAGED = (zipfile.BadZipFile, OSError, zlib.error, EOFError, RuntimeError)
 class Store:
     """Pictures by file name, from a folder or from a zip archive (as COCO is distributed).
 
-    In an archive a name is found with or without one leading folder, so that ``train2017.zip``
+    In an archive a name is found with or without one leading folder (if no other entry would be
+    found by it too), so that ``train2017.zip``
     serves ``000000000009.jpg`` from ``train2017/000000000009.jpg``.
 
     Args:
@@ -39,7 +41,9 @@ class Store:
                 names = self._archive().namelist()
             except _DAMAGED as error:
                 raise ValueError(f"picture archive '{path}' cannot be read: {error}") from error
-            self._entries = {name.partition("/")[2] or name: name for name in names}
+            inner = [(name.partition("/")[2], name) for name in names]
+            often = Counter(short for short, _ in inner)  # train/1.jpg and val/1.jpg are no 1.jpg
+            self._entries = {short: name for short, name in inner if often[short] == 1}
             self._entries |= {name: name for name in names}
         elif not path.is_dir():
             raise ValueError(f"image folder '{path}' does not exist")
@@ -76,8 +80,10 @@ class Store:
         return {**vars(self), "_open": None}
 
 
-def read_picture(path: str | Path, upright: bool = False) -> npt.NDArray[np.uint8]:
+def read_picture(path: str | Path, upright: bool = True) -> npt.NDArray[np.uint8]:
     """Read a picture file as (H, W, 3) uint8 RGB; see :func:`decode`.
+
+    By default upright, which is how a predictor sees the file.
 
     Raises:
         ValueError: the file is missing, truncated or not a picture.

@@ -83,9 +83,9 @@ def prepare(name: str, folder: Path, fetch: bool = True) -> list[str]:
         else:
             verify(file, archive.md5)
         unpack(file, folder / archive.into)
-        done.touch()
         if not (folder / archive.holds).exists():
             raise ValueError(f"'{file}' was unpacked, but holds no '{archive.holds}'")
+        done.touch()
     recipe.finish(folder)
     return [_counted(folder, *pair) for pair in recipe.pictures.items()]
 

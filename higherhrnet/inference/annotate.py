@@ -73,7 +73,7 @@ class _Picture:
     boxes: Boxes | None = None
 
     def load(self) -> Scene:
-        self.image = read_picture(self.path, upright=True)
+        self.image = read_picture(self.path)
         return Scene(self.image, self.boxes)
 
 

@@ -27,6 +27,7 @@ from ..skeleton import Skeleton
 from .network import Network, ready
 
 Image = npt.NDArray[np.uint8]
+BoxesLike = Boxes | npt.NDArray[Any] | Sequence[Sequence[float]]
 
 
 class Scene(NamedTuple):
@@ -110,27 +111,26 @@ class Predictor(ABC):
         self.model.load_state_dict(state)
         self.__dict__.pop("network", None)
 
-    def __call__(self, image: Image | str | Path, boxes: Boxes | None = None) -> Poses:
+    def __call__(self, image: Image | str | Path, boxes: BoxesLike | None = None) -> Poses:
         """People in a picture: (H, W, 3) uint8 RGB, or a file.
 
         Args:
             image: the picture.
-            boxes: top-down: where people are, if it is known.
+            boxes: top-down: where people are, if it is known: (N, 4) left, top, width, height.
+                The bottom-up mode does not look at them.
 
         Raises:
-            ValueError: the file cannot be read, the array is not such a picture, or there are
-                neither boxes nor a detector that would find them.
+            ValueError: the file cannot be read, the array is not such a picture, the boxes are no
+                boxes, or there are neither boxes nor a detector that would find them.
         """
         return self.predict(image, boxes)[0]
 
     def predict(
-        self, image: Image | str | Path, boxes: Boxes | None = None
+        self, image: Image | str | Path, boxes: BoxesLike | None = None
     ) -> tuple[Poses, Drawable]:
         """People, and the maps they were found on."""
-        picture = (
-            read_picture(Path(image), upright=True) if isinstance(image, str | Path) else image
-        )
-        prepared = self.prepare(Scene(picture, boxes))
+        picture = read_picture(image) if isinstance(image, str | Path) else image
+        prepared = self.prepare(Scene(picture, _boxes(boxes)))
         (views,) = self.answer([prepared])
         return self.finish(prepared, views)
 
@@ -148,7 +148,8 @@ class Predictor(ABC):
                 f"{getattr(picture, 'dtype', '')}"
             )
         with self.timed("warp"):
-            return self.fitted(scene)
+            # A mirrored or channel-swapped view is an array that torch does not take.
+            return self.fitted(scene._replace(image=np.ascontiguousarray(picture)))
 
     @abstractmethod
     def fitted(self, scene: Scene) -> Prepared:
@@ -188,6 +189,10 @@ class Predictor(ABC):
         with self._counting:
             for what, number in dropped.items():
                 self.dropped[what] += number
+
+
+def _boxes(given: BoxesLike | None) -> Boxes | None:
+    return given if given is None or isinstance(given, Boxes) else Boxes.of(given)
 
 
 def _is_picture(image: Any) -> bool:

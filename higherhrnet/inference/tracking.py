@@ -71,7 +71,7 @@ class Tracker:
 
         Args:
             poses: people of a frame.
-            time: of the frame, seconds, later than the last.
+            time: of the frame, seconds, not before the last.
         """
         self._tracks = [t for t in self._tracks if time - t.time <= self.patience]
         numbers = np.full(len(poses), -1)
@@ -124,9 +124,11 @@ class Tracker:
     def _follow(self, track: _Track, poses: Poses, person: int, area: float, time: float) -> Vector:
         """Bring a track up to date; returns the person's smoothed joints (K, 2)."""
         xy, present = poses.xy[person], poses.visibility[person] > ABSENT
+        # A time that does not rise tells nothing about speeds.
+        still = time <= track.time
         step = max(time - track.time, 1e-6)
         common = present & track.present
-        if common.any():
+        if common.any() and not still:
             motion = np.median(xy[common] - track.xy[common], axis=0) / step
             track.velocity = 0.5 * track.velocity + 0.5 * motion
         smooth = xy.copy()
@@ -134,7 +136,10 @@ class Tracker:
             settings = self.smoothing
             speed = (xy - track.smooth) / step
             keep = _share(settings.speed_cutoff, step)
-            track.speed = np.where(common[:, None], keep * speed + (1 - keep) * track.speed, 0.0)
+            if not still:
+                track.speed = np.where(
+                    common[:, None], keep * speed + (1 - keep) * track.speed, 0.0
+                )
             bodies = np.linalg.norm(track.speed, axis=1) / area**0.5
             share = _share(settings.cutoff + settings.beta * bodies, step)[:, None]
             smooth = np.where(common[:, None], share * xy + (1 - share) * track.smooth, xy)

@@ -99,7 +99,8 @@ class VideoFile:
             self.count = round(float(self.rate) * self._container.duration / av.time_base)
 
     def __iter__(self) -> Iterator[Frame]:
-        """Every frame in order; a broken one says why it has no image."""
+        """Every frame in order, at times that rise, also where the file's own clock starts anew
+        (files put one behind the other); a broken one says why it has no image."""
         av = _av()
         number, last = 0, 0.0
         start: float | None = None
@@ -123,6 +124,8 @@ class VideoFile:
                     now = number / float(self.rate) if frame.time is None else float(frame.time)
                     if start is None:
                         start = self.origin = now
+                    elif now - start <= last:
+                        start = now - last - 1 / float(self.rate)
                     last = now - start
                     yield Frame(number, last, _upright(frame))
                     number += 1
@@ -257,12 +260,18 @@ class VideoWriter:
         self._sound = self._packets(source, stream)
 
     def _packets(self, source: Any, stream: Any) -> Iterator[Any]:
+        shift: int | None = None
+        last = step = 0
         try:
             for packet in source.demux(stream):
                 if packet.dts is None or packet.pts is None:
                     continue
-                shift = round(self.origin / packet.time_base)
+                if shift is None:
+                    shift = round(self.origin / packet.time_base)
+                elif packet.dts - shift < last:  # the file's clock starts anew, as the frames' does
+                    shift = packet.dts - last - step
                 packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+                last, step = packet.dts, packet.duration or 1
                 if packet.dts * packet.time_base > -0.1:  # encoders begin a little early
                     yield packet
         finally:
