@@ -154,14 +154,16 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"config file '{path}' does not exist")
-    return parse_config(path.read_text(), overrides, source=str(path))
+    return parse_config(path.read_bytes(), overrides, source=str(path))
 
 
-def parse_config(text: str, overrides: Sequence[str] = (), source: str = "config") -> Config:
+def parse_config(
+    text: str | bytes, overrides: Sequence[str] = (), source: str = "config"
+) -> Config:
     """Like :func:`read_config`, from YAML text."""
     try:
         loaded = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"'{source}' is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(loaded, dict):
         raise ValueError(f"'{source}' is not a mapping of sections to settings")
@@ -263,6 +265,18 @@ _AT_LEAST_ZERO = (
 )  # fmt: skip
 
 
+_RANGES = {
+    "DATASET.COLOUR": (0, 1), "DATASET.SHIFT": (0, 1), "DATASET.ROTATION": (0, 180),
+    "TOY.OVERLAP": (0, 1), "TOY.OCCLUSION": (0, 1), "TOY.SIZE": (16, 8192),
+    "LOSS.PULL": (0, math.inf), "LOSS.PUSH": (0, math.inf),
+    "TRAIN.RATE": (0, math.inf), "TRAIN.FACTOR": (0, 1), "TRAIN.WARMUP": (0, math.inf),
+    "TRAIN.EMA": (0, 0.999999), "TRAIN.CLIP": (0, math.inf), "TRAIN.MOMENTUM": (0, 0.999999),
+    "TRAIN.WEIGHT_DECAY": (0, math.inf), "TRAIN.SEED": (0, 2**32 - 1), "TEST.RADIUS": (0, math.inf),
+    "MODEL.RESIDUAL_BLOCKS": (0, math.inf),
+}  # fmt: skip
+"""Lowest and highest values; outside, a run would be ruined without a word."""
+
+
 def _validate(config: Config) -> None:
     values = dict(_flatten(config))
     for key, choices in _CHOICES.items():
@@ -276,6 +290,10 @@ def _validate(config: Config) -> None:
     for key in _AT_LEAST_ZERO:
         if values[key] < 0:
             raise ValueError(f"config key '{key}' must be at least 0, not {values[key]}")
+    for key, (low, high) in _RANGES.items():
+        if not low <= values[key] <= high:
+            bounds = f"at least {low}" if high == math.inf else f"in {low}..{high}"
+            raise ValueError(f"config key '{key}' must be {bounds}, not {values[key]}")
     if len(config.MODEL.MODULES) != 3 or min(config.MODEL.MODULES) < 1:
         raise ValueError(
             f"config key 'MODEL.MODULES' must be three counts above 0, not {config.MODEL.MODULES}"
@@ -328,6 +346,8 @@ def _validate(config: Config) -> None:
         raise ValueError(
             f"config key 'TEST.SCALES' must list scales above 0, not {config.TEST.SCALES}"
         )
+    if len(set(config.TEST.SCALES)) < len(config.TEST.SCALES):
+        raise ValueError(f"config key 'TEST.SCALES' lists a scale twice: {config.TEST.SCALES}")
 
 
 def _frozen(config: Config) -> Config:

@@ -12,7 +12,7 @@ from higherhrnet.ablation import autopsy, compare, cost, plan
 from higherhrnet.boxes import Boxes
 from higherhrnet.cli import main
 from higherhrnet.config import parse_config, read_config
-from higherhrnet.datasets.toy import DrawnPeople
+from higherhrnet.datasets.toy import DrawnPeople, write_coco
 from higherhrnet.evaluation.results import evaluate
 from higherhrnet.skeleton import COCO
 
@@ -128,6 +128,28 @@ def test_a_whole_ablation_runs_once_and_reports(tmp_path, processes, capsys):
     assert len(list((out / "rows").iterdir())) == 5
 
 
+def test_other_annotations_are_another_row(tmp_path):
+    file = write_coco(tmp_path / "data", DrawnPeople(3, size=96))
+    text = "DATASET: {KIND: coco, ROOT: '" + str(tmp_path / "data") + "', TRAIN: toy, TEST: toy}\n"
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(
+        yaml.safe_load(TINY) | {"DATASET": yaml.safe_load(text)["DATASET"] | {"INPUT_SIZE": 64}}
+    ))  # fmt: skip
+    content = {"ARMS": {1: {"CONFIG": str(tmp_path / "tiny.yaml")}}, "ROWS": {64: {"ARM": 1}}}
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(content))
+    seen = []
+    for _ in range(2):
+        words = [str(tmp_path / "p.yaml"), "--output", str(tmp_path / "out"), "--device", "cpu"]
+        assert main(["ablate", *words]) == 0
+        seen.append(json.loads((tmp_path / "out" / "report.json").read_text()))
+        annotations = json.loads(file.read_text())
+        annotations["images"] = annotations["images"][:2]
+        kept = {image["id"] for image in annotations["images"]}
+        people = [a for a in annotations["annotations"] if a["image_id"] in kept]
+        file.write_text(json.dumps(annotations | {"annotations": people}))
+    assert seen[0]["rows"][0]["hash"] != seen[1]["rows"][0]["hash"]
+    assert len(list((tmp_path / "out" / "arms").iterdir())) == 2
+
+
 def test_a_difference_is_as_sure_as_the_pictures_allow():
     truth = DrawnPeople(25, people=(1, 5), size=128)
     right, wrong = perfect(truth), perfect(truth, jitter=6.0)
@@ -191,6 +213,10 @@ def test_unequal_arms_are_named():
     assert build.unlike(one, other) == ["TRAIN.EPOCHS 1 and 2"]
     assert build.unlike(one, other, given=True) == []
     assert build.other_pictures(one, other) == ["TOY.SIZE 90 and 80"]
+    bilinear = parse_config(TINY, ["MODEL.FUSION", "bilinear", "TRAIN.MILESTONES", "[1]"])
+    assert build.unlike(one, bilinear) == [
+        "MODEL.FUSION nearest and bilinear", "TRAIN.MILESTONES [200, 260] and [1]",
+    ]  # fmt: skip
 
 
 def test_what_is_wrong_is_said_before_anything_is_trained(tmp_path, capsys):
@@ -207,6 +233,31 @@ def test_what_is_wrong_is_said_before_anything_is_trained(tmp_path, capsys):
             {"ARMS": {"one": {"CONFIG": str(tmp_path / "tiny.yaml"), "WEIGHTS": "none.pth"}}},
             "arm 'one': weights file 'none.pth' does not exist",
         ),
+        (
+            {"ARMS": {"one": {"CONFIG": str(tmp_path / "tiny.yaml"), "WEIGHTS": "hrnet_w18_mini"}}},
+            "another model",
+        ),
+        (
+            {
+                "ARMS": {
+                    "one": {
+                        "CONFIG": str(tmp_path / "tiny.yaml"),
+                        "MODEL.PRETRAINED": "/nowhere.pth",
+                    }
+                }
+            },
+            "arm 'one': MODEL.PRETRAINED '/nowhere.pth' does not exist",
+        ),
+        (
+            {
+                "ARMS": {
+                    "one": {"CONFIG": str(tmp_path / "tiny.yaml"), "MODEL.NAME": "pose_hrnet"}
+                },
+                "ROWS": {"a": {"ARM": "one", "TEST.BOXES": "fastrcnn_typo"}},
+            },
+            "'TEST.BOXES' must be truth, FILE.json, bottom-up weights, or one of",
+        ),
+        ({"ROWS": {"a": {"ARM": "one"}, "b": {"ARM": "one"}}}, "rows 'a' and 'b' are the same"),
         ({"COST": {"PEOPLE": 5}}, "COST.PEOPLE must be a rising list"),
         ({"ARMS": []}, "ARMS must be a mapping"),
     ]

@@ -10,9 +10,11 @@ import torch
 from PIL import Image
 from pycocotools import mask as rle
 
+from higherhrnet import build
 from higherhrnet.cli import main, split_overrides
+from higherhrnet.cli.arguments import default_output
 from higherhrnet.datasets.keypoints import valid_mask
-from higherhrnet.datasets.pictures import read_picture
+from higherhrnet.datasets.pictures import Store, read_picture
 from higherhrnet.datasets.toy import DrawnPeople, write_coco
 from higherhrnet.show import save
 
@@ -91,6 +93,79 @@ def test_train_valid_predict_convert(folder, capsys):
     assert "stage4.0.fuse_layers.0.0.weight" not in official
     assert "deconv_layers.0.0.0.weight" in official
     assert "higher_hrnet" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"keypoints": 5}, "'keypoints' must be a list of numbers"),
+        ({"keypoints": ["1"] * 51}, "'keypoints' must be a list of numbers"),
+        ({"area": "x"}, "'area' cannot be 'x'"),
+        ({"bbox": [1, 2, 3]}, "'bbox' must be x, y, width, height, not [1, 2, 3]"),
+        ({"image_id": [1]}, "'image_id' cannot be [1]"),
+        (None, "number 0 must be a mapping"),
+    ],
+)
+def test_annotations_of_the_wrong_kind_are_named(folder, capsys, change, word):
+    file = next((folder / "data" / "annotations").glob("*.json"))
+    content = json.loads(file.read_text())
+    first = None if change is None else content["annotations"][0] | change
+    content["annotations"][0] = first
+    file.write_text(json.dumps(content))
+    sentence(capsys, run("data", "check", folder / "tiny.yaml"), file.name, "annotation", word)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("TRAIN.CLIP", -1), "'TRAIN.CLIP' must be at least 0, not -1"),
+        (("TRAIN.EMA", 1), "'TRAIN.EMA' must be in 0..0.999999, not 1.0"),
+        (("TEST.SCALES", "[1, 1]"), "lists a scale twice"),
+        (("--device", "meta"), "device 'meta' cannot be used"),
+    ],
+)
+def test_settings_that_would_ruin_a_run_are_refused(folder, capsys, words, said):
+    status = run("train", folder / "tiny.yaml", "--output", folder / "o", *words)
+    sentence(capsys, status, said)
+
+
+def test_what_cannot_be_read_back_is_not_written(folder, capsys):
+    name = "hrnet_w18_mini"
+    for words, said in (
+        (("convert", name, folder / "x.pth", "--to", "native"), "ends in .safetensors"),
+        (("convert", name, folder / "x.safetensors", "--to", "official"), "does not end"),
+        (("convert", name, folder / "x.pth", "--half"), "--half is for native files"),
+        (("average", name, folder / "tiny.yaml"), "two files or more"),
+        (("average", name, name, folder / "tiny.yaml"), "is there already"),
+    ):
+        sentence(capsys, run("weights", *words), said)
+    torch.save({"a": Path("code")}, folder / "code.pth")
+    said = sentence(capsys, run("weights", "inspect", folder / "code.pth"), "more than tensors")
+    assert "weights_only" not in said
+
+
+def test_the_packages_own_files_are_not_calibrated_by_any_name(folder, capsys):
+    link = folder / "link"
+    link.symlink_to(build.BUNDLED)
+    file = link / "hrnet_w18_mini.safetensors"
+    status = run("valid", folder / "tiny.yaml", "--weights", file, "--calibrate")
+    sentence(capsys, status, "belongs to the package")
+
+
+def test_another_fusion_is_another_model(folder, capsys):
+    name = "higherhrnet_w18_mini"
+    config = ROOT / "configs" / "mini" / "higherhrnet_w18_256.yaml"
+    status = run("valid", config, "--weights", name, "MODEL.FUSION", "bilinear")
+    sentence(capsys, status, "trained with MODEL.FUSION nearest, but the config has bilinear")
+
+
+def test_configs_of_one_name_have_folders_of_their_own():
+    places = {
+        "configs/coco/w32.yaml": "output/coco/w32", "/a/configs/x/w32.yaml": "output/x/w32",
+        "configs/toy.yaml": "output/toy", "mine.yaml": "output/mine", "a/b.yaml": "output/b",
+        "output/run/config.yaml": "output/run",
+    }  # fmt: skip
+    assert {k: str(default_output(k)) for k in places} == places
 
 
 def test_nobody_found_is_ap_zero_not_a_crash(folder):
@@ -340,8 +415,9 @@ def test_pictures_are_turned_upright_to_predict_only(tmp_path):
     orientation = Image.Exif()
     orientation[0x0112] = 6  # the camera was held upright
     Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(wide, exif=orientation)
-    assert read_picture(wide).shape == (20, 30, 3)
-    assert read_picture(wide, upright=True).shape == (30, 20, 3)
+    assert read_picture(wide).shape == (30, 20, 3)
+    assert read_picture(wide, upright=False).shape == (20, 30, 3)
+    assert Store(tmp_path).picture("wide.jpg").shape == (20, 30, 3)  # as annotations have it
 
 
 def test_bytes_after_the_picture_do_no_harm(tmp_path):

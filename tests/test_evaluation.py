@@ -12,6 +12,7 @@ from faster_coco_eval import COCOeval_faster as FastEval
 
 from higherhrnet.bench import evaluate as evaluate_bench
 from higherhrnet.datasets.toy import DrawnPeople
+from higherhrnet.evaluation import report
 from higherhrnet.evaluation.coco import AREAS, by_crowding, crowdpose_figures
 from higherhrnet.evaluation.matches import match
 from higherhrnet.evaluation.pck import accuracy_figures, pckh_figures
@@ -63,6 +64,25 @@ def test_one_right_answer_is_rounded_as_the_oracle_does(many):
     assert evaluate(records, annotations, COCO) == oracle(records, annotations)
 
 
+def test_equal_scores_fall_as_officially_whatever_the_pictures_order():
+    annotations = DrawnPeople(12, people=(2, 3)).annotations
+    shuffled = np.random.default_rng(1).permutation(12)
+    mixed = {**annotations, "images": [annotations["images"][n] for n in shuffled]}
+    for seed in range(4):
+        records = [{**r, "score": round(r["score"], 1)} for r in guesses(annotations, seed)]
+        assert evaluate(records, mixed, COCO) == oracle(records, mixed)
+
+
+def test_parts_are_scored_as_the_whole_is():
+    annotations = DrawnPeople(4, people=(2, 3)).annotations
+    records = guesses(annotations, 0, noise=20.0)
+    for kind in ("coco", "crowdpose"):
+        whole, *_ = report.parts(records, annotations, COCO, {}, kind)
+        assert whole["AP"] == pytest.approx(evaluate(records, annotations, COCO, kind)["AP"])
+    # Nobody is large here: no row says -100.
+    assert "large" not in [r["part"] for r in report.parts(records, annotations, COCO, {})]
+
+
 def test_all_zero_detections_and_one_too_many():
     annotations = DrawnPeople(3, people=(1, 2)).annotations
     zero = [
@@ -84,7 +104,10 @@ def test_real_annotations_with_crowd_regions():
 
 def test_no_detections():
     annotations = DrawnPeople(2).annotations
-    assert set(evaluate([], annotations, COCO).values()) == {0.0}
+    figures = evaluate([], annotations, COCO)
+    # These people are of medium size: of the large there is nobody to find.
+    assert {name for name, value in figures.items() if value == -1} == {"APL", "ARL"}
+    assert {value for name, value in figures.items() if name not in ("APL", "ARL")} == {0.0}
     nobody = {**annotations, "annotations": []}
     assert set(evaluate([], nobody, COCO).values()) == {-1.0}
 

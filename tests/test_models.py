@@ -229,7 +229,8 @@ def test_the_mean_of_checkpoints(tmp_path, capsys):
         torch.testing.assert_close(mean.state[name], (one[name] + other[name]) / 2)
     assert isinstance(build.load(words[2], "cpu"), BottomUp)
     weights.write_official(tmp_path / "d.pth", HigherHRNet(17, 4, modules=(1, 1, 1)).state_dict())
-    assert main(["weights", "average", words[0], str(tmp_path / "d.pth"), words[2]]) == 2
+    other_file, mean_file = str(tmp_path / "d.pth"), str(tmp_path / "e.safetensors")
+    assert main(["weights", "average", words[0], other_file, mean_file]) == 2
     assert "is of another network than" in capsys.readouterr().err
 
 

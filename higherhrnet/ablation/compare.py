@@ -54,14 +54,16 @@ def compare(
     second: Sequence[Record],
     annotations: Mapping[str, Any],
     skeleton: Skeleton,
+    kind: str = "auto",
 ) -> list[Part]:
     """Overall, by person size, people a picture, crowd index, hidden joints, CrowdPose level.
 
     Args:
         first, second: COCO keypoint results of both rows.
         annotations: of the pictures that both saw.
+        kind: of evaluation; see :func:`results.evaluate`.
     """
-    use_area = areas_count(annotations)
+    use_area = areas_count(kind, annotations, skeleton)
     pair = [match(r, annotations, skeleton, use_area=use_area) for r in (first, second)]
     parts = [_part("all", "all", pair[0], pair[1], pair[0].images)]
     for name, size in (("medium", "M"), ("large", "L")):
@@ -100,12 +102,13 @@ def most_different(
     annotations: Mapping[str, Any],
     skeleton: Skeleton,
     count: int = 8,
+    kind: str = "auto",
 ) -> list[tuple[int | str, float]]:
     """Image ids where the rows differ most, with first's right people minus second's.
 
     A person is right at some of the ten thresholds; the mean over them is counted.
     """
-    use_area = areas_count(annotations)
+    use_area = areas_count(kind, annotations, skeleton)
     scores = [_right(match(r, annotations, skeleton, use_area=use_area)) for r in (first, second)]
     apart = {image: scores[0][image] - scores[1][image] for image in scores[0]}
     ranked = sorted(apart.items(), key=lambda item: -abs(item[1]))

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
@@ -167,15 +167,27 @@ def check(plan: Plan, overrides: Sequence[str]) -> None:
     """
     configs = {}
     for arm in plan.arms:
-        configs[arm.name] = build.read_config(arm.config, [*arm.settings, *overrides])
+        config = configs[arm.name] = build.read_config(arm.config, [*arm.settings, *overrides])
+        joints = build.skeleton(config)
         if arm.weights:
-            _given(arm)
+            build.with_weights(config, build.open_weights(str(_given(arm))), joints)
+        else:
+            start = _start(config)
+            if start is not None and not start.is_file():
+                raise ValueError(f"arm '{arm.name}': MODEL.PRETRAINED '{start}' does not exist")
+            build.pictures(config, "train")
     rows = {}
     for row in plan.rows:
         config = build.varied(configs[row.arm], [*row.settings, *overrides])
+        truth = build.pictures(config, "test")
         if build.is_top_down(config):
-            build.boxes(config, build.pictures(config, "test"))
+            build.bottom_up_boxes(config)
+            build.boxes(config, truth)
         rows[row.name] = config
+    _refuse_twins(
+        "arms", [(a.name, (a.weights, build.to_yaml(configs[a.name]))) for a in plan.arms]
+    )
+    _refuse_twins("rows", [(r.name, (r.arm, build.to_yaml(rows[r.name]))) for r in plan.rows])
     for one, other in plan.compare:
         apart = build.other_pictures(rows[one], rows[other])
         if apart:
@@ -184,6 +196,21 @@ def check(plan: Plan, overrides: Sequence[str]) -> None:
         raise ValueError(
             f"COST.DETECTOR must be one of {', '.join(TORCHVISION)}, not '{plan.cost.detector}'"
         )
+
+
+def _refuse_twins(what: str, named: Sequence[tuple[str, object]]) -> None:
+    """Runs at the same time would write into one folder."""
+    first: dict[object, str] = {}
+    for name, content in named:
+        if content in first:
+            raise ValueError(f"{what} '{first[content]}' and '{name}' are the same")
+        first[content] = name
+
+
+def _start(config: build.Config) -> Path | None:
+    """The weights file that training starts from."""
+    name = config.MODEL.PRETRAINED
+    return build.find_weights(str(build.expand_path(name, "MODEL.PRETRAINED"))) if name else None
 
 
 def _given(arm: Arm) -> Path:
@@ -204,9 +231,8 @@ def _train(arm: Arm, output: Path, overrides: tuple[str, ...], device: str) -> T
     if arm.weights:
         file = _given(arm)
         return Trained(arm.name, text, file, _hash(text, _digest(file)), True, 0.0)
-    start = config.MODEL.PRETRAINED
-    found = start and build.find_weights(str(build.expand_path(start, "MODEL.PRETRAINED")))
-    key = _hash(text, _digest(Path(found)) if found else "")
+    start = _start(config)
+    key = _hash(text, _digest(start) if start else "", _annotated(config, "train"))
     folder = output / "arms" / f"{_plain(arm.name)}-{key}"
     file, note = folder / "best.safetensors", folder / "time.json"
     known = json.loads(note.read_text()) if note.is_file() else {"seconds": 0.0, "done": False}
@@ -227,12 +253,12 @@ def _evaluate(
     row, arm = job
     config = build.varied(build.parse_config(arm.config), [*row.settings, *overrides])
     text = build.to_yaml(config)
-    boxes = str(config.TEST.BOXES)
-    listed = boxes.endswith(".json") and build.is_top_down(config)
+    boxes = _box_file(config)
     key = _hash(
         text,
         arm.hash,
-        _digest(build.expand_path(boxes, "TEST.BOXES")) if listed else "",
+        _digest(boxes) if boxes else "",
+        _annotated(config, "test"),
         os.path.expandvars(config.DATASET.ROOT),
         build.device(device).type,
     )
@@ -265,12 +291,36 @@ def _evaluate(
 def predictor_of(config: build.Config, file: Path, device: str) -> BottomUp | TopDown:
     """The config's predictor with a file's weights, ready to be validated."""
     joints = build.skeleton(config)
-    network = build.model(config, len(joints))
-    weights.load_all(network, weights.read(file), joints)
+    network, _ = build.with_weights(config, weights.read(file), joints)
     return build.predictor(config, network, joints, build.device(device))
 
 
+def _box_file(config: build.Config) -> Path | None:
+    """What decides the boxes beside the config: a list of them, or bottom-up weights."""
+    if not build.is_top_down(config):
+        return None
+    name = str(config.TEST.BOXES)
+    return (
+        build.expand_path(name, "TEST.BOXES")
+        if name.endswith(".json")
+        else build.bottom_up_boxes(config)
+    )
+
+
+def _annotated(config: build.Config, split: str) -> str:
+    """Digest of what is annotated of the config's pictures, and of how that is read."""
+    skeleton = json.dumps(build.skeleton(config).to_dict())
+    drawn = config.DATASET.KIND != "coco"
+    return skeleton if drawn else skeleton + _digest(build.split_files(config, split)[0])
+
+
 def _digest(file: Path) -> str:
+    status = file.stat()
+    return _digest_of(file, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache
+def _digest_of(file: Path, *_: int) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 

@@ -90,8 +90,8 @@ def read_plan(path: Path) -> Plan:
     if not path.is_file():
         raise ValueError(f"ablation plan '{path}' does not exist")
     try:
-        loaded = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
+        loaded = yaml.safe_load(path.read_bytes())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"'{path}' is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(loaded, dict):
         raise ValueError(f"'{path}' is no ablation plan: it needs ARMS and ROWS")
@@ -136,9 +136,9 @@ def _arm(path: Path, name: str, entry: Any, shared: Mapping[str, Any]) -> Arm:
 
 def _row(path: Path, name: str, entry: Any, arms: Sequence[Arm]) -> Row:
     known = [arm.name for arm in arms]
-    if not isinstance(entry, dict) or entry.get("ARM") not in known:
+    if not isinstance(entry, dict) or str(entry.get("ARM")) not in known:
         raise ValueError(f"'{path}': row '{name}' needs an ARM, one of {', '.join(known)}")
-    return Row(name, entry["ARM"], _settings({k: v for k, v in entry.items() if k != "ARM"}))
+    return Row(name, str(entry["ARM"]), _settings({k: v for k, v in entry.items() if k != "ARM"}))
 
 
 def _settings(entry: Mapping[str, Any]) -> tuple[str, ...]:
@@ -146,7 +146,7 @@ def _settings(entry: Mapping[str, Any]) -> tuple[str, ...]:
     words: list[str] = []
     for key, value in entry.items():
         text = yaml.safe_dump(value, default_flow_style=True, width=10_000)
-        words += [key, value if isinstance(value, str) else text.removesuffix("...\n").strip()]
+        words += [str(key), value if isinstance(value, str) else text.removesuffix("...\n").strip()]
     return tuple(words)
 
 
@@ -168,7 +168,10 @@ def _cost(path: Path, entry: Mapping[str, Any]) -> Cost:
             kind = "a detector's name"
         if not right:
             raise ValueError(f"'{path}': COST.{key} must be {kind}, not {value!r}")
-        values[key.lower()] = tuple(value) if isinstance(value, list) else value
+        if isinstance(value, list):
+            values[key.lower()] = tuple(map(str, value) if key == "ROWS" else value)
+        else:
+            values[key.lower()] = value
     return Cost(**values)
 
 

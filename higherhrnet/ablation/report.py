@@ -136,7 +136,7 @@ def _autopsy(found: Findings) -> list[str]:
         lines += [f"**{row}**", ""]
         lines += table([
             {"truth instead of": cause.replaced.replace("nothing", "nothing: as it is"),
-             "AP": f"{100 * cause.AP:.1f}",
+             "AP": f"{100 * cause.AP:.1f}" if cause.AP >= 0 else "-",
              "AP it costs": f"{100 * cause.gain:+.1f}"}
             for cause in causes
         ])  # fmt: skip

@@ -49,14 +49,16 @@ def run(
         truth = _pictures(one)
         say(f"comparing '{one.name}' with '{other.name}'")
         annotations, skeleton = truth.annotations, truth.skeleton
-        pairs.append((one, other, compare(one.records, other.records, annotations, skeleton)))
-        given = any(weights[row.arm].given for row in (one, other))
         configs = [build.parse_config(row.config) for row in (one, other)]
+        kind = configs[0].TEST.EVALUATION
+        parts = compare(one.records, other.records, annotations, skeleton, kind)
+        pairs.append((one, other, parts))
+        given = any(weights[row.arm].given for row in (one, other))
         apart = build.unlike(configs[0], configs[1], given)
         if given:
             apart = ["weights are given, and their training is not this plan's", *apart]
         unequal.append(apart)
-        sheets.append(_sheet(one, other, truth))
+        sheets.append(_sheet(one, other, truth, kind))
     causes = {}
     for name in plan.autopsy:
         say(f"autopsy of '{name}'")
@@ -96,10 +98,12 @@ def _autopsy(row: Evaluated, arm: Trained, output: Path, device: str) -> list[au
     return [autopsy.Cause(**cause) for cause in json.loads(file.read_text())]
 
 
-def _sheet(one: Evaluated, other: Evaluated, truth: Pictures) -> tuple[str, Image] | None:
+def _sheet(
+    one: Evaluated, other: Evaluated, truth: Pictures, kind: str
+) -> tuple[str, Image] | None:
     """Truth, first row and second row side by side for the pictures where they differ most."""
     annotations, skeleton = truth.annotations, truth.skeleton
-    chosen = most_different(one.records, other.records, annotations, skeleton, _DIFFERENT)
+    chosen = most_different(one.records, other.records, annotations, skeleton, _DIFFERENT, kind)
     if not chosen:
         return None
     number = {image["id"]: n for n, image in enumerate(annotations["images"])}

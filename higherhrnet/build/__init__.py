@@ -6,6 +6,7 @@ from .fairness import other_pictures, unlike
 from .inference import (
     BoxesOf,
     Evaluate,
+    bottom_up_boxes,
     boxes,
     detector,
     display_point,
@@ -13,9 +14,20 @@ from .inference import (
     load,
     predictor,
     validate,
+    with_weights,
 )
 from .input import input_path
-from .parts import codec, device, expand_path, is_top_down, model, pictures, skeleton, view_shape
+from .parts import (
+    codec,
+    device,
+    expand_path,
+    is_top_down,
+    model,
+    pictures,
+    skeleton,
+    split_files,
+    view_shape,
+)
 from .pretraining import pretrain
 from .training import bare_trainer, train
 
@@ -25,6 +37,7 @@ __all__ = [
     "Config",
     "Evaluate",
     "bare_trainer",
+    "bottom_up_boxes",
     "boxes",
     "codec",
     "config_of",
@@ -47,10 +60,12 @@ __all__ = [
     "read_config",
     "skeleton",
     "skeleton_of",
+    "split_files",
     "to_yaml",
     "train",
     "unlike",
     "validate",
     "varied",
     "view_shape",
+    "with_weights",
 ]

@@ -7,11 +7,27 @@ from typing import Any
 from ..config import Config
 
 _PICTURES = ("KIND", "ROOT", "TEST", "TEST_LIMIT", "IMAGES", "SKELETON")
-_MODEL = ("WIDTH", "MODULES", "BLOCKS")
+_MODEL = ("WIDTH", "MODULES", "BLOCKS", "FUSION")
 _TRAINING = {
     "MODEL": ("PRETRAINED",),
     "DATASET": ("TRAIN", "TRAIN_LIMIT", "DRAWN"),
-    "TRAIN": ("EPOCHS", "SEED", "FREEZE", "OPTIMIZER", "RATE", "SCHEDULE", "EMA"),
+    "TRAIN": (
+        "EPOCHS",
+        "SEED",
+        "FREEZE",
+        "UNFREEZE_EPOCH",
+        "OPTIMIZER",
+        "MOMENTUM",
+        "WEIGHT_DECAY",
+        "RATE",
+        "RATE_FACTORS",
+        "SCHEDULE",
+        "MILESTONES",
+        "FACTOR",
+        "EMA",
+        "NORM",
+        "PRECISION",
+    ),
 }
 
 
@@ -32,7 +48,7 @@ def unlike(one: Config, other: Config, given: bool = False) -> list[str]:
             to be.
     """
     found = _apart(one.MODEL, other.MODEL, "MODEL", _MODEL)
-    found += _apart(one.TEST, other.TEST, "TEST", ("EVALUATION", "PRECISION", "FLIP"))
+    found += _apart(one.TEST, other.TEST, "TEST", ("EVALUATION", "RADIUS", "PRECISION", "FLIP"))
     for section, keys in () if given else _TRAINING.items():
         found += _apart(one[section], other[section], section, keys)
     return found

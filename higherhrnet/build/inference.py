@@ -108,6 +108,24 @@ def load(
     return ready
 
 
+def with_weights(
+    config: Config, file: weights.Checkpoint, joints: Skeleton
+) -> tuple[HigherHRNet | PoseHRNet, weights.LoadReport]:
+    """The config's network with a file's weights.
+
+    Raises:
+        ValueError: they are of another model, also in what no tensor's shape shows.
+    """
+    if file.config is not None:
+        own, wanted = config_of(file).MODEL.FUSION, config.MODEL.FUSION
+        if own != wanted:
+            raise ValueError(
+                f"'{file.path}' was trained with MODEL.FUSION {own}, but the config has {wanted}"
+            )
+    network = model(config, len(joints))
+    return network, weights.load_all(network, file, joints)
+
+
 def detector(config: Config, on: torch.device) -> Detector | None:
     """What the config wants to find boxes with; None where they come with the pictures.
 
@@ -115,12 +133,26 @@ def detector(config: Config, on: torch.device) -> Detector | None:
         ValueError: the detector's weights cannot be fetched, or the name means nothing.
     """
     name = str(config.TEST.BOXES)
-    if name == "truth" or name.endswith(".json"):
+    if bottom_up_boxes(config) is None:
+        return torchvision_detector(name, on) if name in TORCHVISION else None
+    people = load(name, str(on), raw=True)
+    if isinstance(people, TopDown):
+        raise ValueError(f"config key 'TEST.BOXES': '{name}' is top-down and needs boxes itself")
+    people.point = OperatingPoint(person=0.1, joint=0.0, filled=0.0, duplicate=1.0)
+    return BottomUpDetector(people)
+
+
+def bottom_up_boxes(config: Config) -> Path | None:
+    """The weights file that the config wants to find boxes with, if it is that.
+
+    Raises:
+        ValueError: the name means nothing.
+    """
+    name = str(config.TEST.BOXES)
+    if name == "truth" or name.endswith(".json") or name in TORCHVISION:
         return None
-    if name in TORCHVISION:
-        return torchvision_detector(name, on)
     try:
-        find_weights(name)
+        return find_weights(name)
     except ValueError as error:
         if name in published.PUBLISHED:
             raise
@@ -128,11 +160,6 @@ def detector(config: Config, on: torch.device) -> Detector | None:
             f"config key 'TEST.BOXES' must be truth, FILE.json, bottom-up weights, or one of "
             f"{', '.join(TORCHVISION)}, not '{name}'"
         ) from error
-    people = load(name, str(on), raw=True)
-    if isinstance(people, TopDown):
-        raise ValueError(f"config key 'TEST.BOXES': '{name}' is top-down and needs boxes itself")
-    people.point = OperatingPoint(person=0.1, joint=0.0, filled=0.0, duplicate=1.0)
-    return BottomUpDetector(people)
 
 
 def boxes(config: Config, truth: Pictures) -> BoxesOf:

@@ -66,6 +66,8 @@ def input_path(
         starts = starts if starts is None else starts[trained.picture]
     view = _view(config, trained.skeleton)
     warps_there = d.WARP == "device" or starts is not None
+    if warps_there and on.type == "mps":  # it has no float64, in which affines are computed
+        raise ValueError("config keys 'DATASET.WARP' and 'DATASET.CACHE': device needs CUDA")
     views = Views(trained, view, coder.mark, t.SEED, warps_there, starts)
     feed = Feed(on, coder.encode, normalise, view.shape, pixels)
     parts_of = sampler(config, len(trained), group or Group())

@@ -114,6 +114,13 @@ def codec(
     )
 
 
+def split_files(config: Config, split: str) -> tuple[Path, Path]:
+    """Annotation file and image folder of the config's ``train`` or ``test`` pictures."""
+    d = config.DATASET
+    root = expand_path(d.ROOT, "DATASET.ROOT")
+    return find_split(root, d.TRAIN if split == "train" else d.TEST, d.IMAGES)
+
+
 def pictures(config: Config, split: str) -> Pictures:
     """The ``train`` or ``test`` pictures that the config names."""
     d, toy = config.DATASET, config.TOY
@@ -131,10 +138,7 @@ def pictures(config: Config, split: str) -> Pictures:
         return drawn
     if d.KIND == "folder":
         raise ValueError("config key 'DATASET.KIND' is 'folder', where no people are annotated")
-    root = expand_path(d.ROOT, "DATASET.ROOT")
-    annotation_file, image_folder = find_split(
-        root, d.TRAIN if split == "train" else d.TEST, d.IMAGES
-    )
+    annotation_file, image_folder = split_files(config, split)
     real = CocoKeypoints(
         annotation_file,
         image_folder,
@@ -173,7 +177,7 @@ def device(name: str = "auto") -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         chosen = torch.device(name)
-        torch.zeros(1, device=chosen)
+        torch.zeros(1, device=chosen).cpu()  # some devices (meta) hold nothing
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f"device '{name}' cannot be used: {str(error).splitlines()[0]}") from error
     return chosen

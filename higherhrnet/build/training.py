@@ -18,6 +18,7 @@ from .. import show
 from ..boxes import Boxes
 from ..config import Config, to_yaml
 from ..datasets.loader import lost_workers
+from ..evaluation import results
 from ..fields import Batch, Sample
 from ..inference.bottom_up import BottomUp
 from ..inference.top_down import TopDown
@@ -86,7 +87,7 @@ def train(config: Config, output: Path, device_name: str = "auto", resume: bool 
             if group.any(bool(stop.signal)):
                 raise StoppedError(stop.signal or signal.SIGTERM)
             if log is not None:
-                print(f"epoch {epoch}: AP {100 * found.metrics['AP']:.2f}")
+                print(f"epoch {epoch}: AP {results.shown(found.metrics['AP'])}")
                 point = display_point(found, truth, config.TEST.DISPLAY)
                 points.append(point.to_dict())
                 sample = truth.sample(epoch % len(truth))

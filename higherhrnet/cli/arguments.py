@@ -69,7 +69,12 @@ def side(text: str) -> int:
 
 
 def default_output(config: str) -> Path:
-    """Where a command that was given a config writes."""
+    """Where a command that was given a config writes: ``configs/coco/NAME.yaml`` has its place in
+    ``output/coco/NAME``."""
     path = Path(config)
-    # What training wrote beside its checkpoint: its figures belong there too.
-    return path.parent if path.name == "config.yaml" else Path("output") / path.stem
+    if path.name == "config.yaml":
+        # What training wrote beside its checkpoint: its figures belong there too.
+        return path.parent
+    folders = path.parent.parts
+    below = folders[folders.index("configs") + 1 :] if "configs" in folders else ()
+    return Path("output", *below, path.stem)

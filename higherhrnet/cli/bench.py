@@ -30,14 +30,14 @@ def add(verbs: arguments.Verbs) -> None:
     common = arguments.device()
     common.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
 
-    def declare(name: str, rows: Rows, text: str) -> argparse.ArgumentParser:
+    def declare(name: str, rows: Rows, text: str, settings: bool = True) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = benches.add_parser(
-            name, parents=[common], epilog=arguments.TAIL, help=text
+            name, parents=[common], epilog=arguments.TAIL if settings else None, help=text
         )
-        parser.set_defaults(run=_bench, rows=rows, what=name)
+        parser.set_defaults(run=_bench, rows=rows, what=name, settings=settings)
         return parser
 
-    declare("loss", _loss, "losses beside plain loops")
+    declare("loss", _loss, "losses beside plain loops", settings=False)
     decoder = declare("decode", _decode, "from the network's answers to people")
     decoder.add_argument(
         "--people", type=arguments.positive, nargs="+", default=[1, 5, 15, 30, 100]
@@ -61,7 +61,9 @@ def add(verbs: arguments.Verbs) -> None:
     follow.add_argument("--seconds", type=float, default=10.0, help="of video (default 10)")
     follow.add_argument("--seed", type=int, default=0, help="of the videos")
     follow.add_argument("--output", type=Path, metavar="DIR", help="write the drawn videos there")
-    evaluation = declare("evaluate", _evaluate, "the evaluation of a set beside pycocotools")
+    evaluation = declare(
+        "evaluate", _evaluate, "the evaluation of a set beside pycocotools", settings=False
+    )
     evaluation.add_argument("--pictures", type=arguments.positive, nargs="+", default=[1000, 5000])
     evaluation.add_argument(
         "--parsed", type=arguments.positive, default=262_465, help="people in a file to parse"
@@ -77,7 +79,9 @@ def add(verbs: arguments.Verbs) -> None:
     steps = declare("train", _train, "training steps: images/s and peak memory")
     steps.add_argument("config", metavar="CONFIG")
     steps.add_argument("--widths", type=arguments.positive, nargs="+", default=[18, 32])
-    steps.add_argument("--sizes", type=arguments.side, nargs="+", default=[256, 512])
+    steps.add_argument(
+        "--sizes", type=arguments.side, nargs="+", help="bottom-up: of pictures (default 256 512)"
+    )
     steps.add_argument("--batches", type=arguments.positive, nargs="+", default=[4])
     steps.add_argument(
         "--steps", type=arguments.positive, default=5, help="measured a row (default 5)"
@@ -136,6 +140,10 @@ def _evaluate(options: argparse.Namespace, _: torch.device) -> Sequence[table.Ro
 
 def _data(options: argparse.Namespace, on: torch.device) -> Sequence[table.Row]:
     config = read_config(options.config, options.overrides)
+    if build.is_top_down(config):
+        raise ValueError("bench data measures whole pictures, as the bottom-up mode reads them")
+    if options.count < options.batch:
+        raise ValueError(f"--count {options.count} is less than one --batch of {options.batch}")
     pictures = build.pictures(config, "train")
     if not isinstance(pictures, CocoKeypoints):
         raise ValueError("bench data measures files; the config's pictures are drawn")
@@ -144,18 +152,23 @@ def _data(options: argparse.Namespace, on: torch.device) -> Sequence[table.Row]:
     coder = build.codec(config, network, joints)
     batches, feed = build.input_path(config, pictures, coder, on)
     assert isinstance(batches.items, Views)
+    if len(pictures) < options.batch:
+        raise ValueError(f"{len(pictures)} pictures are less than one --batch of {options.batch}")
     return data.run(pictures, batches.items, feed, network.heads, options.count, options.batch)
 
 
 def _train(options: argparse.Namespace, on: torch.device) -> Sequence[table.Row]:
     config = read_config(options.config, options.overrides)
-    return train.run(config, on, _variants(options), options.steps)
+    if build.is_top_down(config) and options.sizes:
+        raise ValueError("--sizes is for the bottom-up mode; people's crops are of DATASET.CROP")
+    sizes = [config.DATASET.INPUT_SIZE] if build.is_top_down(config) else [256, 512]
+    return train.run(config, on, _variants(options, options.sizes or sizes), options.steps)
 
 
-def _variants(options: argparse.Namespace) -> list[list[str]]:
+def _variants(options: argparse.Namespace, sizes: Sequence[int]) -> list[list[str]]:
     """Overrides of every row of ``bench train``: the plain step first, the rest against it."""
     rows = []
-    for width, size, batch in product(options.widths, options.sizes, options.batches):
+    for width, size, batch in product(options.widths, sizes, options.batches):
         for precision, compiled in (("fp32", False), ("bf16", False), ("bf16", True)):
             if compiled and not options.compile:
                 continue

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import build, show
-from ..config import Config, read_config
+from ..config import Config, parse_config, read_config
 from ..datasets import stats
 from ..datasets.check import check
 from ..datasets.keypoints import CocoKeypoints, Joined
@@ -52,7 +52,7 @@ def add(verbs: arguments.Verbs) -> None:
     toy.add_argument("--images", type=int, required=True, metavar="N")
     toy.add_argument("--seed", type=int, default=0)
     toy.add_argument("--size", type=int, default=256, help="side of a picture, pixels")
-    toy.add_argument("--people", type=int, nargs=2, default=(1, 4), metavar=("LOW", "HIGH"))
+    toy.add_argument("--people", type=int, nargs=2, default=[1, 4], metavar=("LOW", "HIGH"))
     toy.add_argument("--overlap", type=float, default=0.3, help="0 apart … 1 anywhere")
     toy.add_argument("--occlusion", type=float, default=0.2, help="chance of an object in front")
     toy.set_defaults(run=_toy, settings=False)
@@ -118,15 +118,18 @@ def _prepare(options: argparse.Namespace) -> int:
 
 
 def _toy(options: argparse.Namespace) -> int:
-    if options.images < 1:
-        raise ValueError(f"--images must be at least 1, not {options.images}")
+    wanted = ("TEST_IMAGES", "SIZE", "PEOPLE", "OVERLAP", "OCCLUSION")
+    values = (options.images, options.size, options.people, options.overlap, options.occlusion)
+    overrides = [w for k, v in zip(wanted, values, strict=True) for w in (f"TOY.{k}", f"{v}")]
+    overrides += ["TRAIN.SEED", str(options.seed)]
+    toy = parse_config("", overrides, "the command line").TOY  # which knows the limits
     people = DrawnPeople(
-        count=options.images,
+        count=toy.TEST_IMAGES,
         seed=options.seed,
-        size=options.size,
-        people=tuple(options.people),
-        overlap=options.overlap,
-        occlusion=options.occlusion,
+        size=toy.SIZE,
+        people=(toy.PEOPLE[0], toy.PEOPLE[1]),
+        overlap=toy.OVERLAP,
+        occlusion=toy.OCCLUSION,
     )
     file = write_coco(options.folder, people)
     print(f"{options.images} pictures with {len(people.annotations['annotations'])} people: {file}")

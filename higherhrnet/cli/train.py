@@ -8,6 +8,7 @@ import os
 from .. import build
 from ..bench import plan, table
 from ..config import read_config
+from ..evaluation.results import shown
 from ..training.distributed import is_main_process
 from . import arguments
 
@@ -48,5 +49,5 @@ def _train(options: argparse.Namespace) -> int:
         return 0
     best = build.train(config, output, options.device, options.resume)
     if is_main_process():
-        print(f"best AP {100 * best:.2f}; weights in {output / 'best.safetensors'}")
+        print(f"best AP {shown(best)}; weights in {output / 'best.safetensors'}")
     return 0

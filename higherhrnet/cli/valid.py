@@ -48,7 +48,7 @@ def _valid(options: argparse.Namespace) -> int:
     config = read_config(options.config, options.overrides)
     output = options.output or arguments.default_output(options.config)
     file = build.open_weights(options.weights)
-    if options.calibrate and file.path.parent == build.BUNDLED:
+    if options.calibrate and file.path.resolve().parent == build.BUNDLED.resolve():
         raise ValueError(
             f"--calibrate writes into the weights file, but '{file.path}' belongs to the package; "
             "give a copy of it"
@@ -59,8 +59,7 @@ def _valid(options: argparse.Namespace) -> int:
             f"convert {file.path} {file.path.with_suffix('.safetensors')}"
         )
     joints = build.skeleton(config)
-    network = build.model(config, len(joints))
-    loaded = weights.load_all(network, file, joints)
+    network, loaded = build.with_weights(config, file, joints)
     on = build.device(options.device)
     with joined(on.type == "cuda") as group:
         if group.main:
@@ -88,16 +87,17 @@ def _valid(options: argparse.Namespace) -> int:
         weights.rewrite_display(file.path, point.to_dict())
         print(f"the operating point for pictures is in {file.path} now")
     if options.report:
-        _report(output, f"{options.weights} on {config.DATASET.TEST}", found, truth)
+        title = f"{options.weights} on {config.DATASET.TEST}"
+        _report(output, title, found, truth, config.TEST.EVALUATION)
         print(f"report.md, report.png, keypoint_errors.csv and worst.jpg in {output}")
     print(f"results.json and metrics.json in {output}")
     return 0
 
 
-def _report(output: Path, title: str, found: Validation, truth: Pictures) -> None:
+def _report(output: Path, title: str, found: Validation, truth: Pictures, kind: str) -> None:
     annotations, skeleton = truth.annotations, truth.skeleton
     records = found.records
-    rows = report.parts(records, annotations, skeleton, crowding(annotations))
+    rows = report.parts(records, annotations, skeleton, crowding(annotations), kind)
     wrong = errors.joint_errors(records, annotations, skeleton)
     worst = errors.worst(records, wrong, 20)
     number = {image["id"]: n for n, image in enumerate(annotations["images"])}

@@ -53,6 +53,11 @@ def add(verbs: arguments.Verbs) -> None:
 
 
 def _average(options: argparse.Namespace) -> int:
+    if len(options.sources) < 2 or options.target.exists():
+        # A forgotten OUT would be the last of those that are to be averaged.
+        what = f"'{options.target}' is there already" if options.target.exists() else "one is none"
+        raise ValueError(f"the mean takes two files or more and a new one to write to; {what}")
+    _fits_suffix(options.target, "native")
     files = [build.open_weights(source) for source in options.sources]
     config = build.config_of(files[0], options.overrides)
     joints = files[0].skeleton or build.skeleton(config)
@@ -61,6 +66,13 @@ def _average(options: argparse.Namespace) -> int:
     weights.write(options.target, state, to_yaml(config), joints, options.half)
     print(f"mean of {len(files)} files, {len(state)} tensors: {options.target}")
     return 0
+
+
+def _fits_suffix(target: Path, layout: str) -> None:
+    """Readers go by the suffix."""
+    if (target.suffix == ".safetensors") != (layout == "native"):
+        wanted = "ends" if layout == "native" else "does not end"
+        raise ValueError(f"a file in {layout} layout {wanted} in .safetensors, unlike '{target}'")
 
 
 def _list(_: argparse.Namespace) -> int:
@@ -114,6 +126,9 @@ def _inspect(options: argparse.Namespace) -> int:
 def _convert(options: argparse.Namespace) -> int:
     file = build.open_weights(options.source)
     to = options.to or ("native" if options.target.suffix == ".safetensors" else "official")
+    _fits_suffix(options.target, to)
+    if options.half and to == "official":
+        raise ValueError("--half is for native files; the original code reads float32")
     config = build.config_of(file, options.overrides)
     joints = file.skeleton or build.skeleton(config)
     network = build.model(config, len(joints))

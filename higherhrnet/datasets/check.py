@@ -81,7 +81,7 @@ def check(pictures: CocoKeypoints, most_people: int = 30) -> Findings:
         joints = np.array(person["keypoints"], dtype=float).reshape(k, 3)
         labelled = joints[joints[:, 2] > 0, :2]
         image = images[person["image_id"]]
-        size = (image.get("width", np.inf), image.get("height", np.inf))
+        size = (image.get("width") or np.inf, image.get("height") or np.inf)
         if ((labelled < -1) | (labelled > size)).any():
             problems["people with joints outside the picture"].append(person.get("id"))
         if person.get("num_keypoints", len(labelled)) != len(labelled):
@@ -107,7 +107,7 @@ def _ignored(annotations: dict[str, Any]) -> dict[str, float]:
         records = by_picture[image["id"]]
         if all(is_labelled(r) and not r.get("iscrowd") for r in records):
             shares[image["file_name"]] = 0.0
-        elif {"height", "width"} <= image.keys():
+        elif image.get("height") and image.get("width"):
             mask = valid_mask(records, (image["height"], image["width"]))
             shares[image["file_name"]] = 1.0 - float(mask.mean())
     return shares

@@ -89,14 +89,8 @@ class CocoKeypoints:
         self.files = Store(image_folder)
         self.store: PictureStore = self.files
         people: dict[int | str, list[Record]] = defaultdict(list)
-        for image in loaded["images"]:
-            if not {"id", "file_name"} <= image.keys():
-                raise ValueError(f"'{annotation_file}': image {image} lacks 'id' or 'file_name'")
+        _check_types(loaded, annotation_file)
         for record in loaded["annotations"]:
-            if "image_id" not in record:
-                raise ValueError(
-                    f"'{annotation_file}': annotation {record.get('id')} lacks 'image_id'"
-                )
             if not record.get("keypoints"):  # a crowd, or a body without joints
                 record["keypoints"] = [0] * 3 * len(skeleton)
             numbers = len(record["keypoints"])
@@ -221,8 +215,57 @@ class Joined:
 
 
 def _boxes(records: Sequence[Record], image: Record) -> npt.NDArray[np.float64]:
-    shape = (float(image.get("height", np.inf)), float(image.get("width", np.inf)))
+    shape = (float(image.get("height") or np.inf), float(image.get("width") or np.inf))
     return np.array([annotated_box(record, shape) for record in records], float).reshape(-1, 4)
+
+
+_Kinds = dict[str, tuple[type, ...]]
+_IMAGE: _Kinds = {"id": (int, str), "file_name": (str,)}
+_NUMBER: tuple[type, ...] = (int, float)
+_SIZES: _Kinds = {"width": _NUMBER, "height": _NUMBER, "crowdIndex": _NUMBER}
+_PERSON: _Kinds = {"image_id": (int, str)}
+_MORE: _Kinds = {
+    "area": _NUMBER,
+    "num_keypoints": _NUMBER,
+    "iscrowd": _NUMBER,
+    "segmentation": (list, dict),
+}
+"""What must be in every image and annotation, and what may be, or may be null."""
+
+
+def _check_types(loaded: dict[str, Any], file: Path) -> None:
+    """That everything is of the kind that COCO's format has it, before hours are spent on it."""
+    for what, name, needed, more in (
+        ("images", "image", _IMAGE, _SIZES), ("annotations", "annotation", _PERSON, _MORE),
+    ):  # fmt: skip
+        if not isinstance(loaded[what], list):
+            raise ValueError(f"'{file}': {what} must be a list")
+        for number, record in enumerate(loaded[what]):
+            if not isinstance(record, dict):
+                raise ValueError(f"'{file}': {name} number {number} must be a mapping")
+            here = f"'{file}': {name} {record.get('id', f'number {number}')}"
+            for key, kinds in needed.items():
+                if key not in record:
+                    raise ValueError(f"{here} lacks '{key}'")
+                if not isinstance(record[key], kinds):
+                    raise ValueError(f"{here}: '{key}' cannot be {record[key]!r}")
+            for key, kinds in more.items():
+                value = record.get(key)
+                if value is not None and not isinstance(value, kinds):
+                    raise ValueError(f"{here}: '{key}' cannot be {value!r}")
+            if what == "annotations":
+                _check_numbers(record.get("keypoints"), "keypoints", here)
+                box = record.get("bbox")
+                _check_numbers(box, "bbox", here)
+                if box and len(box) != 4:
+                    raise ValueError(f"{here}: 'bbox' must be x, y, width, height, not {box!r}")
+
+
+def _check_numbers(value: object, key: str, here: str) -> None:
+    if value is None:
+        return
+    if not isinstance(value, list) or not set(map(type, value)) <= {int, float}:
+        raise ValueError(f"{here}: '{key}' must be a list of numbers")
 
 
 def _read_annotations(path: Path) -> dict[str, Any]:
@@ -283,7 +326,10 @@ def _region(
         plain = isinstance(segmentation["counts"], list)
         encoded = rle.frPyObjects(segmentation, *shape) if plain else segmentation
     else:
-        polygons = [polygon for polygon in segmentation or () if len(polygon) >= 6]
+        rings = segmentation or []
+        if rings and not isinstance(rings[0], list):  # one polygon, not in a list of its own
+            rings = [rings]
+        polygons = [polygon for polygon in rings if len(polygon) >= 6]
         if not polygons:
             return None
         encoded = rle.merge(rle.frPyObjects(polygons, *shape))

@@ -19,7 +19,7 @@ from faster_coco_eval import COCO, COCOeval_faster
 from ..skeleton import Skeleton
 from .matches import RECALLS, THRESHOLDS, match
 from .oks import similarities
-from .truth import truth_record
+from .truth import in_order, truth_record
 
 Record = Mapping[str, Any]
 
@@ -186,7 +186,8 @@ class _Run:
         only: Collection[int | str] | None = None,
     ) -> None:
         # The evaluator wants whole numbers as ids; data sets also use strings.
-        number = {image["id"]: n for n, image in enumerate(annotations["images"], 1)}
+        ids = in_order({image["id"] for image in annotations["images"]})
+        number = {image: n for n, image in enumerate(ids, 1)}
         wanted = set(number if only is None else only)
         people = [
             truth_record(n, a, number[a["image_id"]])
@@ -195,7 +196,10 @@ class _Run:
         ]
         found = _found(records, number, wanted)
         self._arrays: Mapping[str, npt.NDArray[np.float64]] | None = None
-        self._someone = any(not person["ignore"] for person in people)
+        self._someone = {
+            name: any(not p["ignore"] and low <= p["area"] <= high for p in people)
+            for name, (low, high) in AREAS.items()
+        }
         if not found or not people:
             return
         with contextlib.redirect_stdout(io.StringIO()), _uncollected():
@@ -253,7 +257,7 @@ class _Run:
     def _mean(self, what: str, threshold: float | None, area: str) -> float:
         if self._arrays is None:
             # Nothing found is 0 where somebody is there.
-            return 0.0 if self._someone else -1.0
+            return 0.0 if self._someone[area] else -1.0
         values = self._arrays[what][..., list(AREAS).index(area), 0]
         if threshold is not None:
             values = values[np.isclose(THRESHOLDS, threshold)]

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from ..skeleton import Skeleton
 from .oks import similarities
-from .truth import truth_record
+from .truth import in_order, truth_record
 
 Record = Mapping[str, Any]
 Vector = npt.NDArray[np.float64]
@@ -132,7 +132,7 @@ def match(
     there: dict[int | str, list[dict[str, Any]]] = defaultdict(list)
     for number, record in enumerate(annotations["annotations"], 1):
         there[record["image_id"]].append(truth_record(number, record))
-    images = [image["id"] for image in annotations["images"]]
+    images = in_order(image["id"] for image in annotations["images"])
     image_rows, scores = [np.zeros(0, int)], [np.zeros(0)]
     hits, skips = [np.zeros((len(THRESHOLDS), 0), bool)], [np.zeros((len(THRESHOLDS), 0), bool)]
     truths = np.zeros(len(images), int)

@@ -63,8 +63,9 @@ class OperatingPoint:
     def apply(self, poses: Poses, skeleton: Skeleton) -> Poses:
         """Who and what is shown."""
         people = without_duplicates(poses, skeleton, self.duplicate)
-        shown = people.filter(self.person, self.joint)
-        shown = shown.without(shown.filled & (shown.score < self.filled))
+        shown = people.filter(self.person)
+        least = np.where(shown.filled, self.filled, self.joint)
+        shown = shown.without(shown.score < least)
         return shown.select(np.flatnonzero((shown.visibility > ABSENT).any(axis=1)))
 
     def to_dict(self) -> dict[str, float]:

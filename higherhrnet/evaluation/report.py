@@ -15,7 +15,7 @@ from ..skeleton import Skeleton
 from .coco import AREAS, by_crowding
 from .errors import KINDS, JointError, by_joint
 from .matches import Matches, match
-from .results import shown
+from .results import kind_of, shown
 
 Record = Mapping[str, Any]
 Part = dict[str, Any]
@@ -33,16 +33,19 @@ def parts(
     annotations: Mapping[str, Any],
     skeleton: Skeleton,
     crowding: Mapping[int | str, float],
+    kind: str = "auto",
 ) -> list[Part]:
     """Average precision of parts of the set, each with its 95 % interval.
 
     Args:
         crowding: image id → crowd index.
+        kind: of evaluation; see :func:`results.evaluate`.
 
     Returns:
-        rows ``by``, ``part``, ``pictures``, ``people``, ``AP``, ``low``, ``high``.
+        rows ``by``, ``part``, ``pictures``, ``people``, ``AP``, ``low``, ``high``; of parts with
+        somebody in them.
     """
-    use_area = areas_count(annotations)
+    use_area = areas_count(kind, annotations, skeleton)
     table = match(records, annotations, skeleton, use_area=use_area)
     rows = [_row("all", "all", table, table.images)]
     for name, threshold in (("AP50", 0.5), ("AP75", 0.75)):
@@ -52,12 +55,12 @@ def parts(
         rows.append(_row("person size", name, sized, sized.images))
     groups = pictures_by_part(annotations, crowding)
     rows += [_row(*key, table, images) for key, images in groups.items() if images]
-    return rows
+    return [row for row in rows if row["people"]]
 
 
-def areas_count(annotations: Mapping[str, Any]) -> bool:
+def areas_count(kind: str, annotations: Mapping[str, Any], skeleton: Skeleton) -> bool:
     """Whether people's annotated areas count; CrowdPose's evaluation takes a part of the box."""
-    return not any("crowdIndex" in image for image in annotations["images"])
+    return kind_of(kind, annotations, skeleton) != "crowdpose"
 
 
 def pictures_by_part(

@@ -33,10 +33,7 @@ def evaluate(
     Returns:
         figures 0..1, the first one the most important; -1 where there is nothing to find.
     """
-    if kind == "auto":
-        kind = "pckh" if {"head_top", "upper_neck"} <= set(skeleton.joints) else "coco"
-        if any("crowdIndex" in image for image in annotations["images"]):
-            kind = "crowdpose"
+    kind = kind_of(kind, annotations, skeleton)
     if kind == "crowdpose":
         return crowdpose_figures(records, annotations, skeleton)
     figures = coco_figures(records, annotations, skeleton)
@@ -45,6 +42,15 @@ def evaluate(
     if kind == "accuracy":
         figures |= accuracy_figures(records, annotations, skeleton, radius)
     return figures
+
+
+def kind_of(kind: str, annotations: Mapping[str, Any], skeleton: Skeleton) -> str:
+    """The kind itself, or what ``auto`` means for these pictures; see :func:`evaluate`."""
+    if kind != "auto":
+        return kind
+    if any("crowdIndex" in image for image in annotations["images"]):
+        return "crowdpose"
+    return "pckh" if {"head_top", "upper_neck"} <= set(skeleton.joints) else "coco"
 
 
 def table(metrics: Mapping[str, float]) -> str:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 Record = Mapping[str, Any]
+
+
+def in_order(ids: Iterable[int | str]) -> list[int | str]:
+    """Picture ids as official evaluators walk them: rising, which decides between equal scores of
+    people in several pictures; numbers before words."""
+    return sorted(ids, key=lambda value: (isinstance(value, str), value))
 
 
 def truth_record(number: int, record: Record, image: int | None = None) -> dict[str, Any]:
@@ -18,7 +24,7 @@ def truth_record(number: int, record: Record, image: int | None = None) -> dict[
     keypoints = np.array(record["keypoints"], dtype=float).reshape(-1, 3)
     labelled = keypoints[keypoints[:, 2] > 0, :2]
     box = record.get("bbox")
-    if box is None:
+    if not box:
         low, high = (labelled.min(0), labelled.max(0)) if len(labelled) else np.zeros((2, 2))
         box = [*low.tolist(), *(high - low).tolist()]
     area = record.get("area")

@@ -42,7 +42,7 @@ def draw(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     best = max((r["AP"] for r in records if r.get("AP") is not None), default=None)
     alarms = sum(bool(record.get("alarms")) for record in records)
     title = f"{records[-1]['epoch']} epochs"
-    title += f", best AP {100 * best:.2f}" if best is not None else ""
+    title += f", best AP {100 * best:.2f}" if best is not None and best >= 0 else ""
     title += f", alarms in {alarms} epochs (red)" if alarms else ", no alarms"
     figure.suptitle(title)
     with whole(path) as partial:
