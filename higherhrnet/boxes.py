@@ -49,6 +49,8 @@ class Boxes:
             )
         if score is not None and sure.shape != (len(array),):
             raise ValueError(f"{len(array)} boxes came with {list(sure.shape)} scores")
+        if not (np.isfinite(array).all() and np.isfinite(sure).all()):
+            raise ValueError("boxes and their scores must be finite numbers")
         return cls(array, np.ones(len(array)) if score is None else sure)
 
     @classmethod

@@ -249,18 +249,20 @@ def test_what_is_wrong_is_said_before_anything_is_trained(tmp_path, capsys):
             "arm 'one': MODEL.PRETRAINED '/nowhere.pth' does not exist",
         ),
         (
-            {
-                "ARMS": {
-                    "one": {"CONFIG": str(tmp_path / "tiny.yaml"), "MODEL.NAME": "pose_hrnet"}
-                },
-                "ROWS": {"a": {"ARM": "one", "TEST.BOXES": "fastrcnn_typo"}},
-            },
-            "'TEST.BOXES' must be truth, FILE.json, bottom-up weights, or one of",
+            {"ROWS": {"a": {"ARM": "one"}, "b": {"ARM": "one"}}},
+            "rows 'a' and 'b' have the same settings",
         ),
-        ({"ROWS": {"a": {"ARM": "one"}, "b": {"ARM": "one"}}}, "rows 'a' and 'b' are the same"),
         ({"COST": {"PEOPLE": 5}}, "COST.PEOPLE must be a rising list"),
         ({"ARMS": []}, "ARMS must be a mapping"),
     ]
+    top_down = {"CONFIG": str(tmp_path / "tiny.yaml"), "MODEL.NAME": "pose_hrnet"}
+    for boxes, said in (
+        ("fastrcnn_typo", "'TEST.BOXES' must be truth, FILE.json, bottom-up weights, or one of"),
+        ("nowhere.safetensors", "'TEST.BOXES' must be truth, FILE.json"),
+        ("hrnet_w18_mini", "row 'a': TEST.BOXES"),
+    ):
+        rows = {"a": {"ARM": "one", "TEST.BOXES": boxes}}
+        wrong.append(({"ARMS": {"one": top_down}, "ROWS": rows}, said))
     for change, sentence in wrong:
         (tmp_path / "p.yaml").write_text(yaml.safe_dump(right | change))
         words = ["ablate", str(tmp_path / "p.yaml"), "--output", str(tmp_path / "out")]

@@ -163,7 +163,8 @@ def test_configs_of_one_name_have_folders_of_their_own():
     places = {
         "configs/coco/w32.yaml": "output/coco/w32", "/a/configs/x/w32.yaml": "output/x/w32",
         "configs/toy.yaml": "output/toy", "mine.yaml": "output/mine", "a/b.yaml": "output/b",
-        "output/run/config.yaml": "output/run",
+        "output/run/config.yaml": "output/run", "configs/../other/x.yaml": "output/x",
+        "/configs/a/configs/coco/x.yaml": "output/coco/x",
     }  # fmt: skip
     assert {k: str(default_output(k)) for k in places} == places
 

@@ -5,6 +5,7 @@ import json
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -510,3 +511,20 @@ def test_the_dense_maps_are_as_large_as_the_sheet_needs():
     maps = HostMaps(np.zeros((17, 8, 12), np.float32), np.zeros((2, 17, 4, 6), np.float32))
     assert maps.dense_heat().shape == (17, 8, 12)
     assert maps.dense_tags().shape == (17, 4, 6)
+
+
+def test_a_frame_out_of_place_moves_nobody_behind_it(clip, monkeypatch):
+    """Times of frames: none, twice the same, and one that goes back a little."""
+    times = iter([1.4, 1.5, None, 1.7, 1.7, 1.65, 2.0, *np.arange(12) + 2.1])
+    read = video.VideoFile(clip)
+    packets = read._container.demux(read._stream)
+
+    def packet(one):
+        frames = one.decode()
+        moved = [SimpleNamespace(time=next(times), to_ndarray=f.to_ndarray) for f in frames]
+        return SimpleNamespace(decode=lambda: moved)
+
+    container = SimpleNamespace(demux=lambda _: map(packet, packets), close=read._container.close)
+    monkeypatch.setattr(read, "_container", container)
+    seen = [frame.time for frame in read][:7]
+    np.testing.assert_allclose(seen, [0, 0.1, 0.2, 0.3, 0.301, 0.302, 0.6], atol=1e-6)

@@ -67,7 +67,7 @@ class Evaluated:
         top_down: its mode.
         config: with the row's settings, as YAML.
         settings: the row's own.
-        hash: of config, weights, box file and kind of device.
+        hash: of config, weights, boxes, annotations, skeleton, folder and kind of device.
         metrics: the evaluator's figures, 0..1.
         records: COCO keypoint results.
         seconds: that the evaluation took.
@@ -181,7 +181,9 @@ def check(plan: Plan, overrides: Sequence[str]) -> None:
         config = build.varied(configs[row.arm], [*row.settings, *overrides])
         truth = build.pictures(config, "test")
         if build.is_top_down(config):
-            build.bottom_up_boxes(config)
+            finder = build.bottom_up_boxes(config)
+            if finder and build.is_top_down(build.config_of(build.open_weights(str(finder)))):
+                raise ValueError(f"row '{row.name}': TEST.BOXES '{finder}' needs boxes itself")
             build.boxes(config, truth)
         rows[row.name] = config
     _refuse_twins(
@@ -199,11 +201,11 @@ def check(plan: Plan, overrides: Sequence[str]) -> None:
 
 
 def _refuse_twins(what: str, named: Sequence[tuple[str, object]]) -> None:
-    """Runs at the same time would write into one folder."""
+    """Of two equal runs one is a mistake, and side by side they would write the same files."""
     first: dict[object, str] = {}
     for name, content in named:
         if content in first:
-            raise ValueError(f"{what} '{first[content]}' and '{name}' are the same")
+            raise ValueError(f"{what} '{first[content]}' and '{name}' have the same settings")
         first[content] = name
 
 

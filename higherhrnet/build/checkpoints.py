@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from ..config import Config, parse_config
 from ..models import layouts, published, weights
 from ..skeleton import SKELETONS, Skeleton
@@ -59,6 +61,14 @@ def skeleton_of(file: weights.Checkpoint) -> Skeleton | None:
     found = layouts.architecture(file.state)
     name = _BY_JOINTS.get(found.joints) if found else None
     return SKELETONS[name] if name else None
+
+
+def fusion_of(file: weights.Checkpoint) -> str | None:
+    """How a checkpoint's network enlarges, which no tensor shows; None if the file does not say.
+    Nothing else of its config is looked at: it may be an older version's."""
+    stored = yaml.safe_load(file.config) if file.config else None
+    fusion: str | None = ((stored or {}).get("MODEL") or {}).get("FUSION")
+    return fusion
 
 
 def config_of(checkpoint_file: weights.Checkpoint, overrides: Sequence[str] = ()) -> Config:

@@ -37,7 +37,7 @@ from ..poses import ABSENT, Poses
 from ..skeleton import Skeleton
 from ..training.distributed import Group
 from ..validation import Validation, predict_all, records_of
-from .checkpoints import config_of, find_weights, open_weights
+from .checkpoints import config_of, find_weights, fusion_of, open_weights
 from .parts import codec, device, expand_path, is_top_down, model, skeleton
 
 BoxesOf = Callable[[Sample], Boxes | None]
@@ -116,12 +116,11 @@ def with_weights(
     Raises:
         ValueError: they are of another model, also in what no tensor's shape shows.
     """
-    if file.config is not None:
-        own, wanted = config_of(file).MODEL.FUSION, config.MODEL.FUSION
-        if own != wanted:
-            raise ValueError(
-                f"'{file.path}' was trained with MODEL.FUSION {own}, but the config has {wanted}"
-            )
+    own, wanted = fusion_of(file) or config.MODEL.FUSION, config.MODEL.FUSION
+    if own != wanted:
+        raise ValueError(
+            f"'{file.path}' was trained with MODEL.FUSION {own}, but the config has {wanted}"
+        )
     network = model(config, len(joints))
     return network, weights.load_all(network, file, joints)
 
@@ -146,13 +145,16 @@ def bottom_up_boxes(config: Config) -> Path | None:
     """The weights file that the config wants to find boxes with, if it is that.
 
     Raises:
-        ValueError: the name means nothing.
+        ValueError: the name means nothing, or is that of no file.
     """
     name = str(config.TEST.BOXES)
     if name == "truth" or name.endswith(".json") or name in TORCHVISION:
         return None
     try:
-        return find_weights(name)
+        file = find_weights(name)
+        if not file.is_file():
+            raise ValueError(f"weights file '{file}' does not exist")
+        return file
     except ValueError as error:
         if name in published.PUBLISHED:
             raise

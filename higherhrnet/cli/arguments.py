@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,6 @@ def default_output(config: str) -> Path:
     if path.name == "config.yaml":
         # What training wrote beside its checkpoint: its figures belong there too.
         return path.parent
-    folders = path.parent.parts
-    below = folders[folders.index("configs") + 1 :] if "configs" in folders else ()
+    folders = Path(os.path.normpath(path.parent)).parts[::-1]
+    below = folders[: folders.index("configs")][::-1] if "configs" in folders else ()
     return Path("output", *below, path.stem)

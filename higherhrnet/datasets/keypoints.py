@@ -137,13 +137,15 @@ class CocoKeypoints:
         Raises:
             ValueError: a picture is annotated without its size.
         """
-        try:
-            return {
-                image["file_name"]: (int(image["height"]), int(image["width"]))
-                for image, _ in self._entries
-            }
-        except KeyError as error:
-            raise ValueError(f"'{self.annotation_file}': a picture lacks {error}") from error
+        found = {}
+        for image, _ in self._entries:
+            height, width = image.get("height"), image.get("width")
+            if not height or not width:
+                raise ValueError(
+                    f"'{self.annotation_file}': image {image['id']} lacks 'height' or 'width'"
+                )
+            found[image["file_name"]] = int(height), int(width)
+        return found
 
     def boxes(self, index: int) -> npt.NDArray[np.float64]:
         """(P, 4) x, y, w, h of the picture's labelled people."""
@@ -247,12 +249,17 @@ def _check_types(loaded: dict[str, Any], file: Path) -> None:
             for key, kinds in needed.items():
                 if key not in record:
                     raise ValueError(f"{here} lacks '{key}'")
+                if isinstance(record[key], float) and record[key].is_integer():
+                    record[key] = int(record[key])  # as tables with gaps write whole numbers
                 if not isinstance(record[key], kinds):
                     raise ValueError(f"{here}: '{key}' cannot be {record[key]!r}")
             for key, kinds in more.items():
                 value = record.get(key)
                 if value is not None and not isinstance(value, kinds):
                     raise ValueError(f"{here}: '{key}' cannot be {value!r}")
+            region = record.get("segmentation")
+            if isinstance(region, dict) and not {"counts", "size"} <= region.keys():
+                raise ValueError(f"{here}: 'segmentation' lacks 'counts' or 'size'")
             if what == "annotations":
                 _check_numbers(record.get("keypoints"), "keypoints", here)
                 box = record.get("bbox")

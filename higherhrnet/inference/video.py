@@ -64,6 +64,12 @@ def _av() -> Any:
     return av
 
 
+_RESTART = 0.5
+"""Seconds by which a clock that goes back has started anew; by less, a frame is out of place."""
+_LEAST = 1e-3
+"""Seconds between two frames, where the file has two at one time."""
+
+
 class VideoFile:
     """A video file to be read once, from its beginning.
 
@@ -121,12 +127,16 @@ class VideoFile:
                     number += 1
                     continue
                 for frame in frames:
-                    now = number / float(self.rate) if frame.time is None else float(frame.time)
-                    if start is None:
-                        start = self.origin = now
-                    elif now - start <= last:
-                        start = now - last - 1 / float(self.rate)
-                    last = now - start
+                    following = last + 1 / float(self.rate) if number else 0.0
+                    if frame.time is None:  # where it should be
+                        last = following
+                    else:
+                        now = float(frame.time)
+                        if start is None:
+                            start = self.origin = now - following
+                        elif now - start < last - _RESTART:
+                            start = now - following
+                        last = max(now - start, last + _LEAST) if number else now - start
                     yield Frame(number, last, _upright(frame))
                     number += 1
         finally:
@@ -268,7 +278,9 @@ class VideoWriter:
                     continue
                 if shift is None:
                     shift = round(self.origin / packet.time_base)
-                elif packet.dts - shift < last:  # the file's clock starts anew, as the frames' does
+                elif (
+                    packet.dts - shift < last - _RESTART / packet.time_base
+                ):  # the file's clock starts anew, as the frames' does
                     shift = packet.dts - last - step
                 packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
                 last, step = packet.dts, packet.duration or 1

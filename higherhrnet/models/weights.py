@@ -223,7 +223,9 @@ def heads_by_name(
 
 
 def _head_channels(count: int, skeleton: Skeleton) -> list[tuple[str, str]]:
-    """What each of a head's channels means."""
+    """What each of a head's channels means; a deconvolution that stands alone reads none."""
+    if not count:
+        return []
     heat = [("heat", joint) for joint in skeleton.joints]
     if count == len(skeleton):
         return heat
