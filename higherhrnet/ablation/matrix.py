@@ -24,6 +24,7 @@ import torch
 
 from .. import build
 from ..bench.table import hardware
+from ..datasets.keypoints import Pictures
 from ..files import write_json
 from ..inference.bottom_up import BottomUp
 from ..inference.detectors import TORCHVISION
@@ -165,6 +166,16 @@ def check(plan: Plan, overrides: Sequence[str]) -> None:
     Raises:
         ValueError: a config, setting, weights file, box file, detector or comparison.
     """
+    read: dict[object, Pictures] = {}  # COCO's take ten seconds, and rows share them
+
+    def pictures(config: build.Config, split: str) -> Pictures:
+        d = config.DATASET
+        names = ("KIND", "ROOT", split.upper(), f"{split.upper()}_LIMIT", "IMAGES", "SKELETON")
+        key = (split, d.DRAWN, *(d[name] for name in names), str(config.TOY), config.TRAIN.SEED)
+        if key not in read:
+            read[key] = build.pictures(config, split)
+        return read[key]
+
     configs = {}
     for arm in plan.arms:
         config = configs[arm.name] = build.read_config(arm.config, [*arm.settings, *overrides])
@@ -175,11 +186,11 @@ def check(plan: Plan, overrides: Sequence[str]) -> None:
             start = _start(config)
             if start is not None and not start.is_file():
                 raise ValueError(f"arm '{arm.name}': MODEL.PRETRAINED '{start}' does not exist")
-            build.pictures(config, "train")
+            pictures(config, "train")
     rows = {}
     for row in plan.rows:
         config = build.varied(configs[row.arm], [*row.settings, *overrides])
-        truth = build.pictures(config, "test")
+        truth = pictures(config, "test")
         if build.is_top_down(config):
             finder = build.bottom_up_boxes(config)
             if finder and build.is_top_down(build.config_of(build.open_weights(str(finder)))):
