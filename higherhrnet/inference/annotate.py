@@ -102,7 +102,7 @@ def pictures(
         for number, (path, name) in enumerate(zip(paths, names, strict=True), 1)
     ][process::processes]
     talk = len(paths) <= _FEW
-    results = pipeline.run(predictor, jobs, _Picture.load)
+    results = pipeline.run_aside(predictor, jobs, _Picture.load)
     with closing(results) as stream:
         for job, found in _progress(stream, len(jobs), "pictures", talk or process > 0):
             image, job.image = job.image, None  # the list of jobs must not keep all pixels
@@ -174,7 +174,7 @@ def video(
     before = done.pictures
     tracker = Tracker(predictor.skeleton, smoothing=OneEuro() if wishes.smooth else None)
     interrupt: KeyboardInterrupt | None = None
-    results = pipeline.run(predictor, iter(source), lambda frame: Scene(frame.picture()))
+    results = pipeline.run_aside(predictor, iter(source), lambda frame: Scene(frame.picture()))
     drawing = wishes.poses or wishes.fields
     film = VideoWriter(output, source.rate, sound) if drawing else nullcontext()
     with film as writer, closing(results) as stream:

@@ -2,7 +2,8 @@
 
 One thread makes the jobs (a video's frames, say), others load pictures and fit them to the network
 or decode its answers; OpenCV, PyAV, NumPy and torch let go of the interpreter while they compute.
-The network, and whatever is done with the results, stay in the caller's thread.
+The network stays in the caller's thread (:func:`run`), or gets one of its own while the caller
+draws and writes what came out (:func:`run_aside`).
 Pictures whose inputs have the same size go through the network together. What comes out does not
 depend on the number of threads.
 """
@@ -91,6 +92,15 @@ def run(
         finally:
             for _, unread in reading:
                 unread.cancel()
+
+
+def run_aside(
+    predictor: Predictor,
+    jobs: Iterable[Job],
+    load: Callable[[Job], Scene],
+) -> Generator[tuple[Job, Found | ValueError], None, None]:
+    """Like :func:`run`, in a thread of its own that is one batch ahead of the caller."""
+    return _made_ahead(run(predictor, jobs, load), predictor.batch)
 
 
 class _Slot:
