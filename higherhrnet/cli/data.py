@@ -118,18 +118,21 @@ def _prepare(options: argparse.Namespace) -> int:
 
 
 def _toy(options: argparse.Namespace) -> int:
-    wanted = ("TEST_IMAGES", "SIZE", "PEOPLE", "OVERLAP", "OCCLUSION")
-    values = (options.images, options.size, options.people, options.overlap, options.occlusion)
-    overrides = [w for k, v in zip(wanted, values, strict=True) for w in (f"TOY.{k}", f"{v}")]
-    overrides += ["TRAIN.SEED", str(options.seed)]
-    toy = parse_config("", overrides, "the command line").TOY  # which knows the limits
+    for flag, key in (
+        ("images", "TOY.TEST_IMAGES"), ("seed", "TRAIN.SEED"), ("size", "TOY.SIZE"),
+        ("people", "TOY.PEOPLE"), ("overlap", "TOY.OVERLAP"), ("occlusion", "TOY.OCCLUSION"),
+    ):  # fmt: skip
+        try:
+            parse_config("", [key, str(getattr(options, flag))])  # which knows the limits
+        except ValueError as error:
+            raise ValueError(str(error).replace(f"config key '{key}'", f"--{flag}")) from error
     people = DrawnPeople(
-        count=toy.TEST_IMAGES,
+        count=options.images,
         seed=options.seed,
-        size=toy.SIZE,
-        people=(toy.PEOPLE[0], toy.PEOPLE[1]),
-        overlap=toy.OVERLAP,
-        occlusion=toy.OCCLUSION,
+        size=options.size,
+        people=(options.people[0], options.people[1]),
+        overlap=options.overlap,
+        occlusion=options.occlusion,
     )
     file = write_coco(options.folder, people)
     print(f"{options.images} pictures with {len(people.annotations['annotations'])} people: {file}")
