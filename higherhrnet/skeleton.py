@@ -179,7 +179,7 @@ class Skeleton:
 
 def mirror_from_names(joints: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """Pairs (left, right) found by exchanging the word ``left`` for ``right`` in a name; also
-    ``Left`` and ``LEFT``.
+    ``Left`` and ``LEFT``, and ``l_`` or ``_l`` for ``r_`` or ``_r`` (or capitals) at an end.
 
     Raises:
         ValueError: a sided joint has no partner, which would make the mirror asymmetric.
@@ -194,6 +194,13 @@ def mirror_from_names(joints: Sequence[str]) -> tuple[tuple[str, str], ...]:
                         raise ValueError(f"the mirror is asymmetric: '{joint}' has no '{partner}'")
                     if side == "left":
                         pairs.append((joint, partner))
+        for left, right in ("lr", "LR"):  # l_eye, eye_L: sides only where there is a partner
+            for partner in (
+                f"{right}_{joint[2:]}" if joint.startswith(f"{left}_") else "",
+                f"{joint[:-2]}_{right}" if joint.endswith(f"_{left}") else "",
+            ):
+                if partner in joints:
+                    pairs.append((joint, partner))
     return tuple(pairs)
 
 

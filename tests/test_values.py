@@ -42,6 +42,8 @@ def test_crowdpose_tables_are_the_published_ones():
 def test_sides_are_read_in_any_case():
     assert mirror_from_names(["Left_Eye", "Right_Eye", "nose"]) == (("Left_Eye", "Right_Eye"),)
     assert mirror_from_names(["LEFT", "RIGHT"]) == (("LEFT", "RIGHT"),)
+    names = ["L_eye", "R_eye", "ear_l", "ear_r", "l_bow", "nose"]
+    assert mirror_from_names(names) == (("L_eye", "R_eye"), ("ear_l", "ear_r"))
     with pytest.raises(ValueError, match="'RightEye' has no 'LeftEye'"):
         mirror_from_names(["RightEye"])
 
