@@ -55,14 +55,14 @@ def run(
         views: training views of them, made on the host.
         feed: what receives them.
         heads: the network's.
-        count: pictures to measure.
+        count: pictures to measure, from a batch to all of them.
         batch: pictures a batch.
     """
     threads, former = cv2.getNumThreads(), torch.get_num_threads()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     try:
-        return _run(pictures, views, feed, heads, min(count, len(pictures)), batch)
+        return _run(pictures, views, feed, heads, count, batch)
     finally:
         cv2.setNumThreads(threads)
         torch.set_num_threads(former)

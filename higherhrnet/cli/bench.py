@@ -142,19 +142,18 @@ def _data(options: argparse.Namespace, on: torch.device) -> Sequence[table.Row]:
     config = read_config(options.config, options.overrides)
     if build.is_top_down(config):
         raise ValueError("bench data measures whole pictures, as the bottom-up mode reads them")
-    if options.count < options.batch:
-        raise ValueError(f"--count {options.count} is less than one --batch of {options.batch}")
     pictures = build.pictures(config, "train")
     if not isinstance(pictures, CocoKeypoints):
         raise ValueError("bench data measures files; the config's pictures are drawn")
+    count = min(options.count, len(pictures))
+    if count < options.batch:
+        raise ValueError(f"{count} pictures are less than one --batch of {options.batch}")
     joints = build.skeleton(config)
     network = build.model(config, len(joints))
     coder = build.codec(config, network, joints)
     batches, feed = build.input_path(config, pictures, coder, on)
     assert isinstance(batches.items, Views)
-    if len(pictures) < options.batch:
-        raise ValueError(f"{len(pictures)} pictures are less than one --batch of {options.batch}")
-    return data.run(pictures, batches.items, feed, network.heads, options.count, options.batch)
+    return data.run(pictures, batches.items, feed, network.heads, count, options.batch)
 
 
 def _train(options: argparse.Namespace, on: torch.device) -> Sequence[table.Row]:
