@@ -109,6 +109,7 @@ _DEFAULTS = {
         "SCALES": [1.0],
         "PROJECT": True,  # bring maps to the input size before peaks are sought
         "AGGREGATE": True,  # average the heatmaps of all heads; False uses the finest alone
+        "SMOOTH": 0.0,  # bottom-up: Gaussian over the merged heatmaps, its sigma in cells; 0 none
         "THRESHOLD": 0.1,  # heat of a candidate
         "CANDIDATES": 30,  # for each joint
         "TAG_THRESHOLD": 1.0,  # tag distance below which a candidate joins a person
@@ -272,7 +273,7 @@ _RANGES = {
     "TRAIN.RATE": (0, math.inf), "TRAIN.FACTOR": (0, 1), "TRAIN.WARMUP": (0, math.inf),
     "TRAIN.EMA": (0, 0.999999), "TRAIN.CLIP": (0, math.inf), "TRAIN.MOMENTUM": (0, 0.999999),
     "TRAIN.WEIGHT_DECAY": (0, math.inf), "TRAIN.SEED": (0, 2**32 - 1), "TEST.RADIUS": (0, math.inf),
-    "MODEL.RESIDUAL_BLOCKS": (0, math.inf),
+    "MODEL.RESIDUAL_BLOCKS": (0, math.inf), "TEST.SMOOTH": (0, 8),
 }  # fmt: skip
 """Lowest and highest values; outside, a run would be ruined without a word."""
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
 from higherhrnet import geometry
 from higherhrnet.bench import plain
@@ -276,6 +277,22 @@ def test_fast_decoding_finds_the_same_people_as_the_plain_way(people, assignment
             np.testing.assert_array_equal(poses.score, expected.score)
             np.testing.assert_allclose(poses.xy[present], expected.place[present])
             np.testing.assert_allclose(poses.person_score, scores)
+
+
+@pytest.mark.parametrize("name", ["k8", "multiscale"])
+def test_smoothing_is_a_gaussian_over_the_merged_heatmaps(name):
+    arrays = golden_arrays(f"grouping_{name}.npz")
+    codec = codec_for(name)
+    views = views_of(arrays, 17, flip=1)
+    shape = tuple(int(side) for side in arrays["base_size"][::-1])
+    bare, smooth = (replace(codec, smooth=sigma).merge(views, shape) for sigma in (0.0, 2.0))
+    np.testing.assert_array_equal(smooth.tags, bare.tags)
+    expected = gaussian_filter(bare.heatmaps, (0, 2, 2), mode="mirror", radius=(0, 6, 6))
+    np.testing.assert_allclose(smooth.heatmaps, expected, atol=1e-6)
+    device = heat.smoothed_on_device(torch.from_numpy(bare.heatmaps[None]), 2.0)
+    np.testing.assert_allclose(device[0].numpy(), expected, atol=1e-6)
+    slow = plain.merge(views, COCO, shape, smooth=2.0)
+    np.testing.assert_allclose(slow.heatmaps, expected, atol=1e-5)
 
 
 def test_the_most_people_are_the_best():

@@ -49,7 +49,7 @@ def _row(codec: BottomUpCodec, on: torch.device, people: int, size: int, repeats
     for number in range(repeats):
         views = crowd_views(codec, people, size, number, on)
         start = time.perf_counter()
-        maps = plain.merge(views, codec.skeleton, shape, codec.aggregate)
+        maps = plain.merge(views, codec.skeleton, shape, codec.aggregate, codec.smooth)
         expected, scores = plain.decode(maps, codec)
         plain_time += time.perf_counter() - start
 

@@ -75,7 +75,7 @@ def plainly(predictor: BottomUp, path: Path) -> int:
     (views,) = predictor.answer([prepared])
     shape = predictor.protocol.projected_shape(prepared.shape)
     codec = predictor.codec
-    maps = plain.merge(views, predictor.skeleton, shape, codec.aggregate)
+    maps = plain.merge(views, predictor.skeleton, shape, codec.aggregate, codec.smooth)
     _, scores = plain.decode(maps, codec)
     return len(scores)
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from .. import geometry
 from ..codecs import tags as tagging
 from ..codecs.bottom_up import BottomUpCodec
-from ..codecs.heatmaps import Peaks, quarter_shift
+from ..codecs.heatmaps import Peaks, quarter_shift, smoothed
 from ..fields import Head, Sample, View
 from ..models.pixels import MEAN, STD
 from ..poses import ABSENT
@@ -117,7 +117,11 @@ class PlainMaps:
 
 
 def merge(
-    views: Sequence[View], skeleton: Skeleton, shape: tuple[int, int] | None, aggregate: bool = True
+    views: Sequence[View],
+    skeleton: Skeleton,
+    shape: tuple[int, int] | None,
+    aggregate: bool = True,
+    smooth: float = 0.0,
 ) -> PlainMaps:
     """Every view's maps enlarged to the full size, mirrored back, averaged and stacked there."""
     tag_scale = min((view.scale for view in views), key=lambda scale: abs(np.log(scale)))
@@ -132,7 +136,10 @@ def merge(
             tags += [_resize(tag, total.shape[2:]) for _, view_tags in parts for tag in view_tags]
     assert total is not None
     stacked = torch.stack(tags, dim=-1)[0].float().cpu().numpy()
-    return PlainMaps((total / len(scales))[0].float().cpu().numpy(), stacked)
+    heatmaps = (total / len(scales))[0].float().cpu().numpy()
+    if smooth:
+        heatmaps = np.stack([smoothed(heat, smooth) for heat in heatmaps])
+    return PlainMaps(heatmaps, stacked)
 
 
 def _upright(

@@ -110,6 +110,7 @@ def codec(
         adjust=test.ADJUST,
         refine=test.REFINE,
         aggregate=test.AGGREGATE,
+        smooth=test.SMOOTH,
         most_people=test.MAX_PEOPLE,
     )
 

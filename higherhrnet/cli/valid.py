@@ -189,6 +189,7 @@ def _protocol(config: Config) -> dict[str, object]:
         "scales": list(test.SCALES),
         "project": test.PROJECT,
         "aggregate": test.AGGREGATE,
+        "smooth": test.SMOOTH,
         "adjust": test.ADJUST,
         "refine": test.REFINE,
         "threshold": test.THRESHOLD,

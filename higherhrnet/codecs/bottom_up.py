@@ -49,6 +49,8 @@ class BottomUpCodec:
         adjust: move peaks by a quarter cell towards the higher neighbour, then by +0.5.
         refine: fill the joints that a person lacks.
         aggregate: average the heatmaps of all heads; otherwise the finest head's are used alone.
+        smooth: sigma of a Gaussian over the merged heatmaps, in their cells; 0 leaves them as they
+            are, as published. Noisy maps of a network that was trained little gain by it.
         most_people: keep only so many, the best; 0 keeps all, as published.
     """
 
@@ -61,6 +63,7 @@ class BottomUpCodec:
     adjust: bool = True
     refine: bool = True
     aggregate: bool = True
+    smooth: float = 0.0
     most_people: int = 0
 
     def mark(self, poses: Poses, valid: npt.NDArray[np.uint8], mirrored: bool) -> Marks:
@@ -94,7 +97,7 @@ class BottomUpCodec:
 
     def merge(self, views: Sequence[View], shape: tuple[int, int] | None = None) -> Maps:
         """All views of one picture as one; see :func:`merging.merged`."""
-        return merged(views, self.skeleton, shape, self.aggregate)
+        return merged(views, self.skeleton, shape, self.aggregate, self.smooth)
 
     def decode(
         self,

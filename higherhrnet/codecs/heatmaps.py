@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.nn import functional as F
 
 Cells = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float32]
@@ -71,6 +73,24 @@ def stamp(cells: torch.Tensor, shape: tuple[int, int], sigma: float) -> torch.Te
     return canvas[:size].view(batch, joints, height, width)[
         :, :, margin : margin + shape[0], margin : margin + shape[1]
     ]
+
+
+def smoothed(heat: npt.NDArray[np.float32], sigma: float) -> npt.NDArray[np.float32]:
+    """A map (H, W) under a Gaussian of ``sigma`` cells, cut at three sigma; borders reflect."""
+    side = 2 * int(3 * sigma) + 1
+    return np.asarray(cv2.GaussianBlur(heat, (side, side), sigma), np.float32)
+
+
+def smoothed_on_device(heatmaps: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Maps (B, K, H, W), H and W above 3 sigma, under the Gaussian of :func:`smoothed`."""
+    radius = int(3 * sigma)
+    taps = torch.from_numpy(cv2.getGaussianKernel(2 * radius + 1, sigma, cv2.CV_32F)[:, 0])
+    line = taps.to(heatmaps.device)[None, None]
+    batch, joints, height, width = heatmaps.shape
+    maps = heatmaps.reshape(batch * joints, 1, height, width)
+    maps = F.conv2d(F.pad(maps, (radius, radius, 0, 0), mode="reflect"), line[:, :, None])
+    maps = F.conv2d(F.pad(maps, (0, 0, radius, radius), mode="reflect"), line[..., None])
+    return maps.reshape(heatmaps.shape)
 
 
 @dataclass(frozen=True)

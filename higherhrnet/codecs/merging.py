@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from ..fields import View
 from ..skeleton import Skeleton
+from .heatmaps import smoothed, smoothed_on_device
 from .maps import DeviceMaps, HostMaps, Maps
 from .search import enlarge, enlarged
 
@@ -28,7 +29,11 @@ _Stack = tuple[_Array, bool]
 
 
 def merged(
-    views: Sequence[View], skeleton: Skeleton, shape: Shape | None = None, aggregate: bool = True
+    views: Sequence[View],
+    skeleton: Skeleton,
+    shape: Shape | None = None,
+    aggregate: bool = True,
+    smooth: float = 0.0,
 ) -> Maps:
     """Average and stack the network's answers to all views of one picture.
 
@@ -37,6 +42,7 @@ def merged(
         skeleton: the K joints.
         shape: (H, W) to which all maps are projected; None keeps the size of the first view.
         aggregate: average the heatmaps of all heads; otherwise the finest head's are used alone.
+        smooth: sigma of a Gaussian over the result's heatmaps, cells; 0 for none.
     """
     tag_scale = min((view.scale for view in views), key=lambda scale: abs(np.log(scale)))
     scales = list(dict.fromkeys(view.scale for view in views))
@@ -44,8 +50,8 @@ def merged(
     for_tags = by_scale[scales.index(tag_scale)]
     shape = shape or _finest(views[0])
     if views[0].outputs.heatmaps[0].device.type == "cpu":
-        return _on_host(by_scale, for_tags, skeleton, shape, aggregate)
-    return _on_device(by_scale, for_tags, skeleton, shape, aggregate)
+        return _on_host(by_scale, for_tags, skeleton, shape, aggregate, smooth)
+    return _on_device(by_scale, for_tags, skeleton, shape, aggregate, smooth)
 
 
 def _finest(view: View) -> Shape:
@@ -59,6 +65,7 @@ def _on_host(
     skeleton: Skeleton,
     shape: Shape,
     aggregate: bool,
+    smooth: float,
 ) -> HostMaps:
     """Joint by joint, so that what is added up and enlarged is still in the cache."""
     total = np.empty((len(skeleton), *shape), np.float32)
@@ -79,6 +86,9 @@ def _on_host(
                 _resize(merged, heat)
     if len(by_scale) > 1:
         total /= len(by_scale)
+    if smooth:
+        for heat in total:
+            heat[...] = smoothed(heat, smooth)
     finest = _finest(for_tags[0])
     stacks = [
         (_array(tag), view.mirrored)
@@ -134,6 +144,7 @@ def _on_device(
     skeleton: Skeleton,
     shape: Shape,
     aggregate: bool,
+    smooth: float,
 ) -> DeviceMaps:
     flip = torch.from_numpy(skeleton.flip).to(by_scale[0][0].outputs.heatmaps[0].device)
 
@@ -166,4 +177,5 @@ def _on_device(
         for tag in view.outputs.tags
         if tag.shape[1]
     ]
-    return DeviceMaps(mean(at_scales)[0], torch.cat(tags))
+    total = mean(at_scales)
+    return DeviceMaps((smoothed_on_device(total, smooth) if smooth else total)[0], torch.cat(tags))

@@ -18,7 +18,7 @@ from ..fields import Head, Marks, Targets, View
 from ..geometry import Affine
 from ..poses import ABSENT, SEEN, Poses
 from ..skeleton import Skeleton
-from .heatmaps import cells_of
+from .heatmaps import cells_of, smoothed
 
 Maps = npt.NDArray[np.float32]
 Decoding = Literal["quarter", "parabola", "dark"]
@@ -250,10 +250,9 @@ def _bounded(step: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 def _smoothed(heatmaps: Maps, sigma: float) -> Maps:
     """Each map (N, K, h, w) blurred by the Gaussian and brought back to its height."""
-    side = 2 * int(3 * sigma) + 1
     smooth = np.empty_like(heatmaps)
     for index in np.ndindex(heatmaps.shape[:2]):
-        blurred = cv2.GaussianBlur(heatmaps[index], (side, side), sigma)
+        blurred = smoothed(heatmaps[index], sigma)
         smooth[index] = blurred * (heatmaps[index].max() / max(float(blurred.max()), _FAINT))
     return smooth
 
