@@ -14,7 +14,7 @@ import pytest
 from higherhrnet.config import default_config, parse_config, read_config, to_yaml
 from higherhrnet.datasets.toy import DrawnPeople
 from higherhrnet.datasets.walkers import DrawnVideo
-from higherhrnet.inference.video import VideoWriter
+from higherhrnet.inference.video_writer import VideoWriter
 from higherhrnet.show import save
 from higherhrnet.skeleton import load_skeleton
 

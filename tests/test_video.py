@@ -20,10 +20,11 @@ from higherhrnet.datasets.walkers import DrawnVideo
 from higherhrnet.drawing import colour_of
 from higherhrnet.evaluation import identities, oks
 from higherhrnet.evaluation.operating_point import OperatingPoint, calibrate, without_duplicates
-from higherhrnet.inference import annotate, video
+from higherhrnet.inference import annotate, video, video_writer
 from higherhrnet.inference.frames import find_inputs
 from higherhrnet.inference.records import Predictions
 from higherhrnet.inference.tracking import OneEuro, Tracker
+from higherhrnet.inference.video_writer import VideoWriter
 from higherhrnet.poses import ABSENT, INFERRED, SEEN, Poses
 from higherhrnet.show import save
 from higherhrnet.skeleton import COCO
@@ -423,7 +424,7 @@ def test_sound_moves_with_the_first_frame(tmp_path):
     source = write_clip(tmp_path / "a.mp4", frames=20)
     with av.open(str(source)) as container:
         times = [float(p.pts * p.time_base) for p in container.demux(audio=0) if p.pts is not None]
-    with video.VideoWriter(tmp_path / "b.mp4", Fraction(10), source) as writer:
+    with VideoWriter(tmp_path / "b.mp4", Fraction(10), source) as writer:
         writer.origin = 1.0
         for number in range(10):
             writer.add(np.zeros((64, 96, 3), np.uint8), number / 10)
@@ -435,7 +436,7 @@ def test_sound_moves_with_the_first_frame(tmp_path):
 
 
 def test_a_frame_of_another_size_is_fitted_in(tmp_path):
-    with video.VideoWriter(tmp_path / "a.mp4", Fraction(10)) as writer:
+    with VideoWriter(tmp_path / "a.mp4", Fraction(10)) as writer:
         writer.add(np.full((64, 96, 3), 200, np.uint8), 0.0)
         writer.add(np.full((96, 64, 3), 200, np.uint8), 0.1)
     (_, wide), (_, high) = described(tmp_path / "a.mp4")[0]
@@ -454,8 +455,8 @@ def test_a_colon_in_a_name_is_no_protocol(tmp_path, monkeypatch):
 @pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
 def test_either_encoder_writes_any_time(tmp_path, monkeypatch, codec):
     pytest.importorskip("av")
-    monkeypatch.setattr(video, "_CODECS", (codec,))
-    with video.VideoWriter(tmp_path / "a.mp4", Fraction(30000, 1001)) as writer:
+    monkeypatch.setattr(video_writer, "_CODECS", (codec,))
+    with VideoWriter(tmp_path / "a.mp4", Fraction(30000, 1001)) as writer:
         for number in range(4):
             writer.add(np.zeros((63, 95, 3), np.uint8), 0.037 * number**1.5)
     frames, _ = described(tmp_path / "a.mp4")

@@ -15,7 +15,7 @@ from ..evaluation import identities
 from ..inference import pipeline
 from ..inference.predictor import Predictor, Scene
 from ..inference.tracking import OneEuro, Tracker
-from ..inference.video import VideoWriter
+from ..inference.video_writer import VideoWriter
 from ..poses import SEEN, Poses
 from .table import Row
 

@@ -22,7 +22,8 @@ from .frames import output_names
 from .predictor import Drawable, Image, Predictor, Scene
 from .records import Predictions
 from .tracking import OneEuro, Tracker
-from .video import Frame, VideoWriter
+from .video import Frame
+from .video_writer import VideoWriter
 
 Job = TypeVar("Job")
 _FEW = 20
