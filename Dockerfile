@@ -3,7 +3,7 @@
 FROM nvidia/cuda:12.6.3-runtime-ubuntu24.04
 
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends python3 python3-venv libglib2.0-0t64 \
+    && apt-get install -y --no-install-recommends python3 python3-venv python3-dev gcc libc6-dev libglib2.0-0t64 \
     && rm -rf /var/lib/apt/lists/*
 RUN useradd --create-home pose
 ENV PATH=/opt/higherhrnet/bin:$PATH PYTHONUNBUFFERED=1

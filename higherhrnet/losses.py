@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 
+from .constants import constant
 from .fields import Head, Outputs, Targets
 
 PushKind = Literal["exp", "max"]
@@ -152,7 +153,7 @@ class TopDownLoss:
         """``heatmap/4``: half the mean over persons, joints and cells of squared errors."""
         weight = targets.weights[0]
         if self.joint_weights:
-            weight = weight * weight.new_tensor(self.joint_weights).view(1, -1, 1, 1)
+            weight = weight * constant(self.joint_weights, weight.device).view(1, -1, 1, 1)
         error = (outputs.heatmaps[0] - targets.heatmaps[0]) * weight
         each = 0.5 * error.float().square().mean(dim=(2, 3))  # (B, K)
         if self.hardest:

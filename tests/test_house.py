@@ -33,7 +33,7 @@ FLOORS = (
     ("fields", "boxes"),
     ("poses",),
     ("drawing",),
-    ("skeleton", "geometry", "files", "fetch"),
+    ("skeleton", "geometry", "files", "fetch", "constants"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 

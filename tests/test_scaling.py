@@ -23,6 +23,7 @@ from higherhrnet.datasets.pictures import Store
 from higherhrnet.datasets.toy import DrawnPeople, write_coco
 from higherhrnet.datasets.transforms import RandomView
 from higherhrnet.fields import Packed
+from higherhrnet.models.recompute import recomputed
 from higherhrnet.training import checkpoint
 
 from .shared import ROOT
@@ -210,6 +211,16 @@ def test_checkpointing_changes_nothing_but_memory(tmp_path):
     stored, again = weights(tmp_path / "stored"), weights(tmp_path / "again")
     for name, tensor in stored.items():
         assert torch.equal(tensor, again[name]), name
+
+
+def test_checkpointing_takes_synchronised_norms():
+    """They insist on a count of batches; it must not rise with the second pass."""
+    norm = torch.nn.SyncBatchNorm(3)
+    part = torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1), norm)
+    recomputed(part, torch.rand(4, 3, 5, 5, requires_grad=True)).square().sum().backward()
+    assert norm.num_batches_tracked == 1
+    mean = norm.running_mean.clone()
+    assert mean.abs().sum() > 0
 
 
 @pytest.mark.slow

@@ -103,7 +103,12 @@ def _point(
     repeats: int,
     detector: TorchvisionDetector | None,
 ) -> Point:
-    ready.predict(*scenes[0])  # shapes seen for the first time are prepared for
+    ready.waits = True
+    # Shapes that a GPU or a compiler sees for the first time are prepared for.
+    for scene in scenes if ready.device.type == "cuda" or ready.compiled else scenes[:1]:
+        ready.predict(*scene)
+        if detector is not None and isinstance(ready, TopDown):
+            detector([scene.image])
     megabytes = -1.0
     if ready.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(ready.device)

@@ -49,7 +49,9 @@ def run(
     for batch in batches:
         for count in workers:
             mine = replace(predictor, batch=batch, workers=count)
-            list(pipeline.run(mine, some[:1], _read))  # warm
+            # Every size of input once; compiling and recording are not meant here.
+            every = mine.compiled or mine.graphs or mine.device.type == "cuda"
+            list(pipeline.run(mine, pictures if every else some[:1], _read))
             mine.seconds.update(dict.fromkeys(mine.seconds, 0.0))
             start = time.perf_counter()
             found = [

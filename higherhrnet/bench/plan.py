@@ -169,7 +169,7 @@ def run(config: build.Config, on: torch.device, processes: int = 1) -> tuple[lis
                     row |= {k: found[k] for k in ("GiB", "images/s", "note") if k in found}
                     print(f"  measured {row}", file=sys.stderr)
                     torch.cuda.empty_cache()
-                    torch.cuda.reset_peak_memory_stats()
+                    torch.cuda.reset_peak_memory_stats(on)
                 rows.append(row)
     return lines, rows
 

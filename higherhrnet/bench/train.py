@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.utils.data import DataLoader
 
 from .. import build
 from ..fields import Batch, Marks
@@ -64,6 +65,8 @@ def measure(
     try:
         trainer = build.bare_trainer(varied, on)
         batch = made_up(varied, t.MICRO_BATCH or t.BATCH)
+        if on.type == "cuda":  # as the loader's batches are
+            (batch,) = DataLoader([batch], batch_size=None, pin_memory=True)  # type: ignore[arg-type]
         trainer.model.train()
         trainer.wrap()
         begun = time.perf_counter()

@@ -138,9 +138,6 @@ def started(
     with lost_workers(), joined(on.type == "cuda") as group:
         if on.type == "cuda" and group.size > 1:
             on = torch.device("cuda", group.local_rank)
-            torch.cuda.set_device(on)
-        if on.type == "cuda" and config.TRAIN.PRECISION == "fp32":
-            forbid_rounded_floats()
         yield group, on
 
 
@@ -212,8 +209,11 @@ def start(config: Config, joints: Skeleton, talk: bool = True) -> HigherHRNet | 
 
 
 def prepared(config: Config, network: nn.Module, on: torch.device) -> nn.Module:
-    """The network with frozen parameters and the kind of batch norm that the config wants."""
+    """The network with frozen parameters, and the batch norms and arithmetic that the config
+    wants."""
     t = config.TRAIN
+    if on.type == "cuda" and t.PRECISION == "fp32":
+        forbid_rounded_floats()
     try:
         optim.freeze(network, t.FREEZE)
     except ValueError as error:

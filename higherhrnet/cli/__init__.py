@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 import torch
+import torch.distributed as dist
 
 from .. import __version__
 from ..datasets.loader import WorkerLostError
@@ -27,6 +28,16 @@ _LESS_MEMORY = "Set TEST.BATCH, TEST.CROPS, DATASET.INPUT_SIZE or TEST.SCALES lo
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0 done, 1 failed while running, 2 wrong input."""
+    status = _run(arguments)
+    if dist.is_available() and dist.is_initialized():  # a training on GPUs that failed
+        # Python's own way out would take down NCCL, which waits for processes that wait for us.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     for stream in (sys.stdout, sys.stderr):  # file names that a terminal cannot show
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -151,13 +151,15 @@ class BottomUpCodec:
             present: (P, K) which joints there are; the others get -1.
         """
         groups = np.full(present.shape, -1)
-        peaks = []
-        for joint in range(present.shape[1]):
-            xy = cells[present[:, joint], joint]
-            heat_there, tags = maps.read(np.full(len(xy), joint), xy)
-            # A missing joint is one without heat, so that a true one needs some.
-            score = np.maximum(heat_there, np.float32(1e-3))
-            peaks.append(heat.Peaks(xy, score, xy.astype(float), tags))
+        joints, persons = np.nonzero(present.T)
+        there = cells[persons, joints]
+        heat_there, tags = maps.read(joints, there)
+        # A missing joint is one without heat, so that a true one needs some.
+        score = np.maximum(heat_there, np.float32(1e-3))
+        peaks = [
+            heat.Peaks(there[rows], score[rows], there[rows].astype(float), tags[rows])
+            for rows in (joints == joint for joint in range(present.shape[1]))
+        ]
         people = tagging.assembled(peaks, self.group(peaks))
         for person, joint in np.argwhere(present):
             there = (people.xy[:, joint] == cells[person, joint]).all(axis=1)

@@ -8,12 +8,15 @@ of the published numbers.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch.nn import functional as F
+
+from ..constants import constant
 
 Cells = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float32]
@@ -40,6 +43,11 @@ def kernel(sigma: float) -> npt.NDArray[np.float64]:
     return gaussian
 
 
+@cache
+def _window(sigma: float) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(row) for row in kernel(sigma).tolist())
+
+
 def stamp(cells: torch.Tensor, shape: tuple[int, int], sigma: float) -> torch.Tensor:
     """Draw a Gaussian at every joint, joint by joint the maximum over people.
 
@@ -54,7 +62,7 @@ def stamp(cells: torch.Tensor, shape: tuple[int, int], sigma: float) -> torch.Te
         (B, K, H, W) float32 in 0..1.
     """
     batch, _, joints = cells.shape
-    window = torch.from_numpy(kernel(sigma).astype(np.float32)).to(cells.device)
+    window = constant(_window(sigma), cells.device)
     side = len(window)
     margin = side // 2
     # On a canvas padded by the kernel's radius every stamp is whole: nothing is clipped. Absent
@@ -84,13 +92,13 @@ def smoothed(heat: npt.NDArray[np.float32], sigma: float) -> npt.NDArray[np.floa
 def smoothed_on_device(heatmaps: torch.Tensor, sigma: float) -> torch.Tensor:
     """Maps (B, K, H, W), H and W above 3 sigma, under the Gaussian of :func:`smoothed`."""
     radius = int(3 * sigma)
-    taps = torch.from_numpy(cv2.getGaussianKernel(2 * radius + 1, sigma, cv2.CV_32F)[:, 0])
-    line = taps.to(heatmaps.device)[None, None]
-    batch, joints, height, width = heatmaps.shape
-    maps = heatmaps.reshape(batch * joints, 1, height, width)
-    maps = F.conv2d(F.pad(maps, (radius, radius, 0, 0), mode="reflect"), line[:, :, None])
-    maps = F.conv2d(F.pad(maps, (0, 0, radius, radius), mode="reflect"), line[..., None])
-    return maps.reshape(heatmaps.shape)
+    taps = cv2.getGaussianKernel(2 * radius + 1, sigma, cv2.CV_32F)[:, 0].tolist()
+    wide = F.pad(heatmaps, (radius, radius, radius, radius), mode="reflect")
+    # Sums of shifted maps: a convolution would be rounded to 10 bits on some GPUs (TF32).
+    for axis in (2, 3):
+        side = heatmaps.shape[axis]
+        wide = sum(tap * wide.narrow(axis, at, side) for at, tap in enumerate(taps))
+    return wide
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ from torch.nn import functional as F
 from .heatmaps import Cells, Peaks, Places, Scores, host_peaks, quarter_shift
 from .search import Axis, Search, Tags
 
+_AT_ONCE = 2**26
+"""Tags looked at together on a device: bounds the memory."""
 Best = tuple[Cells, Scores, Places]
 """For each question: cell (Q, 2), heat (Q,), sub-pixel place (Q, 2)."""
 
@@ -177,10 +179,12 @@ class DeviceMaps:
         wanted = torch.from_numpy(means).to(device)
         tag_maps = self._large_tags
         flat = []
-        for first in range(0, len(joints), 32):
-            j = asked[first : first + 32]
+        cells_each = self._tags.shape[0] * self.shape[0] * self.shape[1]
+        most = max(1, min(32, _AT_ONCE // cells_each))
+        for first in range(0, len(joints), most):
+            j = asked[first : first + most]
             near = tag_maps[:, j.clamp(max=tag_maps.shape[1] - 1)].movedim(0, 1)
-            distance = (near - wanted[first : first + 32, :, None, None]).square().sum(1).sqrt()
+            distance = (near - wanted[first : first + most, :, None, None]).square().sum(1).sqrt()
             flat.append((self.heatmaps[j] - distance.round()).flatten(1).argmax(dim=1))
         where = torch.cat(flat) if flat else torch.zeros(0, dtype=torch.int64, device=device)
         parts = self._at(asked, where).cpu().numpy()

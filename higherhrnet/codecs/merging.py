@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
+from ..constants import constant
 from ..fields import View
 from ..skeleton import Skeleton
 from .heatmaps import smoothed, smoothed_on_device
@@ -146,7 +147,7 @@ def _on_device(
     aggregate: bool,
     smooth: float,
 ) -> DeviceMaps:
-    flip = torch.from_numpy(skeleton.flip).to(by_scale[0][0].outputs.heatmaps[0].device)
+    flip = constant(tuple(skeleton.flip.tolist()), by_scale[0][0].outputs.heatmaps[0].device)
 
     def upright(view: View, maps: torch.Tensor) -> torch.Tensor:
         maps = maps.float()

@@ -14,6 +14,7 @@ import torch
 
 from .. import geometry
 from ..boxes import Boxes
+from ..constants import constant
 from ..fields import Head, Marks, Targets, View
 from ..geometry import Affine
 from ..poses import ABSENT, SEEN, Poses
@@ -88,12 +89,12 @@ class TopDownCodec:
         return self._radius + 1
 
     @cached_property
-    def _kernel(self) -> torch.Tensor:
+    def _kernel(self) -> tuple[tuple[float, ...], ...]:
         """(2 r + 2, 2 r + 2) the Gaussian, with a last row and column of zeros."""
         # In float32, as the published code has it: the last digits of the exponential differ.
         x = np.arange(-self._radius, self._radius + 1, dtype=np.float32)
         gaussian = np.exp(-(x**2 + x[:, None] ** 2) / (2 * self.sigma**2))
-        return torch.from_numpy(np.pad(gaussian, (0, 1)))
+        return tuple(tuple(row) for row in np.pad(gaussian, (0, 1)).tolist())
 
     def mark(self, poses: Poses, valid: npt.NDArray[np.uint8], mirrored: bool = False) -> Marks:
         """Where the first person's joints fall on the map.
@@ -133,7 +134,7 @@ class TopDownCodec:
 
         there = cells >= 0
         rows = torch.where(there[..., None], along(y, height), none)
-        kernel = self._kernel.to(cells.device)
+        kernel = constant(self._kernel, cells.device)
         heatmaps = kernel[rows[..., :, None], along(x, width)[..., None, :]]
         return Targets((heatmaps,), (there[..., None, None].float(),), marks.cells)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from ..constants import constant
 from ..fields import Packed
 
 _GREY = (0.299, 0.587, 0.114)
@@ -65,7 +66,7 @@ def change_colour(images: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
     x = images.float() * brightness
     mean = x.mean(dim=(1, 2, 3), keepdim=True)
     x = mean + (x - mean) * contrast
-    weights = torch.tensor(_GREY, device=images.device).view(1, 3, 1, 1)
+    weights = constant(_GREY, images.device).view(1, 3, 1, 1)
     grey = (x * weights).sum(dim=1, keepdim=True)
     x = grey + (x - grey) * saturation
     return x.round_().clamp_(0, 255).to(torch.uint8)

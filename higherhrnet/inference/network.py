@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,6 +17,8 @@ from ..models.precision import best_precision, forbid_rounded_floats
 Network = Callable[[torch.Tensor], Outputs]
 _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _MOST_GRAPHS = 8
+_MOST_COMPILED = 64
+"""Input sizes that are compiled for; with more, torch goes on uncompiled."""
 
 
 def ready(
@@ -51,6 +54,8 @@ def ready(
         network = _compiled(network)
 
     def answer(images: torch.Tensor) -> Outputs:
+        if device.type == "cuda" and not images.is_cuda:
+            images = images.pin_memory()  # without it the copy waits for all earlier work
         inputs = images.to(device, memory_format=torch.channels_last, non_blocking=True)
         outputs = network(normalise(inputs).to(dtype))
         return Outputs(
@@ -58,7 +63,9 @@ def ready(
             tuple(tag.float() for tag in outputs.tags),
         )
 
-    return _Graphs(answer, device) if graphs else answer
+    if graphs:
+        return _Filled(_Graphs(answer, device))
+    return _Filled(answer) if compiled else answer
 
 
 def folded(model: nn.Module) -> nn.Module:
@@ -89,11 +96,33 @@ def folded(model: nn.Module) -> nn.Module:
 
 
 def _compiled(network: nn.Module | Network) -> Network:
+    import torch._dynamo.config as dynamo
     import torch._inductor.config as inductor
 
     inductor.freezing = True
+    dynamo.recompile_limit = _MOST_COMPILED
     compiled: Network = torch.compile(network, dynamic=False)
     return compiled
+
+
+class _Filled:
+    """Fills the last, smaller batch of an image size up to the largest that was seen before,
+    instead of having the network compiled or recorded for it too."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._most: dict[tuple[int, ...], int] = {}
+
+    def __call__(self, images: torch.Tensor) -> Outputs:
+        count, size = len(images), tuple(images.shape[1:])
+        most = self._most[size] = max(count, self._most.get(size, 0))
+        if most > count:
+            images = torch.cat([images, images.new_zeros(most - count, *size)])
+        outputs = self._network(images)
+        return Outputs(
+            tuple(heatmap[:count] for heatmap in outputs.heatmaps),
+            tuple(tag[:count] for tag in outputs.tags),
+        )
 
 
 class _Graphs:
@@ -102,6 +131,7 @@ class _Graphs:
     def __init__(self, network: Network, device: torch.device) -> None:
         self._network = network
         self._device = device
+        self._pool: Any = None
         self._recorded: dict[
             tuple[int, ...], tuple[torch.cuda.CUDAGraph, torch.Tensor, Outputs]
         ] = {}
@@ -117,7 +147,7 @@ class _Graphs:
                 return self._network(images)
             self._recorded[shape] = self._record(images)
         graph, inputs, outputs = self._recorded[shape]
-        inputs.copy_(images)
+        inputs.copy_(images if images.is_cuda else images.pin_memory(), non_blocking=True)
         graph.replay()
         return Outputs(
             tuple(heatmap.clone() for heatmap in outputs.heatmaps),
@@ -133,7 +163,11 @@ class _Graphs:
                 self._network(inputs)
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        # Other threads decode on the same device meanwhile; their work is not recorded.
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        if self._pool is None:
+            self._pool = torch.cuda.graph_pool_handle()
+        # All recordings share their memory: they are replayed one after the other, and what they
+        # answer is copied before the next one. Other threads decode on the same device meanwhile;
+        # their work is not recorded.
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             outputs = self._network(inputs)
         return graph, inputs, outputs

@@ -81,6 +81,8 @@ class Predictor(ABC):
         batch: most pictures that go through the network together; see :func:`pipeline.run`.
         workers: threads that read many pictures, and as many that decode.
         point: which people are shown; None shows all, the way benchmarks want it.
+        waits: whether a GPU is waited for at the end of every stage, so that the stages' times are
+            their own; slower.
         seconds: time spent so far by stage.
         dropped: what limits have cost so far: ``candidates`` of a joint beyond the most that are
             kept, ``people`` beyond the most that are wanted, ``alike``: people too like others.
@@ -95,6 +97,7 @@ class Predictor(ABC):
     batch: int = 1
     workers: int = 2
     point: OperatingPoint | None = None
+    waits: bool = False
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     dropped: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(("candidates", "people", "alike"), 0)
@@ -178,9 +181,11 @@ class Predictor(ABC):
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
         """Add the time that the block takes to a stage. A GPU works on after it was told to: its
-        time is that of the stage that first needs the answer."""
+        time is that of the stage that first needs the answer, unless ``waits`` is set."""
         start = time.perf_counter()
         yield
+        if self.waits and self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
         with self._counting:
             self.seconds[stage] += time.perf_counter() - start
 

@@ -33,7 +33,8 @@ def _resting_statistics(part: nn.Module) -> Iterator[None]:
     former = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
         norm.momentum = 0.0  # a running value plus 0 times the new one
-        norm.num_batches_tracked = None
+        if norm.num_batches_tracked is not None:  # synchronised norms insist on one
+            norm.num_batches_tracked = norm.num_batches_tracked.clone()
     try:
         yield
     finally:

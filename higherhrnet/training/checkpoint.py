@@ -54,15 +54,13 @@ def load(folder: Path) -> dict[str, Any]:
     except Exception as error:  # arbitrary bytes make torch's reader raise nearly anything
         raise ValueError(f"checkpoint '{path}' cannot be read") from error
     torch.set_rng_state(values["random"]["torch"])
-    if torch.cuda.is_available() and values["random"]["cuda"]:
-        torch.cuda.set_rng_state_all(values["random"]["cuda"])
     return values
 
 
 def random_state() -> dict[str, Any]:
-    """State of torch's generators. (Views draw from their own, numbered by epoch and picture.)"""
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return {"torch": torch.get_rng_state(), "cuda": cuda}
+    """State of torch's generator. (Views draw from their own, numbered by epoch and picture, and
+    nothing draws on a GPU.)"""
+    return {"torch": torch.get_rng_state()}
 
 
 def seed_everything(seed: int) -> None:

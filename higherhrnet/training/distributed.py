@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 
 Value = TypeVar("Value")
-_SIGNS = ("connection", "peer", "nccl", "gloo", "timed out", "socket", "broken pipe", "rank")
+_SIGNS = ("connection", "peer", "nccl", "gloo", "timed out", "socket", "broken pipe")
 
 
 class PeerLostError(RuntimeError):
@@ -113,15 +113,29 @@ def joined(on_gpu: bool) -> Iterator[Group]:
     """The group that ``torchrun`` made this process part of, or the process alone.
 
     Args:
-        on_gpu: train on GPUs, one a process.
+        on_gpu: train on GPUs, one a process; that of the process's number becomes the current one.
+
+    Raises:
+        ValueError: there are more processes than GPUs.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield Group()
         return
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if on_gpu:
+        if local_rank >= torch.cuda.device_count():
+            raise ValueError(
+                f"process {local_rank} has no GPU: this machine has {torch.cuda.device_count()}; "
+                "start as many processes as GPUs (torchrun --nproc_per_node)"
+            )
+        torch.cuda.set_device(local_rank)
     dist.init_process_group("nccl" if on_gpu else "gloo")
     control = dist.new_group(backend="gloo") if on_gpu else dist.group.WORLD
     try:
-        yield Group(dist.get_rank(), size, int(os.environ.get("LOCAL_RANK", "0")), control)
-    finally:
-        dist.destroy_process_group()
+        yield Group(dist.get_rank(), size, local_rank, control)
+    except BaseException:
+        if not on_gpu:  # NCCL would wait for the others, who may wait for this one; see cli.main
+            dist.destroy_process_group()
+        raise
+    dist.destroy_process_group()

@@ -277,6 +277,8 @@ class Trainer:
                 device_ids=[device] if device.type == "cuda" else None,
                 gradient_as_bucket_view=True,
             )
+            # The statistics of rank 0 are the ones that count, and nobody else's enter them.
+            network.broadcast_buffers = False
         self.network = torch.compile(network) if self.settings.compile else network
 
     def _quiet(self) -> AbstractContextManager[Any]:

@@ -108,12 +108,15 @@ class Average:
         """Take one step towards the model."""
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        floating: list[torch.Tensor] = []
-        followed: list[torch.Tensor] = []
-        for name, value in model.state_dict().items():
-            if value.is_floating_point():
-                floating.append(self.state[name])
-                followed.append(value)
-            else:
-                self.state[name].copy_(value)
-        torch._foreach_lerp_(floating, followed, 1 - decay)
+        followed = model.state_dict()
+        floating = [name for name, value in followed.items() if value.is_floating_point()]
+        counts = followed.keys() - set(floating)
+        torch._foreach_lerp_(
+            [self.state[name] for name in floating],
+            [followed[name] for name in floating],
+            1 - decay,
+        )
+        if counts:
+            torch._foreach_copy_(
+                [self.state[name] for name in counts], [followed[name] for name in counts]
+            )

@@ -1,0 +1,124 @@
+"""What a GPU computes is what the processor computes. Every test that can also runs on the
+processor, so that it is known to be right where there is no GPU."""
+
+import numpy as np
+import pytest
+import torch
+
+from higherhrnet import build, geometry, load
+from higherhrnet.codecs import heatmaps as heat
+from higherhrnet.codecs.bottom_up import BottomUpCodec
+from higherhrnet.codecs.maps import DeviceMaps
+from higherhrnet.config import parse_config
+from higherhrnet.datasets.toy import DrawnPeople, write_coco
+from higherhrnet.fields import Head, Outputs
+from higherhrnet.inference import pipeline
+from higherhrnet.inference.network import _Filled
+from higherhrnet.inference.predictor import Scene
+from higherhrnet.skeleton import COCO
+
+from .test_golden_codec import random_maps
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+TINY = """
+MODEL: {WIDTH: 4, MODULES: [1, 1, 1], BLOCKS: 1, RESIDUAL_BLOCKS: 1}
+DATASET: {INPUT_SIZE: 64, CROP: [64, 96]}
+TRAIN: {EPOCHS: 2, BATCH: 4, WORKERS: 1, VALIDATE_EVERY: 1}
+"""
+
+
+def scenes(*sizes):
+    """Drawn crowds of several shapes, with their boxes."""
+    found = []
+    for number, (height, width) in enumerate(sizes):
+        drawn = DrawnPeople(1, seed=number, size=max(height, width), people=(3, 3)).drawing(0)
+        found.append(Scene(np.ascontiguousarray(drawn.image[:height, :width]), drawn.boxes))
+    return found
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("people", [1, 6])
+def test_maps_on_a_device_give_the_same_people(device, people):
+    codec = BottomUpCodec(COCO, (Head(4, 17), Head(2)))
+    maps = random_maps(3, people)
+    there = DeviceMaps(
+        torch.from_numpy(maps.heatmaps).to(device), torch.from_numpy(maps.tags).to(device)
+    )
+    expected = codec.decode(maps, geometry.identity()).poses
+    found = codec.decode(there, geometry.identity()).poses
+    np.testing.assert_allclose(found.score, expected.score, atol=1e-6)
+    np.testing.assert_allclose(found.xy, expected.xy, atol=1e-4)
+    smooth = heat.smoothed_on_device(there.heatmaps[None], 1.5)[0].cpu().numpy()
+    expected_heat = [heat.smoothed(one, 1.5) for one in maps.heatmaps]
+    np.testing.assert_allclose(smooth, expected_heat, atol=1e-6)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("name", ["higherhrnet_w18_mini", "hrnet_w18_mini"])
+def test_a_predictor_on_a_device_finds_the_same_people(device, name):
+    settings = ["TEST.PRECISION", "fp32", "TEST.SCALES", "[1]"]
+    (scene,) = scenes((256, 256))
+    boxes = scene.boxes if name == "hrnet_w18_mini" else None
+    expected = load(name, "cpu", settings, raw=True)(scene.image, boxes)
+    found = load(name, device, settings, raw=True)(scene.image, boxes)
+    assert len(found) == len(expected) > 0
+    best = np.argsort(-expected.person_score)[:3]
+    np.testing.assert_allclose(found.person_score[best], expected.person_score[best], atol=1e-3)
+    assert np.median(np.abs(found.xy - expected.xy)[best]) < 0.5
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["higherhrnet_w18_mini", "hrnet_w18_mini"])
+def test_recorded_graphs_answer_as_the_network_does(name):
+    """Two sizes, a smaller last batch, decoding threads at work meanwhile; the second round replays
+    recordings over answers that the decoders may still be reading."""
+    pictures = scenes((256, 256), (256, 256), (256, 256), (192, 256), (192, 256))
+    if name == "higherhrnet_w18_mini":
+        pictures = [Scene(scene.image) for scene in pictures]
+    settings = ["TEST.SCALES", "[1]", "TEST.BATCH", "2", "TEST.PRECISION", "fp32"]
+    plain = load(name, "cuda", settings, raw=True)
+    recorded = load(name, "cuda", [*settings, "TEST.CUDA_GRAPHS", "True"], raw=True)
+    for _ in range(2):
+        for (_, expected), (_, found) in zip(
+            pipeline.run(plain, pictures, lambda scene: scene),
+            pipeline.run(recorded, pictures, lambda scene: scene),
+            strict=True,
+        ):
+            assert len(found[0]) == len(expected[0])
+            np.testing.assert_allclose(found[0].score, expected[0].score, atol=1e-3)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("mode", ["higher_hrnet", "pose_hrnet"])
+def test_training_on_a_device_goes_on_where_it_stopped(tmp_path, device, mode):
+    """With pictures cached and views made there, and whatever else a GPU does differently."""
+    write_coco(tmp_path / "data", DrawnPeople(8, size=64))
+    settings = [
+        "MODEL.NAME", mode, "DATASET.ROOT", str(tmp_path / "data"), "DATASET.TRAIN", "toy",
+        "DATASET.TEST", "toy", "DATASET.CACHE", "device", "DATASET.WARP", "device", "TRAIN.EMA",
+        "0.9", "TRAIN.CHECKPOINTING", "True",
+    ]  # fmt: skip
+    if device == "cuda":
+        settings += ["TRAIN.NORM", "sync"]
+    run = tmp_path / "run"
+    build.train(parse_config(TINY, settings), run, device)
+    longer = parse_config(TINY, [*settings, "TRAIN.EPOCHS", "3"])
+    assert build.train(longer, run, device, resume=True) >= 0
+    assert len((run / "log.jsonl").read_text().splitlines()) == 3
+
+
+def test_a_smaller_last_batch_is_filled_up():
+    """So that nothing is compiled or recorded for it; other sizes are left alone."""
+    seen = []
+
+    def network(images):
+        seen.append(tuple(images.shape))
+        return Outputs((images.float().sum(dim=1, keepdim=True),), (images[:, :0].float(),))
+
+    filled = _Filled(network)
+    for count, side in ((1, 8), (4, 8), (2, 8), (2, 6)):
+        images = torch.randint(255, (count, 3, side, side))
+        answer = filled(images)
+        assert torch.equal(answer.heatmaps[0], images.float().sum(dim=1, keepdim=True))
+        assert answer.tags[0].shape == (count, 0, side, side)
+    assert [shape[0] for shape in seen] == [1, 4, 4, 2]
