@@ -164,18 +164,22 @@ def parse_config(
     """Like :func:`read_config`, from YAML text."""
     try:
         loaded = yaml.safe_load(text) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # 2020-13-45 is no YAMLError
         raise ValueError(f"'{source}' is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(loaded, dict):
         raise ValueError(f"'{source}' is not a mapping of sections to settings")
     if len(overrides) % 2:
         raise ValueError(f"overrides come as KEY VALUE pairs, but '{overrides[-1]}' has no value")
     config = CfgNode(_DEFAULTS)
-    pairs: list[tuple[str, Any]] = list(_flatten(loaded))
+    try:
+        pairs: list[tuple[str, Any]] = list(_flatten(loaded))
+    except RecursionError as error:
+        raise ValueError(f"'{source}' refers to itself") from error
     for key, value in zip(overrides[::2], overrides[1::2], strict=True):
         try:
-            pairs.append((key, yaml.safe_load(value) if value else ""))
-        except yaml.YAMLError as error:
+            is_text = isinstance(value, str)  # Python callers may give the value itself
+            pairs.append((key, yaml.safe_load(value) if is_text and value else value))
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise ValueError(f"config key '{key}': '{value}' is not valid YAML") from error
     known = dict(_flatten(_DEFAULTS))
     for key, value in pairs:
@@ -217,7 +221,7 @@ def _coerced(key: str, value: Any, default: Any) -> Any:
         return [_coerced(key, item, default[0]) for item in value]
     if isinstance(default, float) and not isinstance(value, bool):
         # YAML reads 1e-3 (no dot) as text; everybody writes it.
-        with contextlib.suppress(ValueError, TypeError):
+        with contextlib.suppress(ValueError, TypeError, OverflowError):
             number = float(value)
             if math.isfinite(number):
                 return number
@@ -273,7 +277,8 @@ _RANGES = {
     "TRAIN.RATE": (0, math.inf), "TRAIN.FACTOR": (0, 1), "TRAIN.WARMUP": (0, math.inf),
     "TRAIN.EMA": (0, 0.999999), "TRAIN.CLIP": (0, math.inf), "TRAIN.MOMENTUM": (0, 0.999999),
     "TRAIN.WEIGHT_DECAY": (0, math.inf), "TRAIN.SEED": (0, 2**32 - 1), "TEST.RADIUS": (0, math.inf),
-    "MODEL.RESIDUAL_BLOCKS": (0, math.inf), "TEST.SMOOTH": (0, 8),
+    "MODEL.RESIDUAL_BLOCKS": (0, 64), "MODEL.WIDTH": (1, 1024), "MODEL.BLOCKS": (1, 64),
+    "TEST.SMOOTH": (0, 8), "TEST.THRESHOLD": (0, math.inf), "TEST.TAG_THRESHOLD": (0, math.inf),
 }  # fmt: skip
 """Lowest and highest values; outside, a run would be ruined without a word."""
 
@@ -295,15 +300,23 @@ def _validate(config: Config) -> None:
         if not low <= values[key] <= high:
             bounds = f"at least {low}" if high == math.inf else f"in {low}..{high}"
             raise ValueError(f"config key '{key}' must be {bounds}, not {values[key]}")
-    if len(config.MODEL.MODULES) != 3 or min(config.MODEL.MODULES) < 1:
-        raise ValueError(
-            f"config key 'MODEL.MODULES' must be three counts above 0, not {config.MODEL.MODULES}"
-        )
+    modules = config.MODEL.MODULES
+    if len(modules) != 3 or not all(1 <= count <= 64 for count in modules):
+        raise ValueError(f"config key 'MODEL.MODULES' must be three counts in 1..64, not {modules}")
     size = config.DATASET.INPUT_SIZE
     multiple = 32 if config.DATASET.KIND == "folder" else 64
     if size < multiple or size % multiple:
         raise ValueError(
             f"config key 'DATASET.INPUT_SIZE' must be a multiple of {multiple}, not {size}"
+        )
+    if len(config.MODEL.TAG_HEADS) > 3:
+        raise ValueError(
+            "config key 'MODEL.TAG_HEADS' has at most three heads, the third at full resolution, "
+            f"not {len(config.MODEL.TAG_HEADS)}"
+        )
+    if min(config.LOSS.HEATMAP, default=0) < 0 or not any(config.LOSS.HEATMAP):
+        raise ValueError(
+            f"config key 'LOSS.HEATMAP' must be factors from 0, not all 0: {config.LOSS.HEATMAP}"
         )
     if not any(config.MODEL.TAG_HEADS):
         raise ValueError("config key 'MODEL.TAG_HEADS' must name at least one head with tags")
@@ -343,9 +356,13 @@ def _validate(config: Config) -> None:
         raise ValueError(
             f"config key 'TEST.DISPLAY' must lie between 0 and 1, not at {config.TEST.DISPLAY}"
         )
-    if not config.TEST.SCALES or min(config.TEST.SCALES) <= 0:
+    scales = config.TEST.SCALES
+    if not scales or not all(0.05 <= scale <= 64 for scale in scales):
+        raise ValueError(f"config key 'TEST.SCALES' must list scales in 0.05..64, not {scales}")
+    if config.TOY.HEIGHT[1] > 1:
         raise ValueError(
-            f"config key 'TEST.SCALES' must list scales above 0, not {config.TEST.SCALES}"
+            "config key 'TOY.HEIGHT' is a fraction of the picture, at most 1, not "
+            f"{config.TOY.HEIGHT[1]}"
         )
     if len(set(config.TEST.SCALES)) < len(config.TEST.SCALES):
         raise ValueError(f"config key 'TEST.SCALES' lists a scale twice: {config.TEST.SCALES}")

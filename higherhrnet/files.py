@@ -6,7 +6,7 @@ import json
 import os
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,12 @@ def whole(path: str | Path) -> Iterator[Path]:
     Raises:
         OSError: the file cannot be written; the message names it.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))  # a link stays one; what it points to is written
+    if path.exists() and not path.is_file():
+        raise OSError(f"could not write '{path}': it is {_kind(path)}")
+    blocking = next((part for part in path.parents if part.is_file()), None)
+    if blocking is not None:
+        raise OSError(f"could not write '{path}': '{blocking}' is no folder")
     partial = path.with_name(f".{path.name}.partial")
     if len(os.fsencode(partial.name)) > _LONGEST:
         partial = path.with_name(f".{zlib.crc32(os.fsencode(path.name)):08x}.partial")
@@ -36,7 +41,12 @@ def whole(path: str | Path) -> Iterator[Path]:
         reason = error.strerror or str(error)
         raise OSError(f"could not write '{path}': {reason}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def _kind(path: Path) -> str:
+    return "a folder" if path.is_dir() else "a device or the like, no file"
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -6,6 +6,7 @@ COCO records are written once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -109,7 +110,13 @@ class Poses:
         return Poses(*(getattr(self, part.name)[rows] for part in fields(self)))
 
     def filter(self, person: float = 0.0, joint: float = 0.0) -> Poses:
-        """Keep people scoring at least ``person`` and make joints below ``joint`` absent."""
+        """Keep people scoring at least ``person`` and make joints below ``joint`` absent.
+
+        Raises:
+            ValueError: a limit is NaN, which nothing is above or below.
+        """
+        if math.isnan(person) or math.isnan(joint):
+            raise ValueError(f"limits must be numbers, not {person} and {joint}")
         kept = self.select(self.person_score >= person)
         return kept.without(kept.score < joint)
 

@@ -11,6 +11,7 @@ nearest to the trunk, because early joints found the people that later ones join
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -70,8 +71,8 @@ class Skeleton:
             raise ValueError(
                 f"{where}: {len(self.sigmas)} sigmas were given for {len(self.joints)} joints"
             )
-        if any(not sigma > 0 for sigma in self.sigmas):
-            raise ValueError(f"{where}: every sigma must be greater than 0")
+        if any(not 0 < sigma < math.inf for sigma in self.sigmas):
+            raise ValueError(f"{where}: every sigma must be a finite number greater than 0")
         for what, pairs in (("bone", self.bones), ("mirror pair", self.mirror)):
             for pair in pairs:
                 unknown = [joint for joint in pair if joint not in known]

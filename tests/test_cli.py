@@ -1,6 +1,11 @@
 """Every verb through the real command line, and a sentence for every wrong input."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -9,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from pycocotools import mask as rle
+from safetensors.torch import save_file
 
 from higherhrnet import build
 from higherhrnet.cli import main, split_overrides
@@ -16,6 +22,7 @@ from higherhrnet.cli.arguments import default_output
 from higherhrnet.datasets.keypoints import valid_mask
 from higherhrnet.datasets.pictures import Store, read_picture
 from higherhrnet.datasets.toy import DrawnPeople, write_coco
+from higherhrnet.files import write_json
 from higherhrnet.show import save
 
 from .shared import ROOT, SHARED
@@ -103,6 +110,14 @@ def test_train_valid_predict_convert(folder, capsys):
         ({"area": "x"}, "'area' cannot be 'x'"),
         ({"bbox": [1, 2, 3]}, "'bbox' must be x, y, width, height, not [1, 2, 3]"),
         ({"image_id": [1]}, "'image_id' cannot be [1]"),
+        ({"bbox": [1, 2, float("nan"), 4]}, "'bbox' holds a number that is no place"),
+        ({"keypoints": [float("inf"), 1, 2] * 17}, "'keypoints' holds a number that is no place"),
+        ({"keypoints": [10**400, 1, 2] * 17}, "'keypoints' holds a number that is no place"),
+        ({"center": [1]}, "'center' must be x, y, not [1]"),
+        (
+            {"iscrowd": 1, "segmentation": [["a", 1, 2, 3, 4, 5]]},
+            "'segmentation' must be a list of numbers",
+        ),
         (None, "number 0 must be a mapping"),
     ],
 )
@@ -115,10 +130,99 @@ def test_annotations_of_the_wrong_kind_are_named(folder, capsys, change, word):
     sentence(capsys, run("data", "check", folder / "tiny.yaml"), file.name, "annotation", word)
 
 
+def test_a_picture_id_is_there_once(folder, capsys):
+    edit_annotations(folder, lambda content: content["images"][1].update(content["images"][0]))
+    status = run("data", "check", folder / "tiny.yaml")
+    sentence(capsys, status, "person_keypoints_toy.json", "lists picture id", "twice")
+
+
+def test_what_is_written_is_a_file_and_a_link_stays_one(folder, capsys):
+    (folder / "real.json").write_text("old")
+    (folder / "link.json").symlink_to(folder / "real.json")
+    write_json(folder / "link.json", [1])
+    assert (folder / "link.json").is_symlink()
+    assert json.loads((folder / "real.json").read_text()) == [1]
+    os.mkfifo(folder / "pipe")
+    (folder / "file").write_text("")
+    for path, said in (
+        ("pipe", "no file"),
+        ("data", "is a folder"),
+        ("file/x", "file' is no folder"),
+    ):
+        sentence(capsys, run("weights", "convert", "hrnet_w18_mini", folder / path), path, said)
+    assert not (folder / "pipe").is_file()
+
+
+def test_a_box_file_is_not_written_over(folder, capsys):
+    save(folder / "1.png", DrawnPeople(1, size=64).drawing(0).image)
+    boxes = folder / "predictions.json"
+    boxes.write_text(
+        json.dumps([{"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "score": 1}])
+    )
+    before = boxes.read_bytes()
+    words = ("--mode", "top-down", "--boxes", boxes, "--output", folder)
+    sentence(capsys, run("predict", folder / "1.png", *words), "would be overwritten")
+    assert boxes.read_bytes() == before
+
+
+def test_a_run_that_finds_nothing_leaves_older_results(folder, capsys):
+    out = folder / "out"
+    save(folder / "a.png", DrawnPeople(1, size=64).drawing(0).image)
+    assert run("predict", folder / "a.png", "--output", out)[0] == 0
+    before = (out / "predictions.json").read_bytes()
+    capsys.readouterr()
+    (folder / "b.png").write_bytes(b"")
+    sentence(capsys, run("predict", folder / "b.png", "--output", out), "b.png")
+    assert (out / "predictions.json").read_bytes() == before
+
+
+def test_sigterm_ends_predict_as_ctrl_c_does(folder):
+    """What was found so far is written; nothing half-written stays."""
+    pictures, out = folder / "pictures", folder / "out"
+    pictures.mkdir()
+    for number in range(60):
+        save(pictures / f"{number:02d}.png", DrawnPeople(1, size=128).drawing(0).image)
+    command = [sys.executable, "-m", "higherhrnet", "predict", pictures, "--output", out]
+    process = subprocess.Popen(
+        [*map(str, command), "--device", "cpu"], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    while not list(out.glob("*.jpg")) and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM, error
+    assert "higherhrnet: ended by SIGTERM" in error
+    listed = json.loads((out / "predictions.json").read_text())["images"]
+    assert 0 < len(listed) < 60
+    assert not list(out.glob(".*"))
+
+
+def test_ctrl_c_while_python_still_imports(folder):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "higherhrnet", "demo"], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=120)
+    assert (process.returncode, error) == (128 + signal.SIGINT, "higherhrnet: interrupted\n")
+
+
+def test_a_report_on_pictures_without_people(folder, capsys):
+    edit_annotations(folder, lambda content: content["annotations"].clear())
+    out, name = folder / "out", "higherhrnet_w18_mini"
+    settings = ("MODEL.WIDTH", 18, "MODEL.MODULES", "[1, 4, 3]", "MODEL.BLOCKS", 4)
+    settings += ("MODEL.RESIDUAL_BLOCKS", 4)
+    words = ("--weights", name, "--report", "--output", out, *settings)
+    assert run("valid", folder / "tiny.yaml", *words)[0] == 0
+    assert (out / "report.png").is_file()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (("TRAIN.CLIP", -1), "'TRAIN.CLIP' must be at least 0, not -1"),
+        (("TRAIN.FREEZE", "['']"), "'TRAIN.FREEZE' leaves nothing to train"),
+        (("TRAIN.RATE_FACTORS", "['stage2 -5']"), "no factor for a rate is 'stage2 -5'"),
         (("TRAIN.EMA", 1), "'TRAIN.EMA' must be in 0..0.999999, not 1.0"),
         (("TEST.SCALES", "[1, 1]"), "lists a scale twice"),
         (("--device", "meta"), "device 'meta' cannot be used"),
@@ -370,6 +474,30 @@ def test_resuming_with_another_model_or_a_broken_file(folder, capsys):
     sentence(capsys, run(*arguments, "--resume", "MODEL.WIDTH", 8), "does not fit this config")
     (folder / "o" / "last.pth").write_bytes(b"broken")
     sentence(capsys, run(*arguments, "--resume"), "last.pth", "cannot be read")
+    for other in ({}, [1], {"random": {"torch": torch.get_rng_state()}, "model": {}}):
+        torch.save(other, folder / "o" / "last.pth")
+        sentence(capsys, run(*arguments, "--resume"), "last.pth", "no checkpoint of a training")
+
+
+def test_damaged_weights_are_named(folder, capsys):
+    name = "hrnet_w18_mini"
+    file = build.open_weights(name)
+    for change, said in (
+        ({"display": '{"person": "x"}'}, "damaged"),
+        ({"skeleton": "[1]"}, "damaged"),
+        ({"display": '{"nobody": 1}'}, "unknown limits"),
+    ):
+        metadata = {"format": "higherhrnet", "config": file.config or "", **change}
+        save_file(file.state, folder / "x.safetensors", metadata)
+        words = ("--weights", folder / "x.safetensors", "--output", folder / "out")
+        boxes = ("TEST.BOXES", "higherhrnet_w18_mini")
+        status = run("predict", ROOT / "higherhrnet" / "assets" / "crowd.png", *words, *boxes)
+        sentence(capsys, status, "x.safetensors", said)
+    state = {**file.state, "conv1.weight": file.state["conv1.weight"] * float("nan")}
+    save_file(state, folder / "x.safetensors", {"format": "higherhrnet"})
+    sentence(capsys, run("weights", "inspect", folder / "x.safetensors"), "finite", "conv1.weight")
+    torch.save({0: torch.zeros(1)}, folder / "x.pth")
+    sentence(capsys, run("weights", "inspect", folder / "x.pth"), "x.pth", "holds no tensors")
 
 
 def test_file_names_in_capitals_are_not_settings(tmp_path):

@@ -100,11 +100,19 @@ def load(
     file = open_weights(str(name_or_file))
     config = config_of(file, overrides)
     joints = file.skeleton or skeleton(config)
+    if "DATASET.SKELETON" in overrides and skeleton(config).joints != joints.joints:
+        raise ValueError(
+            f"'{file.path}' predicts the joints of skeleton '{joints.name}', which config key "
+            f"'DATASET.SKELETON' {config.DATASET.SKELETON} contradicts"
+        )
     network = model(config, len(joints))
     weights.load_all(network, file)
     on = device(device_name)
     ready = predictor(config, network, joints, on)
-    ready.point = None if raw else OperatingPoint(**(file.display or {}))
+    try:
+        ready.point = None if raw else OperatingPoint(**(file.display or {}))
+    except TypeError as error:
+        raise ValueError(f"'{file.path}' has an operating point with unknown limits") from error
     return ready
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -218,6 +219,8 @@ def prepared(config: Config, network: nn.Module, on: torch.device) -> nn.Module:
         optim.freeze(network, t.FREEZE)
     except ValueError as error:
         raise ValueError(f"config key 'TRAIN.FREEZE': {error}") from error
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise ValueError("config key 'TRAIN.FREEZE' leaves nothing to train")
     if t.NORM == "sync":
         if on.type != "cuda":
             raise ValueError(f"config key 'TRAIN.NORM': sync needs GPUs, not '{on}'")
@@ -238,6 +241,8 @@ def optimizer(config: Config, network: nn.Module) -> torch.optim.Optimizer:
             raise ValueError(
                 f"config key 'TRAIN.RATE_FACTORS' lists 'PREFIX FACTOR', not '{entry}'"
             ) from error
+        if not 0 <= factors[prefix.strip()] < math.inf:
+            raise ValueError(f"config key 'TRAIN.RATE_FACTORS': no factor for a rate is '{entry}'")
     try:
         parameters = optim.groups(network, factors)
     except ValueError as error:

@@ -54,6 +54,8 @@ def _run(arguments: Sequence[str] | None) -> int:
     except ValueError as error:
         print(f"higherhrnet: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        raise  # see __main__
     except (DivergenceError, PeerLostError, WorkerLostError, OSError) as error:
         print(f"higherhrnet: {error}", file=sys.stderr)
         return 1
@@ -68,6 +70,9 @@ def _run(arguments: Sequence[str] | None) -> int:
     except StoppedError as error:
         print(f"higherhrnet: {error}", file=sys.stderr)
         return 128 + error.signal
+    except predict.TerminatedError:
+        print("higherhrnet: ended by SIGTERM", file=sys.stderr)
+        return 128 + signal.SIGTERM
     except KeyboardInterrupt:
         print("higherhrnet: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..ablation import plan, study
 from ..evaluation.results import shown
+from ..training.stop import StoppedError
 from . import arguments
 
 
@@ -21,18 +22,29 @@ def add(verbs: arguments.Verbs) -> None:
     )
     ablate.add_argument("plan", type=Path, metavar="PLAN", help="configs/ablation/*.yaml")
     ablate.add_argument(
-        "--processes", type=int, default=1, metavar="N", help="runs at the same time (default 1)"
+        "--processes",
+        type=arguments.positive,
+        default=1,
+        metavar="N",
+        help="runs at the same time (default 1)",
     )
     ablate.set_defaults(run=_ablate)
 
 
 def _ablate(options: argparse.Namespace) -> int:
-    if options.processes < 1:
-        raise ValueError(f"--processes must be at least 1, not {options.processes}")
     wanted = plan.read_plan(options.plan)
     output = options.output or Path("output") / options.plan.stem
     command = " ".join(["higherhrnet", *sys.argv[1:]])
-    found = study.run(wanted, output, options.overrides, options.device, options.processes, command)
+    try:
+        found = study.run(
+            wanted, output, options.overrides, options.device, options.processes, command
+        )
+    except StoppedError as error:
+        print(
+            f"higherhrnet: {error.reason}; the same command goes on where it stopped",
+            file=sys.stderr,
+        )
+        return 128 + error.signal
     width = max(len(row.name) for row in found.rows)
     for row in found.rows:
         print(f"  {row.name:{width}s}  AP {shown(row.metrics['AP'])}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -55,18 +56,42 @@ def add_weights(
 
 def positive(text: str) -> int:
     """A whole number above 0, for ``type=``."""
-    number = int(text)
-    if number < 1:
+    value = int(text)
+    if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
-    return number
+    return value
+
+
+def number(text: str) -> float:
+    """A finite number, for ``type=``."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"must be a finite number, not {text}")
+    return value
+
+
+def above_zero(text: str) -> float:
+    """A finite number above 0, for ``type=``."""
+    value = number(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
+    return value
+
+
+def seed(text: str) -> int:
+    """A start of random numbers, for ``type=``."""
+    value = int(text)
+    if not 0 <= value < 2**32:
+        raise argparse.ArgumentTypeError(f"must be in 0..{2**32 - 1}, not {text}")
+    return value
 
 
 def side(text: str) -> int:
     """The side of a network's input, for ``type=``."""
-    number = positive(text)
-    if number % 64:
+    value = positive(text)
+    if value % 64:
         raise argparse.ArgumentTypeError(f"must be a multiple of 64, not {text}")
-    return number
+    return value
 
 
 def default_output(config: str) -> Path:

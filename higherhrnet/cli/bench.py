@@ -58,8 +58,10 @@ def add(verbs: arguments.Verbs) -> None:
     follow = declare("track", _track, "ids through a drawn video whose ids are known")
     arguments.add_weights(follow)
     follow.add_argument("--people", type=arguments.positive, nargs="+", default=[2, 4, 8])
-    follow.add_argument("--seconds", type=float, default=10.0, help="of video (default 10)")
-    follow.add_argument("--seed", type=int, default=0, help="of the videos")
+    follow.add_argument(
+        "--seconds", type=arguments.above_zero, default=10.0, help="of video (default 10)"
+    )
+    follow.add_argument("--seed", type=arguments.seed, default=0, help="of the videos")
     follow.add_argument("--output", type=Path, metavar="DIR", help="write the drawn videos there")
     evaluation = declare(
         "evaluate", _evaluate, "the evaluation of a set beside pycocotools", settings=False

@@ -50,7 +50,7 @@ def add(verbs: arguments.Verbs) -> None:
     toy = data_verbs.add_parser("toy", help="write drawn people in COCO's layout")
     toy.add_argument("folder", metavar="DIR", type=Path)
     toy.add_argument("--images", type=int, required=True, metavar="N")
-    toy.add_argument("--seed", type=int, default=0)
+    toy.add_argument("--seed", type=arguments.seed, default=0)
     toy.add_argument("--size", type=int, default=256, help="side of a picture, pixels")
     toy.add_argument("--people", type=int, nargs=2, default=[1, 4], metavar=("LOW", "HIGH"))
     toy.add_argument("--overlap", type=float, default=0.3, help="0 apart … 1 anywhere")

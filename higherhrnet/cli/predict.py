@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import signal
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.resources import as_file, files
 from pathlib import Path
+from types import FrameType
 
 from .. import build
 from ..boxes import Boxes, read_detections
@@ -27,6 +30,26 @@ DETECTOR = "fasterrcnn_resnet50_fpn_v2"
 """Finds the people for top-down weights, if nothing else is named."""
 _FRAMES_OF_ONE = 10_000_000
 """Frames are numbered from multiples of this, one for each video."""
+
+
+class TerminatedError(KeyboardInterrupt):
+    """SIGTERM, the notice of a cluster or a container, is heard as Ctrl-C is."""
+
+
+@contextmanager
+def _termination() -> Iterator[None]:
+    def hear(number: int, frame: FrameType | None) -> None:
+        raise TerminatedError
+
+    try:
+        former = signal.signal(signal.SIGTERM, hear)
+    except ValueError:  # not the main thread, where Python allows no handlers
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
 
 
 def add(verbs: arguments.Verbs) -> None:
@@ -64,7 +87,7 @@ def add(verbs: arguments.Verbs) -> None:
 def _add_looks(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--min-score",
-        type=float,
+        type=arguments.number,
         metavar="SCORE",
         help="leave out people scoring less (default: the checkpoint's operating point)",
     )
@@ -106,7 +129,13 @@ def _predict(options: argparse.Namespace) -> int:
             track=options.track,
             smooth=options.smooth,
         )
-        return predict(predictor, inputs, wishes, group, boxes)
+        with _termination():
+            return predict(predictor, inputs, wishes, group, boxes, _read_by(options))
+
+
+def _read_by(options: argparse.Namespace) -> list[Path]:
+    """Files beside the inputs that the command reads."""
+    return [Path(name) for name in (options.boxes, options.weights) if name is not None]
 
 
 def _predictor(
@@ -143,16 +172,18 @@ def predict(
     wishes: Wishes,
     group: Group | None = None,
     boxes: Mapping[int | str, Boxes] | None = None,
+    others: Sequence[Path] = (),
 ) -> int:
     """Find people in all inputs; returns the exit status.
 
-    ``boxes`` are those of pictures by the number in their names, where a list of them is given.
+    ``boxes`` are those of pictures by the number in their names, where a list of them is given;
+    ``others`` are files that must not be written over either.
     Pictures are shared among the processes of ``torchrun``; the first one takes all videos.
     """
     group = group or Group()
     if boxes is not None and (inputs.videos or inputs.cameras):
         raise ValueError("a box file serves pictures; for videos name a detector with --boxes")
-    _spare(inputs, wishes)
+    _spare(inputs, wishes, others)
     interrupt: KeyboardInterrupt | OSError | None = None
     start = time.perf_counter()
     done = Done()
@@ -166,33 +197,35 @@ def predict(
         except (KeyboardInterrupt, OSError) as error:  # what was found is written all the same
             interrupt = error
         into.flush()
-        counts = (into.people, done.pictures, done.failures)
+        counts = (into.people, done.pictures, done.failures, into.pictures)
         totals = group.total(counts)
         dropped = group.total([*predictor.dropped.values()])
         work: Counter[str] = Counter()
         for share in group.gather(dict(predictor.seconds)):
             work.update(share)
-        if group.main:
+        nothing = not totals[3] and (totals[2] or interrupt)  # older results are worth more
+        if group.main and not nothing:
             into.finish()
         group.gather(None)  # nobody's parts go before they are read
-    if group.main:
+    if group.main and not nothing:
         _say(predictor, wishes, totals, dropped, work, time.perf_counter() - start)
     if interrupt:
         raise interrupt
     return 2 if totals[2] else 0
 
 
-def _spare(inputs: Inputs, wishes: Wishes) -> None:
+def _spare(inputs: Inputs, wishes: Wishes, others: Sequence[Path]) -> None:
     """Refuse to write over what is to be read.
 
     Raises:
-        ValueError: a drawing would get the name of an input.
+        ValueError: a drawing or the predictions would get the name of an input.
     """
-    drawn = annotate.drawn_names(inputs.pictures, wishes)
+    drawn = ["predictions.json", "predictions.csv"]
+    drawn += annotate.drawn_names(inputs.pictures, wishes)
     if wishes.poses or wishes.fields:
         drawn += output_names([str(video) for video in inputs.videos], ".mp4")
     written = {(wishes.output / name).resolve() for name in drawn}
-    for path in [*inputs.pictures, *inputs.videos]:
+    for path in [*inputs.pictures, *inputs.videos, *others]:
         if path.resolve() in written:
             raise ValueError(f"'{path}' is an input and would be overwritten; change --output")
 
@@ -237,7 +270,7 @@ def _say(
     work: Mapping[str, float],
     seconds: float,
 ) -> None:
-    people, pictures, _ = totals
+    people, pictures, *_ = totals
     if pictures:
         shares = ", ".join(
             f"{stage} {1000 * spent / pictures:.0f}" for stage, spent in work.items()

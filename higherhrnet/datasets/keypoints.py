@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as rle
@@ -101,7 +102,11 @@ class CocoKeypoints:
                     f"{3 * len(skeleton)}"
                 )
             people[record["image_id"]].append(record)
-        listed = {image["id"] for image in loaded["images"]}
+        listed: set[int | str] = set()
+        for image in loaded["images"]:
+            if image["id"] in listed:
+                raise ValueError(f"'{annotation_file}' lists picture id {image['id']} twice")
+            listed.add(image["id"])
         self.orphans = [a.get("id") for a in loaded["annotations"] if a["image_id"] not in listed]
         images = [image for image in loaded["images"] if not people_only or image["id"] in people][
             : limit or None
@@ -159,6 +164,17 @@ class CocoKeypoints:
     def labelled(self, index: int, image: npt.NDArray[np.uint8]) -> Sample:
         """The picture with what is annotated of it."""
         description, records = self._entries[index]
+        try:
+            return self._sample(image, description, records)
+        except (ValueError, TypeError, IndexError, OverflowError, cv2.error) as error:
+            raise ValueError(
+                f"'{self.annotation_file}': the annotations of image {description['id']} cannot "
+                f"be used: {error}"
+            ) from error
+
+    def _sample(
+        self, image: npt.NDArray[np.uint8], description: Record, records: list[Record]
+    ) -> Sample:
         labelled = [record for record in records if is_labelled(record)]
         return Sample(
             image=image,
@@ -235,6 +251,10 @@ _MORE: _Kinds = {
 """What must be in every image and annotation, and what may be, or may be null."""
 
 
+_MOST = 1e6
+"""Pixels; nobody is further out."""
+
+
 def _check_types(loaded: dict[str, Any], file: Path) -> None:
     """That everything is of the kind that COCO's format has it, before hours are spent on it."""
     for what, name, needed, more in (
@@ -262,10 +282,19 @@ def _check_types(loaded: dict[str, Any], file: Path) -> None:
                 raise ValueError(f"{here}: 'segmentation' lacks 'counts' or 'size'")
             if what == "annotations":
                 _check_numbers(record.get("keypoints"), "keypoints", here)
+                nobody = not record.get("keypoints") or not is_labelled(record)
+                if isinstance(region, list) and (nobody or record.get("iscrowd")):
+                    for ring in region if region and isinstance(region[0], list) else [region]:
+                        _check_numbers(ring, "segmentation", here)
                 box = record.get("bbox")
                 _check_numbers(box, "bbox", here)
                 if box and len(box) != 4:
                     raise ValueError(f"{here}: 'bbox' must be x, y, width, height, not {box!r}")
+                _check_numbers(record.get("center"), "center", here)
+                if "center" in record and len(record["center"] or ()) != 2:
+                    raise ValueError(f"{here}: 'center' must be x, y, not {record['center']!r}")
+                scale = record.get("scale")
+                _check_numbers([scale] if isinstance(scale, int | float) else scale, "scale", here)
 
 
 def _check_numbers(value: object, key: str, here: str) -> None:
@@ -273,6 +302,8 @@ def _check_numbers(value: object, key: str, here: str) -> None:
         return
     if not isinstance(value, list) or not set(map(type, value)) <= {int, float}:
         raise ValueError(f"{here}: '{key}' must be a list of numbers")
+    if not all(-_MOST < number < _MOST for number in value):  # NaN is neither
+        raise ValueError(f"{here}: '{key}' holds a number that is no place in a picture")
 
 
 def _read_annotations(path: Path) -> dict[str, Any]:
@@ -282,7 +313,7 @@ def _read_annotations(path: Path) -> dict[str, Any]:
         return mpii.from_mat(path)
     try:
         loaded = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"annotation file '{path}' is not valid JSON: {error}") from error
     if isinstance(loaded, list):
         try:
@@ -291,7 +322,9 @@ def _read_annotations(path: Path) -> dict[str, Any]:
             raise ValueError(
                 f"annotation file '{path}' is a list, but not one of MPII people: {error}"
             ) from error
-    if path.name.startswith("image_info"):  # COCO's test sets, whose people are secret
+    if path.name.startswith("image_info") and isinstance(
+        loaded, dict
+    ):  # COCO's test sets, whose people are secret
         loaded.setdefault("annotations", [])
     missing = {"images", "annotations"} - (loaded.keys() if isinstance(loaded, dict) else set())
     if missing:

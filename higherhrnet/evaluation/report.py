@@ -190,7 +190,8 @@ def _draw(
     rows = [r for r in rows if r["part"] not in ("AP50", "AP75")]  # would dwarf the others
     names = [r["part"] if r["by"] == "all" else f"{r['by']}: {r['part']}" for r in rows]
     values = 100 * np.array([max(r["AP"], 0.0) for r in rows])
-    spread = 100 * np.abs(np.array([[r["AP"] - r["low"], r["high"] - r["AP"]] for r in rows]).T)
+    spread = np.array([[r["AP"] - r["low"], r["high"] - r["AP"]] for r in rows]).reshape(-1, 2)
+    spread = 100 * np.abs(spread.T)
     places = np.arange(len(rows))[::-1]
     left.barh(places, values, color="#4cc9f0", xerr=spread, ecolor="#333333", capsize=3)
     left.set_yticks(places, [f"{n} ({r['people']})" for n, r in zip(names, rows, strict=True)])

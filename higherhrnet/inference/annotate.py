@@ -28,6 +28,8 @@ from .video_writer import VideoWriter
 Job = TypeVar("Job")
 _FEW = 20
 """So many pictures are reported one by one; more get a progress bar only."""
+_CUT = 0.9
+"""Share of the announced frames below which a file was cut; an edit list may leave some out."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,7 @@ class Source(Protocol):
 
     rate: Fraction
     count: int
+    announced: int
     origin: float
 
     def __iter__(self) -> Iterator[Frame]:
@@ -172,7 +175,7 @@ def video(
         first: number of the first frame among the records.
         sound: the file whose sound is kept.
     """
-    before = done.pictures
+    before, seen = done.pictures, 0
     tracker = Tracker(predictor.skeleton, smoothing=OneEuro() if wishes.smooth else None)
     interrupt: KeyboardInterrupt | None = None
     results = pipeline.run_aside(predictor, iter(source), lambda frame: Scene(frame.picture()))
@@ -183,6 +186,7 @@ def video(
             tqdm.write(f"higherhrnet: '{name}': {writer.mute}", file=sys.stderr)
         try:
             for frame, found in _progress(stream, source.count, "frames", False):
+                seen += 1
                 if isinstance(found, ValueError):
                     done.fail(found, name)
                     continue
@@ -207,6 +211,8 @@ def video(
         raise interrupt
     if done.pictures == before:
         raise ValueError(f"'{name}' holds no frame that can be read")
+    if seen < _CUT * source.announced:
+        raise ValueError(f"'{name}' breaks off after {seen} of {source.announced} frames")
 
 
 def _draw(

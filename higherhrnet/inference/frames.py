@@ -13,7 +13,7 @@ PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 VIDEOS = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts"})
 _LONGEST_STEM = 220
 """Bytes; names grow by a number, what is drawn and an ending."""
-_CAMERA = re.compile(r"camera:(\d+)")
+_CAMERA = re.compile(r"camera:(\d{1,3})")
 
 
 @dataclass
@@ -49,7 +49,7 @@ def find_inputs(names: Sequence[str]) -> Inputs:
 
 
 def _files(name: str) -> list[Path]:
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))  # noqa: PTH111  which takes unknown users for names
     if path.is_file():
         return [path]  # whatever its name says; reading will tell
     if path.is_dir():

@@ -45,7 +45,7 @@ class Predictions:
         self, folder: Path, skeleton: Skeleton, process: int = 0, processes: int = 1
     ) -> None:
         self.folder = folder
-        self.people = 0
+        self.people = self.pictures = 0
         self._skeleton = skeleton
         self._process, self._processes = process, processes
         self._open = ExitStack()
@@ -101,6 +101,7 @@ class Predictions:
         except OSError as error:
             raise self._sentence(error) from error
         self.people += len(poses)
+        self.pictures += 1
 
     def _described(self, poses: Poses, person: int) -> dict[str, Any]:
         """What a record says beside keypoints and score."""

@@ -83,7 +83,8 @@ class VideoFile:
     Attributes:
         path: the file.
         rate: frames a second, on average.
-        count: frames, as far as the file tells; 0 if it does not.
+        count: frames, as far as the file tells or its length lets guess; 0 if it does not.
+        announced: frames that the file says it holds; 0 if it does not.
         origin: the file's time at the first frame, seconds; known when that has been read.
 
     Raises:
@@ -107,7 +108,7 @@ class VideoFile:
         self._stream.thread_type = "AUTO"
         self.origin = 0.0
         self.rate = Fraction(self._stream.average_rate or self._stream.guessed_rate or 25)
-        self.count = int(self._stream.frames)
+        self.count = self.announced = int(self._stream.frames)
         if not self.count and self._container.duration:
             self.count = round(float(self.rate) * self._container.duration / av.time_base)
 
@@ -143,7 +144,11 @@ class VideoFile:
                             start = self.origin = now - following
                         start = zero(start, now, last, following)
                         last = max(now - start, last + _LEAST) if number else now - start
-                    yield Frame(number, last, _upright(frame))
+                    if frame.is_corrupt:
+                        where = f"'{self.path}', frame {number} ({last:.2f} s)"
+                        yield Frame(number, last, None, f"{where}: its data is damaged")
+                    else:
+                        yield Frame(number, last, _upright(frame))
                     number += 1
         finally:
             self._container.close()
@@ -167,7 +172,7 @@ class Camera:
         ValueError: it cannot be opened.
     """
 
-    count = 0
+    count = announced = 0
     origin = 0.0
 
     def __init__(self, number: int) -> None:

@@ -23,6 +23,7 @@ from ..skeleton import Skeleton
 from .layouts import State, named_by_mmpose, official_names
 
 _CONTAINERS = ("state_dict", "model", "model_state_dict")
+_EXTRAS = ("skeleton", "display")
 _HEADS = ("final_layer", "deconv_layers.", "incre_modules.", "downsamp_modules.", "classifier.")
 
 
@@ -61,7 +62,7 @@ class LoadReport:
         for what, names in (
             ("missing", self.missing),
             ("unexpected", self.unexpected),
-            ("of another shape", self.reshaped),
+            ("of another shape or kind", self.reshaped),
         ):
             if names:
                 shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
@@ -97,14 +98,29 @@ def read(path: str | Path) -> Checkpoint:
         raise ValueError(f"'{path}' is not a readable weights file: {reason}") from error
     if not state:
         raise ValueError(f"'{path}' holds no tensors")
-    skeleton = metadata.get("skeleton")
+    broken = next((n for n, t in state.items() if t.is_floating_point() and not _finite(t)), None)
+    if broken is not None:
+        raise ValueError(f"'{path}' holds values that are no finite numbers, in '{broken}'")
+    try:
+        stored = {name: json.loads(metadata[name]) for name in _EXTRAS if name in metadata}
+        skeleton = Skeleton.from_dict(stored["skeleton"]) if "skeleton" in stored else None
+        display = stored.get("display")
+        if display is not None and not {*map(type, display.values())} <= {int, float}:
+            raise ValueError("an operating point must be numbers")
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise ValueError(f"'{path}' is damaged: its description cannot be read: {error}") from error
     return Checkpoint(
         path=path,
         state=official_names(state) if "config" in metadata else named_by_mmpose(state),
         config=metadata.get("config"),
-        skeleton=Skeleton.from_dict(json.loads(skeleton)) if skeleton else None,
-        display=json.loads(metadata["display"]) if "display" in metadata else None,
+        skeleton=skeleton,
+        display=display,
     )
+
+
+def _finite(tensor: torch.Tensor) -> bool:
+    # A sum is finite only if all its parts are; it costs a tenth of asking each.
+    return bool(tensor.sum(dtype=torch.float64).isfinite())
 
 
 def _unwrap(loaded: Any) -> State:
@@ -114,20 +130,32 @@ def _unwrap(loaded: Any) -> State:
             return _unwrap(loaded[name])
     if not isinstance(loaded, dict):
         return {}
-    return {name: value for name, value in loaded.items() if isinstance(value, torch.Tensor)}
+    return {
+        name: value
+        for name, value in loaded.items()
+        if isinstance(name, str)
+        and isinstance(value, torch.Tensor)
+        and value.layout == torch.strided
+    }
 
 
 def compare(model: nn.Module, state: Mapping[str, torch.Tensor]) -> LoadReport:
     """How the state would meet the model, without touching either."""
     own = model.state_dict()
     counters = {name for name in own if name.endswith("num_batches_tracked")}
-    reshaped = [n for n, t in state.items() if n in own and own[n].shape != t.shape]
+    reshaped = [n for n, t in state.items() if n in own and not _alike(own[n], t)]
     return LoadReport(
         matched=sum(name in own for name in state) - len(reshaped),
         missing=[name for name in own if name not in state and name not in counters],
         unexpected=[name for name in state if name not in own],
         reshaped=reshaped,
     )
+
+
+def _alike(own: torch.Tensor, other: torch.Tensor) -> bool:
+    # Whole numbers in the place of weights are somebody's quantisation.
+    kind = other.is_floating_point() or not own.is_floating_point()
+    return own.shape == other.shape and kind
 
 
 def load_all(

@@ -15,6 +15,7 @@ from ..files import whole
 from ..models.weights import save_torch
 
 LAST = "last.pth"
+_PARTS = {"model", "average", "optimizer", "scaler", "progress"}
 
 
 def save(folder: Path, values: dict[str, Any]) -> None:
@@ -53,7 +54,13 @@ def load(folder: Path) -> dict[str, Any]:
         values: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # arbitrary bytes make torch's reader raise nearly anything
         raise ValueError(f"checkpoint '{path}' cannot be read") from error
-    torch.set_rng_state(values["random"]["torch"])
+    try:
+        torch.set_rng_state(values["random"]["torch"])
+        missing = _PARTS - values.keys()
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise ValueError(f"'{path}' is no checkpoint of a training") from error
+    if missing:
+        raise ValueError(f"'{path}' is no checkpoint of a training: it lacks {sorted(missing)}")
     return values
 
 

@@ -80,8 +80,11 @@ class Log:
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in record.items()
         }
-        with self._lines.open("a") as file:
-            file.write(json.dumps(clean) + "\n")
+        try:
+            with self._lines.open("a") as file:
+                file.write(json.dumps(clean) + "\n")
+        except OSError as error:
+            raise OSError(f"could not write '{self._lines}': {error.strerror}") from error
         numbers = {k: v for k, v in clean.items() if isinstance(v, int | float)}
         self.scalars(record["epoch"], {f"epoch/{name}": v for name, v in numbers.items()})
         for number, alarm in enumerate(record.get("alarms", ())):

@@ -13,14 +13,14 @@ class StoppedError(Exception):
 
     Attributes:
         signal: its number; the exit status is 128 more.
+        reason: it in words.
     """
 
     def __init__(self, number: int) -> None:
-        name = (
-            "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
-        )
-        super().__init__(f"{name}; a checkpoint is written, go on with --resume")
         self.signal = number
+        interrupted = number == signal.SIGINT
+        self.reason = "interrupted" if interrupted else f"ended by {signal.Signals(number).name}"
+        super().__init__(f"{self.reason}; a checkpoint is written, go on with --resume")
 
     def __reduce__(self) -> tuple[type[StoppedError], tuple[int]]:
         """Through a process boundary the number travels, not the sentence."""
