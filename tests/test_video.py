@@ -292,6 +292,29 @@ def write_clip(path, frames=12, turned=0, sound=True):
     return path
 
 
+def test_a_video_that_breaks_off_is_said_to(tmp_path, capsys):
+    """Fewer frames came than the file announces; what came is kept."""
+    av = pytest.importorskip("av")
+    whole, cut = tmp_path / "whole.avi", tmp_path / "cut.avi"
+    noise = np.random.default_rng(0)
+    with av.open(str(whole), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for _ in range(20):
+            picture = noise.integers(0, 255, (64, 96, 3)).astype(np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    content = whole.read_bytes()
+    cut.write_bytes(content[: len(content) // 2])
+    out = tmp_path / "out"
+    assert main(["predict", str(cut), "--output", str(out), "--show", "none"]) == 2
+    said = capsys.readouterr()
+    assert "cut.avi' breaks off after" in said.err
+    assert " of 20 frames" in said.err
+    listed = json.loads((out / "predictions.json").read_text())["images"]
+    assert 0 < len(listed) < 20
+
+
 def described(path):
     import av
 
@@ -522,7 +545,10 @@ def test_a_frame_out_of_place_moves_nobody_behind_it(clip, monkeypatch):
 
     def packet(one):
         frames = one.decode()
-        moved = [SimpleNamespace(time=next(times), to_ndarray=f.to_ndarray) for f in frames]
+        moved = [
+            SimpleNamespace(time=next(times), to_ndarray=f.to_ndarray, is_corrupt=False)
+            for f in frames
+        ]
         return SimpleNamespace(decode=lambda: moved)
 
     container = SimpleNamespace(demux=lambda _: map(packet, packets), close=read._container.close)
