@@ -159,9 +159,9 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def parse_config(
-    text: str | bytes, overrides: Sequence[str] = (), source: str = "config"
+    text: str | bytes, overrides: Sequence[Any] = (), source: str = "config"
 ) -> Config:
-    """Like :func:`read_config`, from YAML text."""
+    """Like :func:`read_config`, from YAML text; values may be YAML or what they mean."""
     try:
         loaded = yaml.safe_load(text) or {}
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # 2020-13-45 is no YAMLError

@@ -17,6 +17,7 @@ from pycocotools import mask as rle
 from safetensors.torch import save_file
 
 from higherhrnet import build
+from higherhrnet.boxes import read_detections
 from higherhrnet.cli import main, split_overrides
 from higherhrnet.cli.arguments import default_output
 from higherhrnet.datasets.keypoints import valid_mask
@@ -163,6 +164,22 @@ def test_a_box_file_is_not_written_over(folder, capsys):
     words = ("--mode", "top-down", "--boxes", boxes, "--output", folder)
     sentence(capsys, run("predict", folder / "1.png", *words), "would be overwritten")
     assert boxes.read_bytes() == before
+
+
+def test_boxes_of_another_category_are_used_where_there_are_no_people(tmp_path):
+    one = {"image_id": 1, "bbox": [0, 0, 9, 9], "score": 1.0}
+    for categories, kept in (((2, 26), 2), ((1, 2), 1), ((1, 1), 2)):
+        records = [one | {"category_id": category} for category in categories]
+        (tmp_path / "boxes.json").write_text(json.dumps(records))
+        assert len(read_detections(tmp_path / "boxes.json")[1]) == kept
+
+
+def test_contradicting_words_are_refused(folder, capsys):
+    save(folder / "a.png", DrawnPeople(1, size=64).drawing(0).image)
+    said = run("predict", folder / "a.png", "--output", folder, "--show", "none", "poses")
+    sentence(capsys, said, "--show none and --show poses contradict")
+    said = run("predict", folder / "a.png", "--output", folder, "--boxes", "higherhrnet_w18_mini")
+    sentence(capsys, said, "add --mode top-down")
 
 
 def test_a_run_that_finds_nothing_leaves_older_results(folder, capsys):

@@ -146,6 +146,7 @@ def test_wrong_configs_get_a_sentence(text, overrides, sentence):
 
 def test_whole_numbers_serve_as_decimals():
     assert parse_config("", ["TEST.SCALES", "[1, 2]"]).TEST.SCALES == [1.0, 2.0]
+    assert parse_config("", ["TEST.SCALES", [1, 2], "TEST.FLIP", False]).TEST.FLIP is False
     assert parse_config("", ["TRAIN.RATE", "1e-4"]).TRAIN.RATE == 0.0001
     assert parse_config("", ["DATASET.TRAIN", "2017"]).DATASET.TRAIN == "2017"
 

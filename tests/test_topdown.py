@@ -62,7 +62,7 @@ def test_the_same_command_trains_and_validates(trained, capsys):
     metrics = json.loads((trained / "metrics.json").read_text())
     people = len(build.pictures(parse_config(TEXT), "test").annotations["annotations"])
     assert 0 < metrics["people"] <= people
-    assert (trained / "report.png").exists()
+    assert (trained / "curves.png").exists()
 
 
 def test_a_codec_inverts_itself():

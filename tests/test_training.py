@@ -215,7 +215,7 @@ def test_training_writes_what_it_should(tmp_path):
     assert {"heatmap/4", "heatmap/2", "pull/4", "push/4", "loss", "AP"} <= lines[0].keys()
     assert lines[1]["loss"] < lines[0]["loss"]
     assert {p.name for p in tmp_path.iterdir()} == {
-        "best.safetensors", "config.yaml", "last.pth", "log.jsonl", "report.png", "tensorboard"
+        "best.safetensors", "config.yaml", "curves.png", "last.pth", "log.jsonl", "tensorboard"
     }  # fmt: skip
     predictor = build.load(tmp_path / "best.safetensors", "cpu")
     assert predictor.skeleton == COCO

@@ -517,7 +517,7 @@ def test_raw_shows_more_than_the_operating_point(tmp_path):
 
 def test_maps_lie_over_the_picture_where_its_people_are():
     """What the protocol puts beside a picture is not squeezed into it."""
-    ready = higherhrnet.load(device_name="cpu", overrides=["DATASET.INPUT_SIZE", "128"])
+    ready = higherhrnet.load(device="cpu", overrides=["DATASET.INPUT_SIZE", "128"])
     picture, maps_shape = (270, 480), (128, 256)
     to_picture = ready.protocol.to_picture(picture, maps_shape)
     maps = HostMaps(np.zeros((17, *maps_shape), np.float32), np.zeros((2, 17, 32, 64), np.float32))

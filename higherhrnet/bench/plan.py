@@ -128,6 +128,8 @@ def run(config: build.Config, on: torch.device, processes: int = 1) -> tuple[lis
         on: measured there as well if it is a GPU.
         processes: that share the batch.
     """
+    if config.TRAIN.UNFREEZE_EPOCH:  # from then on it takes most
+        config = build.varied(config, ["TRAIN.FREEZE", "[]"])
     batch = config.TRAIN.BATCH
     height, width = build.view_shape(config)
     with torch.device("meta"):

@@ -71,7 +71,7 @@ def fusion_of(file: weights.Checkpoint) -> str | None:
     return fusion
 
 
-def config_of(checkpoint_file: weights.Checkpoint, overrides: Sequence[str] = ()) -> Config:
+def config_of(checkpoint_file: weights.Checkpoint, overrides: Sequence[Any] = ()) -> Config:
     """The config inside a native checkpoint, else one that fits a foreign file's tensors."""
     source = str(checkpoint_file.path)
     overrides = [*checkpoint_file.settings, *overrides]

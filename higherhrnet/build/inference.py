@@ -37,8 +37,9 @@ from ..poses import ABSENT, Poses
 from ..skeleton import Skeleton
 from ..training.distributed import Group
 from ..validation import Validation, predict_all, records_of
+from . import parts
 from .checkpoints import config_of, find_weights, fusion_of, open_weights
-from .parts import codec, device, expand_path, is_top_down, model, skeleton
+from .parts import codec, expand_path, is_top_down, model, skeleton
 
 BoxesOf = Callable[[Sample], Boxes | None]
 Evaluate = Callable[[Sequence[Mapping[str, Any]], Mapping[str, Any], Skeleton], dict[str, float]]
@@ -81,16 +82,17 @@ def predictor(
 
 def load(
     name_or_file: str | Path = "higherhrnet_w18_mini",
-    device_name: str = "auto",
-    overrides: Sequence[str] = (),
+    device: str = "auto",
+    overrides: Sequence[Any] = (),
     raw: bool = False,
 ) -> BottomUp | TopDown:
     """A predictor from a bundled name or any checkpoint file.
 
     Args:
         name_or_file: bundled name, native ``.safetensors``, or an official ``.pth``.
-        device_name: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-        overrides: config ``KEY, VALUE, …`` over those in the checkpoint.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        overrides: config ``KEY, VALUE, …`` over those in the checkpoint, e.g. ``["TEST.FLIP",
+            False]``; values as YAML text or as what they mean.
         raw: show everybody, as benchmarks want it, instead of the people of the checkpoint's
             operating point for pictures.
 
@@ -107,7 +109,7 @@ def load(
         )
     network = model(config, len(joints))
     weights.load_all(network, file)
-    on = device(device_name)
+    on = parts.device(device)
     ready = predictor(config, network, joints, on)
     try:
         ready.point = None if raw else OperatingPoint(**(file.display or {}))

@@ -60,7 +60,7 @@ def train(config: Config, output: Path, device_name: str = "auto", resume: bool 
     """Train what the config says into ``output``; returns the best AP.
 
     Writes ``last.pth`` (to resume), ``best.safetensors`` (by AP), ``config.yaml``,
-    ``log.jsonl``, ``report.png`` and ``tensorboard/``. Under ``torchrun`` the processes share
+    ``log.jsonl``, ``curves.png`` and ``tensorboard/``. Under ``torchrun`` the processes share
     every batch and the first one writes.
     """
     with started(config, output, device_name, resume) as (group, on), ExitStack() as closing:
@@ -204,6 +204,10 @@ def start(config: Config, joints: Skeleton, talk: bool = True) -> HigherHRNet | 
         report = weights.load_start(network, file, skeleton_of(file), joints)
         if talk:
             print(f"{file.path}: {report}")
+            old = skeleton_of(file)
+            new = [joint for joint in joints.joints if old and joint not in old.joints]
+            if new:
+                print(f"joints that begin without weights: {', '.join(new)}")
     elif talk:
         print("MODEL.PRETRAINED is empty: training starts from random weights")
     return network

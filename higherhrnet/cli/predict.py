@@ -73,8 +73,8 @@ def add(verbs: arguments.Verbs) -> None:
         "--boxes",
         metavar="WHAT",
         help="top-down: what finds people: a detector of torchvision like "
-        f"{DETECTOR} (default), bottom-up weights like "
-        f"{arguments.DEFAULT_WEIGHTS}, or a COCO result file by picture name",
+        f"{DETECTOR} (default; its weights are fetched once), bottom-up weights like "
+        f"{arguments.DEFAULT_WEIGHTS} (bundled), or a COCO result file by picture name",
     )
     _add_looks(predict)
     predict.set_defaults(run=_predict)
@@ -97,7 +97,7 @@ def _add_looks(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         choices=("poses", "fields", "none"),
         default=["poses"],
-        help="draw people (default), heatmaps and tags, or nothing",
+        help="draw people (default), heatmaps and (of pictures) tags, or nothing",
     )
     parser.add_argument(
         "--track",
@@ -115,6 +115,9 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _predict(options: argparse.Namespace) -> int:
+    if "none" in options.show and len(options.show) > 1:
+        others = " ".join(word for word in options.show if word != "none")
+        raise ValueError(f"--show none and --show {others} contradict each other")
     inputs = find_inputs(options.inputs)
     on = build.device(options.device)
     with joined(on.type == "cuda") as group:
@@ -155,7 +158,8 @@ def _predictor(
         own = "top-down" if top_down else "bottom-up"
         raise ValueError(f"'{weights}' are {own} weights, which --mode {options.mode} contradicts")
     if options.boxes is not None and not top_down:
-        raise ValueError(f"--boxes serves top-down weights, and '{weights}' are bottom-up")
+        hint = "; add --mode top-down" if options.weights is None else ""
+        raise ValueError(f"--boxes serves top-down weights, and '{weights}' are bottom-up{hint}")
     if isinstance(predictor, TopDown) and predictor.detector is None:
         last = len(overrides) - overrides[::-1].index("TEST.BOXES")
         if overrides[last] == "truth":
@@ -223,11 +227,16 @@ def _spare(inputs: Inputs, wishes: Wishes, others: Sequence[Path]) -> None:
     drawn = ["predictions.json", "predictions.csv"]
     drawn += annotate.drawn_names(inputs.pictures, wishes)
     if wishes.poses or wishes.fields:
-        drawn += output_names([str(video) for video in inputs.videos], ".mp4")
+        drawn += _film_names([str(video) for video in inputs.videos], wishes)
     written = {(wishes.output / name).resolve() for name in drawn}
     for path in [*inputs.pictures, *inputs.videos, *others]:
         if path.resolve() in written:
             raise ValueError(f"'{path}' is an input and would be overwritten; change --output")
+
+
+def _film_names(labels: Sequence[str], wishes: Wishes) -> list[str]:
+    names = output_names(labels, ".mp4")
+    return names if wishes.poses else [n.removesuffix("_poses.mp4") + "_fields.mp4" for n in names]
 
 
 def _videos(
@@ -236,7 +245,7 @@ def _videos(
     """One after another; a file that is no video is reported and the rest is done."""
     sources: list[Path | int] = [*inputs.videos, *inputs.cameras]
     labels = [str(s) if isinstance(s, Path) else f"camera:{s}" for s in sources]
-    outputs = [wishes.output / name for name in output_names(labels, ".mp4")]
+    outputs = [wishes.output / name for name in _film_names(labels, wishes)]
     for number, (source, label, output) in enumerate(zip(sources, labels, outputs, strict=True), 1):
         file = source if isinstance(source, Path) else None
         before = done.pictures

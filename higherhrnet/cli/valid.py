@@ -88,13 +88,20 @@ def _valid(options: argparse.Namespace) -> int:
         print(f"the operating point for pictures is in {file.path} now")
     if options.report:
         title = f"{options.weights} on {config.DATASET.TEST}"
-        _report(output, title, found, truth, config.TEST.EVALUATION)
+        _report(output, title, found, truth, config.TEST.EVALUATION, point)
         print(f"report.md, report.png, keypoint_errors.csv and worst.jpg in {output}")
     print(f"results.json and metrics.json in {output}")
     return 0
 
 
-def _report(output: Path, title: str, found: Validation, truth: Pictures, kind: str) -> None:
+def _report(
+    output: Path,
+    title: str,
+    found: Validation,
+    truth: Pictures,
+    kind: str,
+    point: OperatingPoint,
+) -> None:
     annotations, skeleton = truth.annotations, truth.skeleton
     records = found.records
     rows = report.parts(records, annotations, skeleton, crowding(annotations), kind)
@@ -105,7 +112,7 @@ def _report(output: Path, title: str, found: Validation, truth: Pictures, kind: 
     pairs = []
     for image_id, _ in worst:
         sample = truth.sample(number[image_id])
-        sure = found.found[image_id].filter(person=0.1)
+        sure = point.apply(found.found[image_id], skeleton)
         pairs += [(sample.image, sample.poses, sample.valid), (sample.image, sure, sample.valid)]
     if pairs:
         show.save(output / "worst.jpg", show.contact_sheet(pairs, skeleton, columns=6))

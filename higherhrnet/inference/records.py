@@ -142,7 +142,7 @@ class Predictions:
                     separator = ",\n"
             category = {
                 "id": 1,
-                "name": "person",
+                "name": "person" if any(self._skeleton.upper) else self._skeleton.name,
                 "keypoints": list(self._skeleton.joints),
                 "skeleton": [[a + 1, b + 1] for a, b in self._skeleton.limbs],
             }
