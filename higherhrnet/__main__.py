@@ -18,7 +18,7 @@ def main() -> None:
         status = 128 + signal.SIGINT
     except BrokenPipeError:  # whoever read our output has enough of it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 128 + signal.SIGPIPE
+        status = 128 + 13  # SIGPIPE, which not every system has
     if status > 128:
         # Threads of libraries may be at work; Python's own way out would trip over them.
         sys.stdout.flush()

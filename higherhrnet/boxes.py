@@ -123,8 +123,8 @@ def _pose(record: Mapping[str, Any]) -> Poses:
 
 
 def read_detections(path: Path) -> dict[int | str, Boxes]:
-    """Boxes by picture from a COCO detection result file: of people (category 1), or of all if
-    there is nothing of that category.
+    """Boxes by picture from a COCO detection result file: of people (category 1), or of whatever
+    it lists if that is all of one other category.
 
     Raises:
         ValueError: the file is missing or no such list.
@@ -132,32 +132,21 @@ def read_detections(path: Path) -> dict[int | str, Boxes]:
     if not path.is_file():
         raise ValueError(f"box file '{path}' does not exist")
     try:
-        records = _read(path)
+        records = json.loads(path.read_bytes())
         people: dict[int | str, list[Mapping[str, Any]]] = {}
-        some_people = any(record.get("category_id", 1) == 1 for record in records)
+        categories = {record.get("category_id", 1) for record in records}
+        wanted = categories if len(categories) == 1 else {1}
         for record in records:
-            if not some_people or record.get("category_id", 1) == 1:
+            if record.get("category_id", 1) in wanted:
                 people.setdefault(record["image_id"], []).append(record)
         return {image: _listed(found) for image, found in people.items()}
     except (
-        ValueError,
-        TypeError,
-        KeyError,
-        AttributeError,
-        OverflowError,
-        RecursionError,
-    ) as error:
+        ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError,
+    ) as error:  # fmt: skip
         raise ValueError(
             f"box file '{path}' is not a COCO detection result "
             f"(a list of image_id, bbox, score): {error}"
         ) from error
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
 
 
 def _listed(records: Sequence[Mapping[str, Any]]) -> Boxes:

@@ -278,7 +278,7 @@ _RANGES = {
     "TRAIN.EMA": (0, 0.999999), "TRAIN.CLIP": (0, math.inf), "TRAIN.MOMENTUM": (0, 0.999999),
     "TRAIN.WEIGHT_DECAY": (0, math.inf), "TRAIN.SEED": (0, 2**32 - 1), "TEST.RADIUS": (0, math.inf),
     "MODEL.RESIDUAL_BLOCKS": (0, 64), "MODEL.WIDTH": (1, 1024), "MODEL.BLOCKS": (1, 64),
-    "TEST.SMOOTH": (0, 8), "TEST.THRESHOLD": (0, math.inf), "TEST.TAG_THRESHOLD": (0, math.inf),
+    "TEST.SMOOTH": (0, 4), "TEST.THRESHOLD": (0, math.inf), "TEST.TAG_THRESHOLD": (0, math.inf),
 }  # fmt: skip
 """Lowest and highest values; outside, a run would be ruined without a word."""
 

@@ -137,6 +137,7 @@ def test_a_picture_id_is_there_once(folder, capsys):
     sentence(capsys, status, "person_keypoints_toy.json", "lists picture id", "twice")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="links and pipes are POSIX's")
 def test_what_is_written_is_a_file_and_a_link_stays_one(folder, capsys):
     (folder / "real.json").write_text("old")
     (folder / "link.json").symlink_to(folder / "real.json")
@@ -168,10 +169,11 @@ def test_a_box_file_is_not_written_over(folder, capsys):
 
 def test_boxes_of_another_category_are_used_where_there_are_no_people(tmp_path):
     one = {"image_id": 1, "bbox": [0, 0, 9, 9], "score": 1.0}
-    for categories, kept in (((2, 26), 2), ((1, 2), 1), ((1, 1), 2)):
+    for categories, kept in (((26, 26), 2), ((1, 2), 1), ((1, 1), 2), ((2, 26), 0)):
         records = [one | {"category_id": category} for category in categories]
         (tmp_path / "boxes.json").write_text(json.dumps(records))
-        assert len(read_detections(tmp_path / "boxes.json")[1]) == kept
+        found = read_detections(tmp_path / "boxes.json")
+        assert len(found.get(1, ())) == kept
 
 
 def test_contradicting_words_are_refused(folder, capsys):
@@ -193,6 +195,7 @@ def test_a_run_that_finds_nothing_leaves_older_results(folder, capsys):
     assert (out / "predictions.json").read_bytes() == before
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 def test_sigterm_ends_predict_as_ctrl_c_does(folder):
     """What was found so far is written; nothing half-written stays."""
     pictures, out = folder / "pictures", folder / "out"
@@ -203,10 +206,14 @@ def test_sigterm_ends_predict_as_ctrl_c_does(folder):
     process = subprocess.Popen(
         [*map(str, command), "--device", "cpu"], cwd=ROOT, stderr=subprocess.PIPE, text=True
     )
-    while not list(out.glob("*.jpg")) and process.poll() is None:
+    end = time.monotonic() + 120
+    while not list(out.glob("*.jpg")) and process.poll() is None and time.monotonic() < end:
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
-    _, error = process.communicate(timeout=120)
+    try:
+        _, error = process.communicate(timeout=120)
+    finally:
+        process.kill()
     assert process.returncode == 128 + signal.SIGTERM, error
     assert "higherhrnet: ended by SIGTERM" in error
     listed = json.loads((out / "predictions.json").read_text())["images"]
@@ -214,14 +221,26 @@ def test_sigterm_ends_predict_as_ctrl_c_does(folder):
     assert not list(out.glob(".*"))
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 def test_ctrl_c_while_python_still_imports(folder):
-    process = subprocess.Popen(
-        [sys.executable, "-m", "higherhrnet", "demo"], cwd=ROOT, stderr=subprocess.PIPE, text=True
-    )
-    time.sleep(0.3)
-    process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=120)
-    assert (process.returncode, error) == (128 + signal.SIGINT, "higherhrnet: interrupted\n")
+    """At the very moment at which torch is looked for."""
+    code = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "torch":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+sys.argv = ["higherhrnet", "demo"]
+from higherhrnet.__main__ import main
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=120,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (128 + signal.SIGINT, "higherhrnet: interrupted\n")
 
 
 def test_a_report_on_pictures_without_people(folder, capsys):

@@ -366,7 +366,8 @@ def test_nan_stops_with_the_pictures_named(tmp_path):
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
-    checkpoint.save(tmp_path, {"progress": 1})
+    parts = dict.fromkeys(("model", "average", "optimizer", "scaler"))
+    checkpoint.save(tmp_path, {**parts, "progress": 1})
 
     def full(values, path):
         path.write_bytes(b"half")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,15 +38,16 @@ class TerminatedError(KeyboardInterrupt):
 
 
 @contextmanager
-def _termination() -> Iterator[None]:
+def _termination(group: Group) -> Iterator[None]:
+    """Several processes end at once instead: they would wait for the one that is gone."""
+
     def hear(number: int, frame: FrameType | None) -> None:
         raise TerminatedError
 
-    try:
-        former = signal.signal(signal.SIGTERM, hear)
-    except ValueError:  # not the main thread, where Python allows no handlers
-        yield
+    if group.size > 1 or threading.current_thread() is not threading.main_thread():
+        yield  # elsewhere Python allows no handlers
         return
+    former = signal.signal(signal.SIGTERM, hear)
     try:
         yield
     finally:
@@ -120,7 +122,7 @@ def _predict(options: argparse.Namespace) -> int:
         raise ValueError(f"--show none and --show {others} contradict each other")
     inputs = find_inputs(options.inputs)
     on = build.device(options.device)
-    with joined(on.type == "cuda") as group:
+    with joined(on.type == "cuda") as group, _termination(group):
         device = f"cuda:{group.local_rank}" if on.type == "cuda" and group.size > 1 else str(on)
         predictor, boxes = _predictor(options, device)
         if options.min_score is not None:
@@ -132,8 +134,7 @@ def _predict(options: argparse.Namespace) -> int:
             track=options.track,
             smooth=options.smooth,
         )
-        with _termination():
-            return predict(predictor, inputs, wishes, group, boxes, _read_by(options))
+        return predict(predictor, inputs, wishes, group, boxes, _read_by(options))
 
 
 def _read_by(options: argparse.Namespace) -> list[Path]:

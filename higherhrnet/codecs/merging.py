@@ -147,7 +147,8 @@ def _on_device(
     aggregate: bool,
     smooth: float,
 ) -> DeviceMaps:
-    flip = constant(tuple(skeleton.flip.tolist()), by_scale[0][0].outputs.heatmaps[0].device)
+    device = by_scale[0][0].outputs.heatmaps[0].device
+    flip = constant(tuple(skeleton.flip.tolist()), device, torch.int64)
 
     def upright(view: View, maps: torch.Tensor) -> torch.Tensor:
         maps = maps.float()

@@ -29,7 +29,7 @@ Job = TypeVar("Job")
 _FEW = 20
 """So many pictures are reported one by one; more get a progress bar only."""
 _CUT = 0.9
-"""Share of the announced frames below which a file was cut; an edit list may leave some out."""
+"""Share of the announced frames and seconds below which a file was cut."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +147,7 @@ class Source(Protocol):
     rate: Fraction
     count: int
     announced: int
+    length: float
     origin: float
 
     def __iter__(self) -> Iterator[Frame]:
@@ -175,7 +176,7 @@ def video(
         first: number of the first frame among the records.
         sound: the file whose sound is kept.
     """
-    before, seen = done.pictures, 0
+    before, seen, end = done.pictures, 0, 0.0
     tracker = Tracker(predictor.skeleton, smoothing=OneEuro() if wishes.smooth else None)
     interrupt: KeyboardInterrupt | None = None
     results = pipeline.run_aside(predictor, iter(source), lambda frame: Scene(frame.picture()))
@@ -186,7 +187,7 @@ def video(
             tqdm.write(f"higherhrnet: '{name}': {writer.mute}", file=sys.stderr)
         try:
             for frame, found in _progress(stream, source.count, "frames", False):
-                seen += 1
+                seen, end = seen + 1, frame.time + 1 / float(source.rate)
                 if isinstance(found, ValueError):
                     done.fail(found, name)
                     continue
@@ -211,7 +212,8 @@ def video(
         raise interrupt
     if done.pictures == before:
         raise ValueError(f"'{name}' holds no frame that can be read")
-    if seen < _CUT * source.announced:
+    # Empty frames and cut ones are announced too, but leave no time out.
+    if seen < _CUT * source.announced and end < _CUT * source.length:
         raise ValueError(f"'{name}' breaks off after {seen} of {source.announced} frames")
 
 

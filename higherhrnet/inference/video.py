@@ -85,6 +85,7 @@ class VideoFile:
         rate: frames a second, on average.
         count: frames, as far as the file tells or its length lets guess; 0 if it does not.
         announced: frames that the file says it holds; 0 if it does not.
+        length: seconds that the file says it lasts; 0 if it does not.
         origin: the file's time at the first frame, seconds; known when that has been read.
 
     Raises:
@@ -109,8 +110,9 @@ class VideoFile:
         self.origin = 0.0
         self.rate = Fraction(self._stream.average_rate or self._stream.guessed_rate or 25)
         self.count = self.announced = int(self._stream.frames)
-        if not self.count and self._container.duration:
-            self.count = round(float(self.rate) * self._container.duration / av.time_base)
+        self.length = (self._container.duration or 0) / av.time_base
+        if not self.count:
+            self.count = round(float(self.rate) * self.length)
 
     def __iter__(self) -> Iterator[Frame]:
         """Every frame in order, at times that rise, also where the file's own clock starts anew
@@ -173,7 +175,7 @@ class Camera:
     """
 
     count = announced = 0
-    origin = 0.0
+    length = origin = 0.0
 
     def __init__(self, number: int) -> None:
         self.number = number

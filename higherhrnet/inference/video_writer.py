@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from fractions import Fraction
@@ -95,7 +96,8 @@ class VideoWriter:
         self._sound = self._packets(source, stream)
 
     def _packets(self, source: Any, stream: Any) -> Iterator[Any]:
-        start, last, following = self.origin, 0.0, 0.0
+        # The first packet is not behind another, however early it is.
+        start, last, following = self.origin, -math.inf, 0.0
         try:
             for packet in source.demux(stream):
                 if packet.dts is None or packet.pts is None:
