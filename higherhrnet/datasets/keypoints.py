@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from ..boxes import annotated_box
 from ..fields import Sample
 from ..poses import Poses, is_labelled
 from ..skeleton import Skeleton
-from . import mpii
+from .annotation_file import check_annotations, read_annotations
 from .packed import Packed
 from .pictures import Store
 
@@ -86,11 +85,11 @@ class CocoKeypoints:
         self.skeleton = skeleton
         self._ignore = ignore
         self.annotation_file = annotation_file
-        loaded = _read_annotations(annotation_file)
+        loaded = read_annotations(annotation_file)
         self.files = Store(image_folder)
         self.store: PictureStore = self.files
         people: dict[int | str, list[Record]] = defaultdict(list)
-        _check_types(loaded, annotation_file)
+        check_annotations(loaded, annotation_file)
         for record in loaded["annotations"]:
             if not record.get("keypoints"):  # a crowd, or a body without joints
                 record["keypoints"] = [0] * 3 * len(skeleton)
@@ -235,102 +234,6 @@ class Joined:
 def _boxes(records: Sequence[Record], image: Record) -> npt.NDArray[np.float64]:
     shape = (float(image.get("height") or np.inf), float(image.get("width") or np.inf))
     return np.array([annotated_box(record, shape) for record in records], float).reshape(-1, 4)
-
-
-_Kinds = dict[str, tuple[type, ...]]
-_IMAGE: _Kinds = {"id": (int, str), "file_name": (str,)}
-_NUMBER: tuple[type, ...] = (int, float)
-_SIZES: _Kinds = {"width": _NUMBER, "height": _NUMBER, "crowdIndex": _NUMBER}
-_PERSON: _Kinds = {"image_id": (int, str)}
-_MORE: _Kinds = {
-    "area": _NUMBER,
-    "num_keypoints": _NUMBER,
-    "iscrowd": _NUMBER,
-    "segmentation": (list, dict),
-}
-"""What must be in every image and annotation, and what may be, or may be null."""
-
-
-_MOST = 1e6
-"""Pixels; nobody is further out."""
-
-
-def _check_types(loaded: dict[str, Any], file: Path) -> None:
-    """That everything is of the kind that COCO's format has it, before hours are spent on it."""
-    for what, name, needed, more in (
-        ("images", "image", _IMAGE, _SIZES), ("annotations", "annotation", _PERSON, _MORE),
-    ):  # fmt: skip
-        if not isinstance(loaded[what], list):
-            raise ValueError(f"'{file}': {what} must be a list")
-        for number, record in enumerate(loaded[what]):
-            if not isinstance(record, dict):
-                raise ValueError(f"'{file}': {name} number {number} must be a mapping")
-            here = f"'{file}': {name} {record.get('id', f'number {number}')}"
-            for key, kinds in needed.items():
-                if key not in record:
-                    raise ValueError(f"{here} lacks '{key}'")
-                if isinstance(record[key], float) and record[key].is_integer():
-                    record[key] = int(record[key])  # as tables with gaps write whole numbers
-                if not isinstance(record[key], kinds):
-                    raise ValueError(f"{here}: '{key}' cannot be {record[key]!r}")
-            for key, kinds in more.items():
-                value = record.get(key)
-                if value is not None and not isinstance(value, kinds):
-                    raise ValueError(f"{here}: '{key}' cannot be {value!r}")
-            region = record.get("segmentation")
-            if isinstance(region, dict) and not {"counts", "size"} <= region.keys():
-                raise ValueError(f"{here}: 'segmentation' lacks 'counts' or 'size'")
-            if what == "annotations":
-                _check_numbers(record.get("keypoints"), "keypoints", here)
-                nobody = not record.get("keypoints") or not is_labelled(record)
-                if isinstance(region, list) and (nobody or record.get("iscrowd")):
-                    for ring in region if region and isinstance(region[0], list) else [region]:
-                        _check_numbers(ring, "segmentation", here)
-                box = record.get("bbox")
-                _check_numbers(box, "bbox", here)
-                if box and len(box) != 4:
-                    raise ValueError(f"{here}: 'bbox' must be x, y, width, height, not {box!r}")
-                _check_numbers(record.get("center"), "center", here)
-                if "center" in record and len(record["center"] or ()) != 2:
-                    raise ValueError(f"{here}: 'center' must be x, y, not {record['center']!r}")
-                scale = record.get("scale")
-                _check_numbers([scale] if isinstance(scale, int | float) else scale, "scale", here)
-
-
-def _check_numbers(value: object, key: str, here: str) -> None:
-    if value is None:
-        return
-    if not isinstance(value, list) or not set(map(type, value)) <= {int, float}:
-        raise ValueError(f"{here}: '{key}' must be a list of numbers")
-    if not all(-_MOST < number < _MOST for number in value):  # NaN is neither
-        raise ValueError(f"{here}: '{key}' holds a number that is no place in a picture")
-
-
-def _read_annotations(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ValueError(f"annotation file '{path}' does not exist")
-    if path.suffix == ".mat":
-        return mpii.from_mat(path)
-    try:
-        loaded = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"annotation file '{path}' is not valid JSON: {error}") from error
-    if isinstance(loaded, list):
-        try:
-            return mpii.from_list(loaded)
-        except (ValueError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"annotation file '{path}' is a list, but not one of MPII people: {error}"
-            ) from error
-    if path.name.startswith("image_info") and isinstance(
-        loaded, dict
-    ):  # COCO's test sets, whose people are secret
-        loaded.setdefault("annotations", [])
-    missing = {"images", "annotations"} - (loaded.keys() if isinstance(loaded, dict) else set())
-    if missing:
-        raise ValueError(f"annotation file '{path}' lacks {sorted(missing)}")
-    annotations: dict[str, Any] = loaded
-    return annotations
 
 
 def valid_mask(records: list[dict[str, Any]], shape: tuple[int, int]) -> npt.NDArray[np.uint8]:
