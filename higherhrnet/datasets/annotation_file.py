@@ -103,9 +103,8 @@ def read_annotations(path: Path) -> dict[str, Any]:
             raise ValueError(
                 f"annotation file '{path}' is a list, but not one of MPII people: {error}"
             ) from error
-    if path.name.startswith("image_info") and isinstance(
-        loaded, dict
-    ):  # COCO's test sets, whose people are secret
+    # The people of COCO's test sets are secret.
+    if path.name.startswith("image_info") and isinstance(loaded, dict):
         loaded.setdefault("annotations", [])
     missing = {"images", "annotations"} - (loaded.keys() if isinstance(loaded, dict) else set())
     if missing:

@@ -131,9 +131,7 @@ class VideoFile:
                 except av.error.EOFError:
                     return
                 except av.error.FFmpegError as error:
-                    reason = error.strerror or str(error)
-                    where = f"'{self.path}', frame {number} ({last:.2f} s)"
-                    yield Frame(number, last, None, f"{where}: {reason}")
+                    yield self._broken(number, last, error.strerror or str(error))
                     number += 1
                     continue
                 for frame in frames:
@@ -147,13 +145,16 @@ class VideoFile:
                         start = zero(start, now, last, following)
                         last = max(now - start, last + _LEAST) if number else now - start
                     if frame.is_corrupt:
-                        where = f"'{self.path}', frame {number} ({last:.2f} s)"
-                        yield Frame(number, last, None, f"{where}: its data is damaged")
+                        yield self._broken(number, last, "its data is damaged")
                     else:
                         yield Frame(number, last, _upright(frame))
                     number += 1
         finally:
             self._container.close()
+
+    def _broken(self, number: int, seconds: float, reason: str) -> Frame:
+        where = f"'{self.path}', frame {number} ({seconds:.2f} s)"
+        return Frame(number, seconds, None, f"{where}: {reason}")
 
 
 def address(path: Path) -> str:
