@@ -12,18 +12,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Boxes", "Poses", "Skeleton", "__version__", "load", "read_picture"]
+__all__ = ["Boxes", "Poses", "Skeleton", "__version__", "load", "predict_many", "read_picture"]
 
 if TYPE_CHECKING:
     from .boxes import Boxes
     from .build import load
     from .datasets.pictures import read_picture
+    from .inference.pipeline import predict_many
     from .poses import Poses
     from .skeleton import Skeleton
 
 
 _ROOMS = {
     "load": "build",
+    "predict_many": "inference.pipeline",
     "read_picture": "datasets.pictures",
     "Boxes": "boxes",
     "Poses": "poses",

@@ -73,6 +73,11 @@ class Boxes:
         """Those with an extent that score at least ``least``."""
         return self.select((self.xywh[:, 2:] > 0).all(axis=1) & (self.score >= least))
 
+    def within(self, shape: tuple[int, int]) -> Boxes:
+        """Those that cover some of a picture (H, W)."""
+        low, high = self.xywh[:, :2], self.xywh[:, :2] + self.xywh[:, 2:]
+        return self.select(np.asarray(((low < shape[::-1]) & (high > 0)).all(axis=1)))
+
     def jittered(self, amount: float, rng: np.random.Generator) -> Boxes:
         """Every edge moved by a normal share of the box's side, ``amount`` in standard deviation.
 

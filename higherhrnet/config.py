@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import yaml
 from yacs.config import CfgNode
+
+from . import strict_yaml
 
 _DEFAULTS = {
     "MODEL": {
@@ -163,11 +164,16 @@ def parse_config(
 ) -> Config:
     """Like :func:`read_config`, from YAML text; values may be YAML or what they mean."""
     try:
-        loaded = yaml.safe_load(text) or {}
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # 2020-13-45 is no YAMLError
-        raise ValueError(f"'{source}' is not valid YAML: {' '.join(str(error).split())}") from error
+        loaded = strict_yaml.parse(text) or {}
+    except ValueError as error:
+        raise ValueError(f"'{source}' is not valid YAML: {error}") from error
     if not isinstance(loaded, dict):
         raise ValueError(f"'{source}' is not a mapping of sections to settings")
+    for key, value in zip(overrides[::2], overrides[1::2], strict=False):
+        if isinstance(value, str) and value.startswith("[") and "]" not in value:
+            raise ValueError(
+                f"config key '{key}': '{value}' is part of a list; put the list in quotes"
+            )
     if len(overrides) % 2:
         raise ValueError(f"overrides come as KEY VALUE pairs, but '{overrides[-1]}' has no value")
     config = CfgNode(_DEFAULTS)
@@ -178,8 +184,8 @@ def parse_config(
     for key, value in zip(overrides[::2], overrides[1::2], strict=True):
         try:
             is_text = isinstance(value, str)  # Python callers may give the value itself
-            pairs.append((key, yaml.safe_load(value) if is_text and value else value))
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            pairs.append((key, strict_yaml.parse(value) if is_text and value else value))
+        except ValueError as error:
             raise ValueError(f"config key '{key}': '{value}' is not valid YAML") from error
     known = dict(_flatten(_DEFAULTS))
     for key, value in pairs:

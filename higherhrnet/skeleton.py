@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import yaml
+
+from . import strict_yaml
 
 _UPPER = ("nose", "eye", "ear", "head", "neck", "thorax", "shoulder", "elbow", "wrist")
 
@@ -218,11 +219,11 @@ def load_skeleton(name_or_file: str) -> Skeleton:
     if not path.is_file():
         raise ValueError(f"skeleton file '{path}' does not exist")
     try:
-        values = yaml.safe_load(path.read_text())
+        values = strict_yaml.parse(path.read_text())
         if not isinstance(values, dict):
             raise ValueError("it is not a mapping of names to values")
         return Skeleton.from_dict(values)
-    except (ValueError, TypeError, yaml.YAMLError) as error:
+    except (ValueError, TypeError) as error:
         raise ValueError(f"skeleton file '{path}': {' '.join(str(error).split())}") from error
 
 

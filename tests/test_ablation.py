@@ -1,6 +1,8 @@
 """The ablation: plans, cached runs, paired differences, autopsy, costs and the report."""
 
 import json
+import os
+import time
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import torch
 import yaml
 
 from higherhrnet import build
-from higherhrnet.ablation import autopsy, compare, cost, plan
+from higherhrnet.ablation import autopsy, compare, cost, matrix, plan
 from higherhrnet.boxes import Boxes
 from higherhrnet.cli import main
 from higherhrnet.config import parse_config, read_config
@@ -126,6 +128,23 @@ def test_a_whole_ablation_runs_once_and_reports(tmp_path, processes, capsys):
     assert main([*words[:-2], "--processes", "1"]) == 0
     assert all(file.stat().st_mtime_ns == time for file, time in times.items())
     assert len(list((out / "rows").iterdir())) == 5
+
+
+def seen_gpus(number):
+    time.sleep(0.5)  # so that no process does everything
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+def test_processes_take_turns_with_the_gpus(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    found = matrix._all(seen_gpus, range(6), 3, ["3", "5"], say=lambda sentence: None)
+    assert set(found) == {"3", "5"}
+    assert matrix._all(seen_gpus, [1], 2, [], say=lambda sentence: None) == [None]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [matrix._gpus(device) for device in ("auto", "cuda:1", "cpu")] == [["0", "1"], [], []]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    assert matrix._gpus("cuda") == ["4", "7"]
 
 
 def test_other_annotations_are_another_row(tmp_path):

@@ -3,6 +3,7 @@
 import threading
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -98,6 +99,24 @@ def test_neither_batch_nor_threads_change_the_people(predictor, batch, workers):
         assert len(poses) == len(alone)
         np.testing.assert_allclose(poses.xy, alone.xy, atol=1e-3)
         np.testing.assert_allclose(poses.person_score, alone.person_score, atol=1e-5)
+
+
+def test_many_pictures_in_one_call(predictor, tmp_path):
+    images = [image for number, image in enumerate(pictures()) if number % 7 != 3]
+    cv2.imwrite(str(tmp_path / "a.png"), images[0][..., ::-1])
+    found = list(pipeline.predict_many(predictor, [tmp_path / "a.png", *images[1:]]))
+    assert len(found) == len(images)
+    for poses, image in zip(found, images, strict=True):
+        np.testing.assert_allclose(poses.xy, predictor(image).xy, atol=1e-3)
+    stream = pipeline.predict_many(predictor, [images[0], tmp_path / "none.png"])
+    assert len(next(stream)) == len(found[0])
+    with pytest.raises(ValueError, match=r"none\.png"):
+        next(stream)
+    boxes = [[[0, 0, 30, 30]]]
+    with pytest.raises(ValueError, match="boxes serve a top-down one"):
+        list(pipeline.predict_many(predictor, images[:1], boxes))
+    with pytest.raises(ValueError, match="boxes serve a top-down one"):
+        predictor(images[0], boxes[0])
 
 
 def test_an_endless_stream_is_taken_bit_by_bit(predictor):

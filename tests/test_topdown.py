@@ -163,6 +163,11 @@ def test_boxes_are_plain_numbers_from_python(predictor):
     rows = [[5, 5, 40, 60], [20, 10, 30, 50]]
     for given in (rows, np.array(rows), Boxes.of(rows)):
         assert len(predictor(mirrored, given)) <= 2
+    beside = [[-50, 5, 40, 60], [5, 95, 40, 60], [80, 0, 9, 9]]
+    assert len(predictor(mirrored, beside)) == 0
+    assert len(predictor(mirrored, [*beside, [-30, 5, 40, 60]])) == 1
+    many = list(pipeline.predict_many(predictor, [mirrored, mirrored], [rows, beside]))
+    assert [len(poses) for poses in many] == [len(predictor(mirrored, rows)), 0]
     with pytest.raises(ValueError, match=r"must be \(N, 4\).*not \[4\]"):
         predictor(mirrored, rows[0])
     with pytest.raises(ValueError, match=r"2 boxes came with \[1\] scores"):
@@ -299,10 +304,11 @@ def test_poses_make_boxes():
         ("ochuman", "test_ochuman.json", "coco", "AP75"),
     ],
 )
-def test_sets_of_all_kinds_train_and_validate(tmp_path, folder, file, skeleton, figure):
+def test_sets_of_all_kinds_train_and_validate(tmp_path, folder, file, skeleton, figure, capsys):
     text = TEXT.replace("KIND: toy", f"ROOT: {SHARED / 'samples' / folder}, SKELETON: {skeleton}")
     (tmp_path / "config.yaml").write_text(text)
     words = ["train", str(tmp_path / "config.yaml"), "--output", str(tmp_path / "run")]
     assert main([*words, "--device", "cpu", "DATASET.TRAIN", file, "DATASET.TEST", file]) == 0
+    assert f": {'PCKh' if folder == 'mpii' else 'AP'} " in capsys.readouterr().out
     log = (tmp_path / "run" / "log.jsonl").read_text()
     assert figure in json.loads(log.splitlines()[-1])

@@ -8,14 +8,15 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from .. import build
 from ..boxes import Boxes
 from ..datasets.keypoints import Pictures
-from ..datasets.toy import DrawnPeople
+from ..datasets.toy import Drawing, DrawnPeople
+from ..fields import Sample
 from ..inference.bottom_up import BottomUp
 from ..inference.detectors import TorchvisionDetector, torchvision_detector
 from ..inference.predictor import Scene
@@ -72,19 +73,19 @@ def measure(
     points = []
     for people in cost.people:
         drawn = crowd(people, cost.size)
-        scene = Scene(drawn.image, Boxes.of(drawn.boxes))
+        scene = _scene(ready, drawn)
         points.append(_point(name, "drawn", people, ready, [scene], cost.repeats, detector))
     by_people: dict[int, list[Scene]] = defaultdict(list)
     for number in range(min(cost.pictures, len(truth))):
         sample = truth.sample(number)
-        by_people[len(sample.poses)].append(Scene(sample.image, Boxes.of(sample.boxes)))
+        by_people[len(sample.poses)].append(_scene(ready, sample))
     for people, scenes in sorted(by_people.items()):
         if people:
             points.append(_point(name, "real", people, ready, scenes, 1, detector))
     return points
 
 
-def crowd(people: int, size: int) -> Any:
+def crowd(people: int, size: int) -> Drawing:
     """A drawn picture with so many people, the smaller the more there are."""
     tallest = min(0.8, 2.2 / people**0.5)
     figures = DrawnPeople(
@@ -177,6 +178,11 @@ def find_detector(cost: Cost, device: str) -> tuple[TorchvisionDetector | None, 
         return bare, f"detector {cost.detector} {note}"
 
 
+def _scene(ready: BottomUp | TopDown, sample: Sample | Drawing) -> Scene:
+    """With the true boxes for a mode that looks at boxes."""
+    return Scene(sample.image, Boxes.of(sample.boxes) if isinstance(ready, TopDown) else None)
+
+
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -206,7 +212,7 @@ def _memory(config: str, file: Path, people: int, size: int) -> float:
     drawn = crowd(people, size)
     Path("/proc/self/clear_refs").write_text("5")  # the peak of loading is not meant
     before = _status("VmRSS")
-    ready.predict(drawn.image, Boxes.of(drawn.boxes))
+    ready.predict(*_scene(ready, drawn))
     return max(_status("VmHWM") - before, 0.0)
 
 

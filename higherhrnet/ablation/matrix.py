@@ -16,7 +16,9 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import cycle
 from multiprocessing import get_context
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -118,6 +120,7 @@ def run(
         partial(_train, output=output, overrides=tuple(overrides), device=device),
         plan.arms,
         processes,
+        _gpus(device),
         say,
     )
     arms = {arm.name: arm for arm in trained}
@@ -125,15 +128,21 @@ def run(
         partial(_evaluate, output=output, overrides=tuple(overrides), device=device),
         [(row, arms[row.arm]) for row in plan.rows],
         processes,
+        _gpus(device),
         say,
     )
     return trained, evaluated
 
 
 def _all(
-    work: Callable[[Job], Answer], jobs: Sequence[Job], processes: int, say: Callable[[str], None]
+    work: Callable[[Job], Answer],
+    jobs: Sequence[Job],
+    processes: int,
+    gpus: Sequence[str],
+    say: Callable[[str], None],
 ) -> list[Answer]:
-    """Every job's answer, in order; several at a time in processes of their own."""
+    """Every job's answer, in order; several at a time in processes of their own, which take turns
+    with the GPUs."""
     if processes == 1:
         answers = []
         for job in jobs:
@@ -141,9 +150,11 @@ def _all(
             answers.append(work(job))
         return answers
     threads = max(1, (os.cpu_count() or 1) // processes)
-    with ProcessPoolExecutor(
-        processes, get_context("spawn"), torch.set_num_threads, (threads,)
-    ) as pool:
+    spawned = get_context("spawn")
+    shares = spawned.SimpleQueue()
+    for _, gpu in zip(range(processes), cycle(gpus or [""]), strict=False):
+        shares.put(gpu)
+    with ProcessPoolExecutor(processes, spawned, _begin, (threads, shares)) as pool:
         running = {pool.submit(work, job): job for job in jobs}
         try:
             for future in as_completed(running):  # the first to fail is the first to be heard
@@ -158,6 +169,21 @@ def _all(
         finally:
             pool.shutdown(cancel_futures=True)
         return [future.result() for future in running]
+
+
+def _begin(threads: int, shares: SimpleQueue[str]) -> None:
+    """In each process, before torch looks for GPUs."""
+    torch.set_num_threads(threads)
+    if gpu := shares.get():
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+
+
+def _gpus(device: str) -> list[str]:
+    """What CUDA calls the GPUs that runs may be spread over: none if the user names one of them."""
+    if device not in ("auto", "cuda") or not torch.cuda.is_available():
+        return []
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return named.split(",") if named else [str(n) for n in range(torch.cuda.device_count())]
 
 
 def check(plan: Plan, overrides: Sequence[str]) -> None:

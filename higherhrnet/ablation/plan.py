@@ -24,6 +24,8 @@ from typing import Any
 
 import yaml
 
+from .. import strict_yaml
+
 _KEYS = ("SETTINGS", "ARMS", "ROWS", "COMPARE", "AUTOPSY", "COST")
 _COST_LEAST = {"SIZE": 64, "REPEATS": 1, "PICTURES": 0}
 _COST_KEYS = ("ROWS", "PEOPLE", "DETECTOR", *_COST_LEAST)
@@ -90,9 +92,9 @@ def read_plan(path: Path) -> Plan:
     if not path.is_file():
         raise ValueError(f"ablation plan '{path}' does not exist")
     try:
-        loaded = yaml.safe_load(path.read_bytes())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"'{path}' is not valid YAML: {' '.join(str(error).split())}") from error
+        loaded = strict_yaml.parse(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"'{path}' is not valid YAML: {error}") from error
     if not isinstance(loaded, dict):
         raise ValueError(f"'{path}' is no ablation plan: it needs ARMS and ROWS")
     _known(path, loaded, _KEYS)

@@ -78,7 +78,7 @@ def causes(path: Path, found: Findings) -> None:
 
 def points(path: Path, found: Findings) -> None:
     """Time and memory by crowd."""
-    figure = Figure(figsize=(12, 4.5), layout="constrained")
+    figure = Figure(figsize=(12, 6), layout="constrained")
     time, memory = figure.subplots(1, 2)
     names = list(dict.fromkeys(point.row for point in found.points))
     for name, colour in zip(names, _COLOURS * 9, strict=False):
@@ -114,7 +114,7 @@ def _labelled(axes: Axes, what: str, people: Sequence[int]) -> None:
     axes.yaxis.set_major_formatter(ScalarFormatter())
     axes.yaxis.set_minor_formatter(ScalarFormatter())
     axes.grid(alpha=0.3, which="both")
-    axes.legend(frameon=False, fontsize="small")
+    axes.legend(frameon=False, fontsize="small", loc="lower left", bbox_to_anchor=(0, 1))
 
 
 def _save(figure: Figure, path: Path, signature: str) -> None:

@@ -59,7 +59,8 @@ from .parts import (
 def train(config: Config, output: Path, device_name: str = "auto", resume: bool = False) -> float:
     """Train what the config says into ``output``; returns the best AP.
 
-    Writes ``last.pth`` (to resume), ``best.safetensors`` (by AP), ``config.yaml``,
+    Writes ``last.pth`` (to resume), ``best.safetensors`` (by AP, MPII's by
+    PCKh), ``config.yaml``,
     ``log.jsonl``, ``curves.png`` and ``tensorboard/``. Under ``torchrun`` the processes share
     every batch and the first one writes.
     """
@@ -69,6 +70,9 @@ def train(config: Config, output: Path, device_name: str = "auto", resume: bool 
         network.to(on).to(memory_format=torch.channels_last)
         coder = codec(config, network, joints)
         truth = pictures(config, "test")
+        score = results.chief(
+            results.kind_of(config.TEST.EVALUATION, truth.annotations, truth.skeleton)
+        )
         batches, feed = input_path(config, pictures(config, "train"), coder, on, group)
         closing.callback(batches.close)
         # A second network validates averaged weights, so that training goes on undisturbed.
@@ -88,7 +92,7 @@ def train(config: Config, output: Path, device_name: str = "auto", resume: bool 
             if group.any(bool(stop.signal)):
                 raise StoppedError(stop.signal or signal.SIGTERM)
             if log is not None:
-                print(f"epoch {epoch}: AP {results.shown(found.metrics['AP'])}")
+                print(f"epoch {epoch}: {score} {results.shown(found.metrics[score])}")
                 point = display_point(found, truth, config.TEST.DISPLAY)
                 points.append(point.to_dict())
                 sample = truth.sample(epoch % len(truth))
@@ -103,7 +107,7 @@ def train(config: Config, output: Path, device_name: str = "auto", resume: bool 
             optimizer=steps,
             schedule=schedule(config),
             average=optim.Average(network, config.TRAIN.EMA) if config.TRAIN.EMA else None,
-            settings=settings(config, on, "AP"),
+            settings=settings(config, on, score),
             examine=examine,
             keep_best=lambda state: weights.write(
                 output / "best.safetensors",

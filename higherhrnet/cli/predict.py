@@ -80,10 +80,13 @@ def add(verbs: arguments.Verbs) -> None:
     )
     _add_looks(predict)
     predict.set_defaults(run=_predict)
-    demo = verbs.add_parser("demo", help="find people in a picture that comes with the package")
-    demo.add_argument("--output", type=Path, default=Path("output/demo"), metavar="DIR")
+    demo = verbs.add_parser(
+        "demo",
+        parents=[arguments.where()],
+        help="find people in a picture that comes with the package",
+    )
     _add_looks(demo)
-    demo.set_defaults(run=_demo, settings=False, weights=None, device="auto", mode=None, boxes=None)
+    demo.set_defaults(run=_demo, settings=False, weights=None, mode=None, boxes=None)
 
 
 def _add_looks(parser: argparse.ArgumentParser) -> None:
@@ -111,6 +114,7 @@ def _add_looks(parser: argparse.ArgumentParser) -> None:
 
 
 def _demo(options: argparse.Namespace) -> int:
+    options.output = options.output or Path("output/demo")
     with as_file(files("higherhrnet") / "assets" / "crowd.png") as picture:
         options.inputs = [str(picture)]
         return _predict(options)

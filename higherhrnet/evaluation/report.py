@@ -132,7 +132,7 @@ def write(
     lines += ["## Average precision of parts", ""]
     lines += table([
         {"by": r["by"], "part": r["part"], "pictures": r["pictures"], "people": r["people"],
-         "AP": f"{100 * r['AP']:.1f}", "95 %": f"{100 * r['low']:.1f} to {100 * r['high']:.1f}"}
+         "AP": shown(r["AP"]), "95 %": f"{shown(r['low'])} to {shown(r['high'])}"}
         for r in rows
     ])  # fmt: skip
     lines += ["", "Intervals: bootstrap over pictures, 300 draws.", "", "## Joints", ""]

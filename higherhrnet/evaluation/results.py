@@ -31,7 +31,7 @@ def evaluate(
         radius: pixels within which a joint is right for ``accuracy``.
 
     Returns:
-        figures 0..1, the first one the most important; -1 where there is nothing to find.
+        figures 0..1, among them :func:`chief`'s; -1 where there is nothing to find.
     """
     kind = kind_of(kind, annotations, skeleton)
     if kind == "crowdpose":
@@ -51,6 +51,11 @@ def kind_of(kind: str, annotations: Mapping[str, Any], skeleton: Skeleton) -> st
     if any("crowdIndex" in image for image in annotations["images"]):
         return "crowdpose"
     return "pckh" if {"head_top", "upper_neck"} <= set(skeleton.joints) else "coco"
+
+
+def chief(kind: str) -> str:
+    """The figure that says which of two networks is better, for a kind other than ``auto``."""
+    return "PCKh" if kind == "pckh" else "AP"
 
 
 def table(metrics: Mapping[str, float]) -> str:

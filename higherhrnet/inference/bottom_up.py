@@ -16,7 +16,7 @@ from ..codecs.maps import Maps
 from ..fields import View
 from ..poses import Poses
 from .augmented import Protocol, look
-from .predictor import Drawable, Predictor, Prepared, Scene
+from .predictor import BoxesLike, Drawable, Predictor, Prepared, Scene
 
 
 @dataclass
@@ -46,6 +46,13 @@ class BottomUp(Predictor):
 
     codec: BottomUpCodec
     protocol: Protocol
+
+    def boxes_of(self, given: BoxesLike | None) -> None:
+        """See :class:`Predictor`."""
+        if given is not None:
+            raise ValueError(
+                "a bottom-up predictor finds people by itself: boxes serve a top-down one"
+            )
 
     def fitted(self, scene: Scene) -> Whole:
         """The picture at every test scale."""

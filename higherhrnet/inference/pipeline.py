@@ -16,12 +16,16 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
+from itertools import repeat
+from pathlib import Path
 from typing import TypeVar
 
 import cv2
 
+from ..boxes import Boxes
+from ..datasets.pictures import read_picture
 from ..poses import Poses
-from .predictor import Drawable, Predictor, Prepared, Scene
+from .predictor import BoxesLike, Drawable, Image, Predictor, Prepared, Scene
 
 Job = TypeVar("Job")
 Found = tuple[Poses, Drawable]
@@ -101,6 +105,37 @@ def run_aside(
 ) -> Generator[tuple[Job, Found | ValueError], None, None]:
     """Like :func:`run`, in a thread of its own that is one batch ahead of the caller."""
     return _made_ahead(run(predictor, jobs, load), predictor.batch)
+
+
+def predict_many(
+    predictor: Predictor,
+    images: Iterable[Image | str | Path],
+    boxes: Iterable[BoxesLike] | None = None,
+) -> Generator[Poses, None, None]:
+    """People of many pictures, in their order; faster than one call for each.
+
+    Only a few pictures are held at a time, however many there are.
+
+    Args:
+        predictor: who predicts.
+        images: files, or (H, W, 3) uint8 RGB arrays.
+        boxes: of the people in each picture, for a top-down predictor; see its call.
+
+    Raises:
+        ValueError: at the first picture that cannot be read, or as a call of the predictor would.
+    """
+    pairs = zip(images, repeat(None) if boxes is None else boxes, strict=boxes is not None)
+    jobs = ((image, predictor.boxes_of(where)) for image, where in pairs)
+
+    def load(job: tuple[Image | str | Path, Boxes | None]) -> Scene:
+        image, where = job
+        return Scene(read_picture(image) if isinstance(image, str | Path) else image, where)
+
+    with closing(run(predictor, jobs, load)) as stream:
+        for _, found in stream:
+            if isinstance(found, ValueError):
+                raise found
+            yield found[0]
 
 
 class _Slot:

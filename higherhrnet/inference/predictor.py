@@ -120,11 +120,11 @@ class Predictor(ABC):
         Args:
             image: the picture.
             boxes: top-down: where people are, if it is known: (N, 4) left, top, width, height.
-                The bottom-up mode does not look at them.
+                The bottom-up mode finds people by itself and takes none.
 
         Raises:
             ValueError: the file cannot be read, the array is not such a picture, the boxes are no
-                boxes, or there are neither boxes nor a detector that would find them.
+                boxes or of no use, or there are neither boxes nor a detector that would find them.
         """
         return self.predict(image, boxes)[0]
 
@@ -133,9 +133,17 @@ class Predictor(ABC):
     ) -> tuple[Poses, Drawable]:
         """People, and the maps they were found on."""
         picture = read_picture(image) if isinstance(image, str | Path) else image
-        prepared = self.prepare(Scene(picture, _boxes(boxes)))
+        prepared = self.prepare(Scene(picture, self.boxes_of(boxes)))
         (views,) = self.answer([prepared])
         return self.finish(prepared, views)
+
+    def boxes_of(self, given: BoxesLike | None) -> Boxes | None:
+        """What a caller gave, as boxes.
+
+        Raises:
+            ValueError: they are no boxes, or this mode has no use for them.
+        """
+        return given if given is None or isinstance(given, Boxes) else Boxes.of(given)
 
     def prepare(self, scene: Scene) -> Prepared:
         """Fit a picture to the network; may run in several threads.
@@ -194,10 +202,6 @@ class Predictor(ABC):
         with self._counting:
             for what, number in dropped.items():
                 self.dropped[what] += number
-
-
-def _boxes(given: BoxesLike | None) -> Boxes | None:
-    return given if given is None or isinstance(given, Boxes) else Boxes.of(given)
 
 
 def _is_picture(image: Any) -> bool:

@@ -67,7 +67,7 @@ class TopDown(Predictor):
         """Crops of all people; none yet if the detector is to find them first."""
         shape = (scene.image.shape[0], scene.image.shape[1])
         if scene.boxes is not None:
-            boxes = scene.boxes.usable(self.box_score)
+            boxes = scene.boxes.usable(self.box_score).within(shape)
             return Crops(shape, None, boxes, self._cut(scene.image, boxes))
         if self.detector is None:
             raise ValueError(

@@ -29,7 +29,7 @@ def alarms(records: Sequence[Record], curve: Sequence[float] = ()) -> list[str]:
     if not records:
         return []
     latest = records[-1]
-    found = [_collapse(records), *_dead(latest), _push(records), _apart(latest)]
+    found = [_collapse(records), *_dead(records), _push(records), _apart(latest)]
     if latest["epoch"] == 1:
         found.append(_cold_start(curve))
     return [sentence for sentence in found if sentence]
@@ -49,20 +49,30 @@ def _collapse(records: Sequence[Record]) -> str:
     )
 
 
-def _dead(latest: Record) -> list[str]:
-    heat = {
-        name.removeprefix("heat/"): value
-        for name, value in latest.items()
-        if name.startswith("heat/") and value is not None
-    }
-    if not heat or median(heat.values()) < _ALIVE:
+def _dead(records: Sequence[Record]) -> list[str]:
+    """Twice in a row: a joint that begins without weights beside learnt ones needs a while."""
+    measured = [heat for record in records if (heat := _heat(record))]
+    if len(measured) < 2 or not _heat(records[-1]):
+        return []
+    before, now = measured[-2:]
+    middle = median(now.values())
+    if min(middle, median(before.values())) < _ALIVE:
         return []
     return [
         f"the heatmap of '{joint}' is dead: {value:.3f} at true joints, where the median of all "
-        f"is {median(heat.values()):.2f}; is this joint annotated?"
-        for joint, value in heat.items()
-        if value < _DEAD
+        f"is {middle:.2f}; is this joint annotated?"
+        for joint, value in now.items()
+        if value < _DEAD and before.get(joint, 1.0) < _DEAD
     ]
+
+
+def _heat(record: Record) -> dict[str, float]:
+    """Heat at each true joint; empty where it was not measured."""
+    return {
+        name.removeprefix("heat/"): value
+        for name, value in record.items()
+        if name.startswith("heat/") and value is not None
+    }
 
 
 def _push(records: Sequence[Record]) -> str:

@@ -165,7 +165,7 @@ class Trainer:
 
     def _report(self) -> None:
         if self.log is not None:
-            report.draw(self.log.records(), self.folder / "curves.png")
+            report.draw(self.log.records(), self.folder / "curves.png", self.settings.score)
 
     def _epoch(self) -> None:
         """What remains of an epoch, its validation, its line in the log and its checkpoint."""

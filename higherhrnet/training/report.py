@@ -11,17 +11,18 @@ from matplotlib.figure import Figure
 
 from ..files import whole
 
-_SCORES = ("AP", "AP50", "AP75", "AR", "accuracy")
+_SCORES = ("AP", "AP50", "AP75", "AR", "PCKh", "accuracy")
 _TAG_SHARES = ("tags/separability", "tags/grouped_right")
 _TAG_DISTANCES = ("tags/between", "tags/within")
 
 
-def draw(records: Sequence[Mapping[str, Any]], path: Path) -> None:
+def draw(records: Sequence[Mapping[str, Any]], path: Path, score: str = "AP") -> None:
     """Losses, scores, tag health and learning rate over epochs as a PNG; nothing without records.
 
     Args:
         records: the lines of ``log.jsonl``.
         path: file to (over)write.
+        score: the figure that decides which weights are best.
     """
     if not records:
         return
@@ -39,10 +40,10 @@ def draw(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     for record in records:
         for axis in axes.flat if record.get("alarms") else ():
             axis.axvline(record["epoch"], color="tab:red", alpha=0.25, linewidth=1)
-    best = max((r["AP"] for r in records if r.get("AP") is not None), default=None)
+    best = max((r[score] for r in records if r.get(score) is not None), default=None)
     alarms = sum(bool(record.get("alarms")) for record in records)
     title = f"{records[-1]['epoch']} epochs"
-    title += f", best AP {100 * best:.2f}" if best is not None and best >= 0 else ""
+    title += f", best {score} {100 * best:.2f}" if best is not None and best >= 0 else ""
     title += f", alarms in {alarms} epochs (red)" if alarms else ", no alarms"
     figure.suptitle(title)
     with whole(path) as partial:
