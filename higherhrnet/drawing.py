@@ -12,6 +12,8 @@ from .skeleton import Side, Skeleton
 
 Image = npt.NDArray[np.uint8]
 Colour = tuple[int, int, int]
+Rectangle = tuple[int, int, int, int]
+"""Left, top, right, bottom, the last pixels included."""
 
 COLOURS = {
     Side.LEFT: (0, 190, 255),
@@ -43,6 +45,7 @@ def draw_people(
         labels: what is written above each person.
         rims: the outline of each person, and the ground of the label; dark if not given.
     """
+    above: list[tuple[int, float, float, Colour]] = []
     for person, joints in enumerate(xy):
         here = present[person]
         if not here.any():
@@ -66,7 +69,10 @@ def draw_people(
                 _dot(image, joints[joint], radius, rim, 3)
                 _dot(image, joints[joint], radius, colour, 1)
         if labels:
-            write(image, labels[person], (low[0] + high[0]) / 2, low[1] - 2 * width, rim)
+            above.append((person, (low[0] + high[0]) / 2, low[1] - 2 * width, rim))
+    taken: list[Rectangle] = []
+    for person, x, y, rim in above:  # on top of everybody
+        taken.append(write(image, labels[person], x, y, rim, taken))
 
 
 def colour_of(number: int) -> Colour:
@@ -76,20 +82,44 @@ def colour_of(number: int) -> Colour:
     return int(colour[0]), int(colour[1]), int(colour[2])
 
 
-def write(image: Image, text: str, x: float, y: float, ground: Colour = _RIM) -> None:
-    """Put a line of text above (x, y), centred, on a ground; kept inside the picture."""
+def write(
+    image: Image,
+    text: str,
+    x: float,
+    y: float,
+    ground: Colour = _RIM,
+    taken: Sequence[Rectangle] = (),
+) -> Rectangle:
+    """Put a line of text above (x, y), centred, on a ground; kept inside the picture, and above
+    what is taken as long as there is room. Returns what it covers."""
     height, width = image.shape[:2]
     size = max(0.4, 0.0009 * max(height, width))
     weight = max(1, round(1.6 * size))
     (w, h), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, weight)
     left = int(np.clip(x - w / 2, 2, max(width - w - 2, 2)))
     foot = int(np.clip(y, h + 4, height - below - 2))
-    cv2.rectangle(image, (left - 2, foot - h - 3), (left + w + 2, foot + below), ground, -1)
+
+    def covered(foot: int) -> Rectangle:
+        return left - 2, foot - h - 3, left + w + 2, foot + below
+
+    free = foot
+    for other in sorted(taken, key=lambda rectangle: -rectangle[1]):  # from below to above
+        if _overlap(covered(free), other):
+            free = other[1] - below - 1
+    if free >= h + 4:
+        foot = free
+    ends = covered(foot)
+    cv2.rectangle(image, ends[:2], ends[2:], ground, -1)
     dark = sum(ground) > 330
     colour = (0, 0, 0) if dark else (255, 255, 255)
     cv2.putText(
         image, text, (left, foot), cv2.FONT_HERSHEY_SIMPLEX, size, colour, weight, cv2.LINE_AA
     )
+    return ends
+
+
+def _overlap(one: Rectangle, other: Rectangle) -> bool:
+    return one[0] <= other[2] and other[0] <= one[2] and one[1] <= other[3] and other[1] <= one[3]
 
 
 def _limb_width(extent: float, picture: tuple[int, ...]) -> int:

@@ -4,6 +4,7 @@ import csv
 import json
 from dataclasses import replace
 from fractions import Fraction
+from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 import higherhrnet
-from higherhrnet import geometry
+from higherhrnet import drawing, geometry
 from higherhrnet.cli import main
 from higherhrnet.codecs.maps import HostMaps
 from higherhrnet.datasets.pictures import read_picture
@@ -232,6 +233,18 @@ def test_records_of_several_processes_become_one_file(tmp_path):
     assert len(rows) == 2 * int((poses.visibility > ABSENT).sum())
     assert rows[-1]["seconds"] == "0.5000"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["predictions.csv", "predictions.json"]
+
+
+def test_labels_do_not_cover_each_other():
+    image, taken = np.zeros((200, 300, 3), np.uint8), []
+    for number in range(8):
+        taken.append(drawing.write(image, str(number), 140 + 5 * number, 150 - number, taken=taken))
+    for one, other in combinations(taken, 2):
+        apart = one[2] < other[0] or other[2] < one[0] or one[3] < other[1] or other[3] < one[1]
+        assert apart
+    everything = [(0, 0, 299, 199)]  # no room: it stays where it belongs
+    here = drawing.write(image, "8", 150, 90)
+    assert drawing.write(image, "8", 150, 90, taken=everything) == here
 
 
 def test_poses_export_and_draw_themselves():
