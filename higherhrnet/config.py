@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -169,11 +170,6 @@ def parse_config(
         raise ValueError(f"'{source}' is not valid YAML: {error}") from error
     if not isinstance(loaded, dict):
         raise ValueError(f"'{source}' is not a mapping of sections to settings")
-    for key, value in zip(overrides[::2], overrides[1::2], strict=False):
-        if isinstance(value, str) and value.startswith("[") and "]" not in value:
-            raise ValueError(
-                f"config key '{key}': '{value}' is part of a list; put the list in quotes"
-            )
     if len(overrides) % 2:
         raise ValueError(f"overrides come as KEY VALUE pairs, but '{overrides[-1]}' has no value")
     config = CfgNode(_DEFAULTS)
@@ -181,12 +177,15 @@ def parse_config(
         pairs: list[tuple[str, Any]] = list(_flatten(loaded))
     except RecursionError as error:
         raise ValueError(f"'{source}' refers to itself") from error
+    for key, number in Counter(key for key, _ in pairs).items():
+        if number > 1:
+            raise ValueError(f"config key '{key}' stands twice in '{source}'")
     for key, value in zip(overrides[::2], overrides[1::2], strict=True):
         try:
             is_text = isinstance(value, str)  # Python callers may give the value itself
             pairs.append((key, strict_yaml.parse(value) if is_text and value else value))
         except ValueError as error:
-            raise ValueError(f"config key '{key}': '{value}' is not valid YAML") from error
+            raise ValueError(f"config key '{key}': '{value}' is not valid YAML: {error}") from error
     known = dict(_flatten(_DEFAULTS))
     for key, value in pairs:
         if key not in known:

@@ -45,7 +45,7 @@ def draw_people(
         labels: what is written above each person.
         rims: the outline of each person, and the ground of the label; dark if not given.
     """
-    above: list[tuple[int, float, float, Colour]] = []
+    above: list[tuple[int, str, float, float, Colour]] = []
     for person, joints in enumerate(xy):
         here = present[person]
         if not here.any():
@@ -69,10 +69,13 @@ def draw_people(
                 _dot(image, joints[joint], radius, rim, 3)
                 _dot(image, joints[joint], radius, colour, 1)
         if labels:
-            above.append((person, (low[0] + high[0]) / 2, low[1] - 2 * width, rim))
+            label = labels[person]
+            x, y = float(low[0] + high[0]) / 2, float(low[1]) - 2 * width
+            above.append((len(label), label, x, y, rim))
     taken: list[Rectangle] = []
-    for person, x, y, rim in above:  # on top of everybody
-        taken.append(write(image, labels[person], x, y, rim, taken))
+    # On top of everybody, and in the numbers' order, which stays the same from frame to frame.
+    for _, label, x, y, rim in sorted(above):
+        taken.append(write(image, label, x, y, rim, taken))
 
 
 def colour_of(number: int) -> Colour:
@@ -90,8 +93,8 @@ def write(
     ground: Colour = _RIM,
     taken: Sequence[Rectangle] = (),
 ) -> Rectangle:
-    """Put a line of text above (x, y), centred, on a ground; kept inside the picture, and above
-    what is taken as long as there is room. Returns what it covers."""
+    """Put a line of text above (x, y), centred, on a ground; kept inside the picture, and above or
+    else below what is taken, as long as there is room. Returns what it covers."""
     height, width = image.shape[:2]
     size = max(0.4, 0.0009 * max(height, width))
     weight = max(1, round(1.6 * size))
@@ -103,10 +106,15 @@ def write(
         return left - 2, foot - h - 3, left + w + 2, foot + below
 
     free = foot
-    for other in sorted(taken, key=lambda rectangle: -rectangle[1]):  # from below to above
+    for other in sorted(taken, key=lambda rectangle: -rectangle[1]):  # upwards
         if _overlap(covered(free), other):
             free = other[1] - below - 1
-    if free >= h + 4:
+    if free < h + 4:
+        free = foot
+        for other in sorted(taken, key=lambda rectangle: rectangle[3]):  # downwards
+            if _overlap(covered(free), other):
+                free = other[3] + h + 4
+    if h + 4 <= free <= height - below - 2:
         foot = free
     ends = covered(foot)
     cv2.rectangle(image, ends[:2], ends[2:], ground, -1)

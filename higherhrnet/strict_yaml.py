@@ -11,22 +11,28 @@ def parse(text: str | bytes) -> Any:
     """What YAML text describes; None if it is empty.
 
     Raises:
-        ValueError: it is not YAML, or has a key twice; says what and in which line.
+        ValueError: it is not YAML, or has a key twice; says what is wrong, and in which line.
     """
     try:
         return yaml.load(text, _Loader)
-    # 2020-13-45 is a plain ValueError to PyYAML.
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = "" if mark is None else f" in line {mark.line + 1}"
+        raise ValueError(f"{error.problem}{where}") from error
+    # PyYAML's own tags fall over what they do not know, dates over a month 13.
+    except (yaml.YAMLError, ValueError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(" ".join(str(error).split())) from error
 
 
 class _Loader(yaml.SafeLoader):
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Here keys are as they were written: nothing is merged yet."""
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        seen: set[tuple[str, str]] = set()
         for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
-                if key.value in seen:
-                    problem = f"key '{key.value}' stands twice"
-                    raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in seen:
+                    problem = f"'{key.value}' stands twice"
+                    raise yaml.composer.ComposerError(None, None, problem, key.start_mark)
+                seen.add((key.tag, key.value))
+        return node

@@ -143,7 +143,7 @@ def test_processes_take_turns_with_the_gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert [matrix._gpus(device) for device in ("auto", "cuda:1", "cpu")] == [["0", "1"], [], []]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, 7,-1")
     assert matrix._gpus("cuda") == ["4", "7"]
 
 

@@ -103,7 +103,7 @@ def test_training_on_a_device_goes_on_where_it_stopped(tmp_path, device, mode):
     run = tmp_path / "run"
     build.train(parse_config(TINY, settings), run, device)
     longer = parse_config(TINY, [*settings, "TRAIN.EPOCHS", "3"])
-    assert build.train(longer, run, device, resume=True) >= 0
+    assert build.train(longer, run, device, resume=True).best >= 0
     assert len((run / "log.jsonl").read_text().splitlines()) == 3
 
 

@@ -112,6 +112,19 @@ def test_many_pictures_in_one_call(predictor, tmp_path):
     assert len(next(stream)) == len(found[0])
     with pytest.raises(ValueError, match=r"none\.png"):
         next(stream)
+    same = [image for image in images if image.shape == images[0].shape]
+
+    def refilled():
+        buffer = np.empty_like(same[0])
+        for image in same:
+            buffer[:] = image
+            yield buffer
+
+    for poses, image in zip(pipeline.predict_many(predictor, refilled()), same, strict=True):
+        np.testing.assert_allclose(poses.xy, predictor(image).xy, atol=1e-3)
+    for one in (images[0], "a.png", tmp_path):
+        with pytest.raises(ValueError, match="takes several pictures"):
+            pipeline.predict_many(predictor, one)
     boxes = [[[0, 0, 30, 30]]]
     with pytest.raises(ValueError, match="boxes serve a top-down one"):
         list(pipeline.predict_many(predictor, images[:1], boxes))

@@ -168,6 +168,11 @@ def test_boxes_are_plain_numbers_from_python(predictor):
     assert len(predictor(mirrored, [*beside, [-30, 5, 40, 60]])) == 1
     many = list(pipeline.predict_many(predictor, [mirrored, mirrored], [rows, beside]))
     assert [len(poses) for poses in many] == [len(predictor(mirrored, rows)), 0]
+    for given, how_many in (([rows], "fewer"), ([rows] * 3, "more")):
+        stream = pipeline.predict_many(predictor, [mirrored, mirrored], given)
+        assert len(next(stream)) == len(predictor(mirrored, rows))
+        with pytest.raises(ValueError, match=f"boxes for each picture, and was given {how_many}"):
+            list(stream)
     with pytest.raises(ValueError, match=r"must be \(N, 4\).*not \[4\]"):
         predictor(mirrored, rows[0])
     with pytest.raises(ValueError, match=r"2 boxes came with \[1\] scores"):
@@ -309,6 +314,9 @@ def test_sets_of_all_kinds_train_and_validate(tmp_path, folder, file, skeleton, 
     (tmp_path / "config.yaml").write_text(text)
     words = ["train", str(tmp_path / "config.yaml"), "--output", str(tmp_path / "run")]
     assert main([*words, "--device", "cpu", "DATASET.TRAIN", file, "DATASET.TEST", file]) == 0
-    assert f": {'PCKh' if folder == 'mpii' else 'AP'} " in capsys.readouterr().out
+    said = capsys.readouterr().out
+    score = "PCKh" if folder == "mpii" else "AP"
+    assert f"epoch 1: {score} " in said
+    assert f"best {score} " in said
     log = (tmp_path / "run" / "log.jsonl").read_text()
     assert figure in json.loads(log.splitlines()[-1])

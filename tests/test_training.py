@@ -208,8 +208,8 @@ def test_average_follows():
 
 
 def test_training_writes_what_it_should(tmp_path):
-    best = build.train(tiny(), tmp_path, "cpu")
-    assert best >= 0
+    progress = build.train(tiny(), tmp_path, "cpu")
+    assert progress.best >= 0
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2]
     assert {"heatmap/4", "heatmap/2", "pull/4", "push/4", "loss", "AP"} <= lines[0].keys()

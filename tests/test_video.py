@@ -236,12 +236,20 @@ def test_records_of_several_processes_become_one_file(tmp_path):
 
 
 def test_labels_do_not_cover_each_other():
-    image, taken = np.zeros((200, 300, 3), np.uint8), []
-    for number in range(8):
-        taken.append(drawing.write(image, str(number), 140 + 5 * number, 150 - number, taken=taken))
-    for one, other in combinations(taken, 2):
-        apart = one[2] < other[0] or other[2] < one[0] or one[3] < other[1] or other[3] < one[1]
-        assert apart
+    for y in (150, 5):  # there is room above, or only below
+        image, taken = np.zeros((200, 300, 3), np.uint8), []
+        for number in range(8):
+            taken.append(drawing.write(image, str(number), 140 + 5 * number, y, taken=taken))
+        for one, other in combinations(taken, 2):
+            beside = one[2] < other[0] or other[2] < one[0]
+            assert beside or one[3] < other[1] or other[3] < one[1]
+    two = replace(people_at((60, 60), (64, 62)), track=np.array([0, 1]))
+    blank = np.zeros((160, 160, 3), np.uint8)
+    frames = [
+        replace(two, person_score=np.array(scores)).draw(blank, COCO)
+        for scores in ((0.5, 0.49), (0.49, 0.5))
+    ]
+    assert (frames[0][:25] == frames[1][:25]).all()  # the numbers stay where they are
     everything = [(0, 0, 299, 199)]  # no room: it stays where it belongs
     here = drawing.write(image, "8", 150, 90)
     assert drawing.write(image, "8", 150, 90, taken=everything) == here

@@ -183,7 +183,9 @@ def _gpus(device: str) -> list[str]:
     if device not in ("auto", "cuda") or not torch.cuda.is_available():
         return []
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return named.split(",") if named else [str(n) for n in range(torch.cuda.device_count())]
+    count = torch.cuda.device_count()  # CUDA stops at the first name that it does not know
+    names = named.split(",") if named else map(str, range(count))
+    return [name.strip() for name in names][:count]
 
 
 def check(plan: Plan, overrides: Sequence[str]) -> None:

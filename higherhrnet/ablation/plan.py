@@ -110,7 +110,7 @@ def read_plan(path: Path) -> Plan:
     cost = dict(loaded.get("COST") or {})
     _known(path, cost, _COST_KEYS)
     compare = loaded.get("COMPARE") or []
-    if not all(isinstance(pair, list) and len(pair) == 2 for pair in compare):
+    if not all(isinstance(pair, list) and len(set(map(str, pair))) == 2 for pair in compare):
         raise ValueError(f"'{path}': COMPARE lists pairs of rows")
     plan = Plan(
         title=path.stem,
@@ -131,9 +131,8 @@ def _arm(path: Path, name: str, entry: Any, shared: Mapping[str, Any]) -> Arm:
     if not isinstance(entry, dict) or "CONFIG" not in entry:
         raise ValueError(f"'{path}': arm '{name}' needs a CONFIG")
     own = {k: v for k, v in entry.items() if k not in ("CONFIG", "WEIGHTS")}
-    return Arm(
-        name, str(entry["CONFIG"]), _settings({**shared, **own}), str(entry.get("WEIGHTS", ""))
-    )
+    weights = str(entry.get("WEIGHTS") or "")
+    return Arm(name, str(entry["CONFIG"]), _settings({**shared, **own}), weights)
 
 
 def _row(path: Path, name: str, entry: Any, arms: Sequence[Arm]) -> Row:

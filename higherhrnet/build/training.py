@@ -56,11 +56,13 @@ from .parts import (
 )
 
 
-def train(config: Config, output: Path, device_name: str = "auto", resume: bool = False) -> float:
+def train(
+    config: Config, output: Path, device_name: str = "auto", resume: bool = False
+) -> loop.Progress:
     """Train what the config says into ``output``; returns the best AP.
 
-    Writes ``last.pth`` (to resume), ``best.safetensors`` (by AP, MPII's by
-    PCKh), ``config.yaml``,
+    Writes ``last.pth`` (to resume), ``best.safetensors`` (by AP, MPII's top-down
+    by PCKh), ``config.yaml``,
     ``log.jsonl``, ``curves.png`` and ``tensorboard/``. Under ``torchrun`` the processes share
     every batch and the first one writes.
     """
@@ -71,7 +73,7 @@ def train(config: Config, output: Path, device_name: str = "auto", resume: bool 
         coder = codec(config, network, joints)
         truth = pictures(config, "test")
         score = results.chief(
-            results.kind_of(config.TEST.EVALUATION, truth.annotations, truth.skeleton)
+            truth.annotations, truth.skeleton, config.TEST.EVALUATION, is_top_down(config)
         )
         batches, feed = input_path(config, pictures(config, "train"), coder, on, group)
         closing.callback(batches.close)
@@ -121,7 +123,7 @@ def train(config: Config, output: Path, device_name: str = "auto", resume: bool 
             group=group,
             stop=stop,
         )
-        return trainer.fit(resume).best
+        return trainer.fit(resume)
 
 
 @contextmanager

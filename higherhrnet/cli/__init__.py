@@ -42,6 +42,10 @@ def _run(arguments: Sequence[str] | None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     words, overrides = split_overrides(sys.argv[1:] if arguments is None else arguments)
+    wrong = _slip(overrides)
+    if wrong:  # before what the shell cut off is taken for something else
+        print(f"higherhrnet: {wrong}", file=sys.stderr)
+        return 2
     options = _parser().parse_args(words)
     options.overrides = overrides
     if getattr(options, "offline", False):
@@ -91,6 +95,14 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
         else:
             rest.append(word)
     return rest, overrides
+
+
+def _slip(overrides: Sequence[str]) -> str:
+    """What is wrong with settings before their meaning is looked at; empty if nothing is."""
+    for key, value in zip(overrides[::2], overrides[1::2], strict=False):
+        if value.startswith("[") and "]" not in value:
+            return f"{key}: '{value}' is part of a list; put the whole list in quotes"
+    return f"'{overrides[-1]}' has no value" if len(overrides) % 2 else ""
 
 
 def _parser() -> argparse.ArgumentParser:

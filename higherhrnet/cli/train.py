@@ -47,7 +47,7 @@ def _train(options: argparse.Namespace) -> int:
         if is_main_process():
             print(f"best accuracy {100 * best:.2f}; weights in {output / 'best.pth'}")
         return 0
-    best = build.train(config, output, options.device, options.resume)
+    run = build.train(config, output, options.device, options.resume)
     if is_main_process():
-        print(f"best AP {shown(best)}; weights in {output / 'best.safetensors'}")
+        print(f"best {run.score} {shown(run.best)}; weights in {output / 'best.safetensors'}")
     return 0

@@ -53,9 +53,20 @@ def kind_of(kind: str, annotations: Mapping[str, Any], skeleton: Skeleton) -> st
     return "pckh" if {"head_top", "upper_neck"} <= set(skeleton.joints) else "coco"
 
 
-def chief(kind: str) -> str:
-    """The figure that says which of two networks is better, for a kind other than ``auto``."""
-    return "PCKh" if kind == "pckh" else "AP"
+def chief(
+    annotations: Mapping[str, Any], skeleton: Skeleton, kind: str = "auto", alone: bool = False
+) -> str:
+    """The figure that says which of two networks is better: AP, or PCKh where that is the set's.
+
+    Args:
+        annotations, skeleton, kind: see :func:`evaluate`.
+        alone: whether each person is looked at alone. PCKh does not notice people who are not
+            there, so that a network which finds people by itself is judged by AP.
+    """
+    if not alone or kind_of(kind, annotations, skeleton) != "pckh":
+        return "AP"
+    measurable = pckh_figures([], annotations, skeleton)["PCKh"] >= 0  # somebody has a head
+    return "PCKh" if measurable else "AP"
 
 
 def table(metrics: Mapping[str, float]) -> str:

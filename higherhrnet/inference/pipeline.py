@@ -13,16 +13,16 @@ from __future__ import annotations
 import queue
 import threading
 from collections import defaultdict, deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from itertools import repeat
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import cv2
+import numpy as np
 
-from ..boxes import Boxes
 from ..datasets.pictures import read_picture
 from ..poses import Poses
 from .predictor import BoxesLike, Drawable, Image, Predictor, Prepared, Scene
@@ -114,7 +114,7 @@ def predict_many(
 ) -> Generator[Poses, None, None]:
     """People of many pictures, in their order; faster than one call for each.
 
-    Only a few pictures are held at a time, however many there are.
+    Only a few pictures are held at a time, however many there are; arrays are copied.
 
     Args:
         predictor: who predicts.
@@ -122,16 +122,41 @@ def predict_many(
         boxes: of the people in each picture, for a top-down predictor; see its call.
 
     Raises:
-        ValueError: at the first picture that cannot be read, or as a call of the predictor would.
+        ValueError: ``images`` is one picture; or what a call of the predictor would raise for one
+            of them, or too few or too many boxes, when it is their turn.
     """
-    pairs = zip(images, repeat(None) if boxes is None else boxes, strict=boxes is not None)
-    jobs = ((image, predictor.boxes_of(where)) for image, where in pairs)
+    if isinstance(images, str | Path) or (isinstance(images, np.ndarray) and images.ndim == 3):
+        raise ValueError("predict_many takes several pictures; call the predictor for one")
 
-    def load(job: tuple[Image | str | Path, Boxes | None]) -> Scene:
+    def load(job: tuple[Any, Any]) -> Scene:
         image, where = job
-        return Scene(read_picture(image) if isinstance(image, str | Path) else image, where)
+        if image is _END or where is _END:
+            raise ValueError(
+                "predict_many wants boxes for each picture, and was given "
+                + ("fewer" if where is _END else "more")
+            )
+        seen = read_picture(image) if isinstance(image, str | Path) else image
+        return Scene(seen, predictor.boxes_of(where))
 
-    with closing(run(predictor, jobs, load)) as stream:
+    return _people(run(predictor, _asked(images, boxes), load))
+
+
+def _asked(
+    images: Iterable[Image | str | Path], boxes: Iterable[BoxesLike] | None
+) -> Iterator[tuple[Any, Any]]:
+    """Pictures with their boxes; ``_END`` stands where there is only the other one."""
+    looked_at: Iterator[Any] = repeat(None) if boxes is None else iter(boxes)
+    for image in images:
+        # Pictures are read ahead, and callers may fill the same array again.
+        yield image.copy() if isinstance(image, np.ndarray) else image, next(looked_at, _END)
+    if boxes is not None and next(looked_at, _END) is not _END:
+        yield _END, None
+
+
+def _people(
+    results: Generator[tuple[Any, Found | ValueError], None, None],
+) -> Generator[Poses, None, None]:
+    with closing(results) as stream:
         for _, found in stream:
             if isinstance(found, ValueError):
                 raise found

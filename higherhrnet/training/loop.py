@@ -82,11 +82,13 @@ class Settings:
 
 @dataclass
 class Progress:
-    """Where a run stands: the next step to do, the best score, and this epoch's losses so far."""
+    """Where a run stands: the next step to do, the best score, which figure that is, and this
+    epoch's losses so far."""
 
     epoch: int = 0
     step: int = 0
     best: float = -math.inf
+    score: str = "AP"
     sums: dict[str, float] = field(default_factory=dict)
     counted: int = 0
 
@@ -127,7 +129,7 @@ class Trainer:
     stop: Stop = field(default_factory=Stop)
 
     def __post_init__(self) -> None:
-        self.progress = Progress()
+        self.progress = Progress(score=self.settings.score)
         device = self.settings.device.type
         self.scaler = torch.amp.GradScaler(device, enabled=self.settings.precision == "fp16")
         self.network: Callable[[torch.Tensor], Any] = self.model
@@ -202,6 +204,8 @@ class Trainer:
         progress.epoch, progress.step = epoch, 0
         progress.sums, progress.counted = {}, 0
         self._save(keep=settings.keep)
+        if settings.score in record:
+            self._report()
 
     def _train(self, watch: Watch) -> None:
         """The epoch's remaining steps."""
@@ -325,6 +329,10 @@ class Trainer:
             self.average.steps = saved["average"][0]
             for name, value in saved["average"][1].items():
                 self.average.state[name].copy_(value)
-        vars(self.progress).update(saved["progress"])
+        # Before the figure had a name it was never PCKh.
+        unnamed = "AP" if self.settings.score == "PCKh" else self.settings.score
+        self.progress = Progress(**{"score": unnamed, **saved["progress"]})
+        if self.progress.score != self.settings.score:  # figures of two kinds do not compare
+            self.progress.best, self.progress.score = -math.inf, self.settings.score
         if 0 < self.settings.unfreeze_epoch < self.progress.epoch:
             self.model.requires_grad_(True)
