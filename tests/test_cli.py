@@ -642,3 +642,13 @@ def test_annotations_of_the_real_sets_are_sound(capsys):
     said = capsys.readouterr().out
     assert "train: 2489 pictures, 9662 people" in said
     assert "test: 200 pictures" in said
+
+
+@pytest.mark.parametrize("verb", ["train", "valid", "predict", "ablate"])
+def test_settings_that_the_shell_cut(verb, capsys):
+    for words, sentence in (
+        (["TEST.SCALES", "[1,", "2]", "here"], "TEST.SCALES: '[1,' is part of a list; put the"),
+        (["here", "TEST.FLIP"], "'TEST.FLIP' has no value"),
+    ):
+        assert main([verb, *words]) == 2
+        assert sentence in capsys.readouterr().err

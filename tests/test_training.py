@@ -207,6 +207,21 @@ def test_average_follows():
     assert average.state["weight"].item() == pytest.approx(before + 1, abs=1e-3)
 
 
+def test_the_best_so_far_is_that_of_the_same_figure(tmp_path):
+    build.train(tiny("TRAIN.EPOCHS", "1"), tmp_path, "cpu")
+    file = tmp_path / "last.pth"
+    saved = torch.load(file, weights_only=False)
+    assert saved["progress"]["score"] == "AP"
+    for score, best in (("PCKh", None), (None, 0.85)):
+        progress = saved["progress"] | {"best": 0.85, "score": score}
+        if score is None:  # as older versions wrote it, which knew AP alone
+            del progress["score"]
+        torch.save(saved | {"progress": progress}, file)
+        resumed = build.train(tiny("TRAIN.EPOCHS", "2"), tmp_path, "cpu", resume=True)
+        assert resumed.score == "AP"
+        assert resumed.best == best if best else resumed.best < 0.85
+
+
 def test_training_writes_what_it_should(tmp_path):
     progress = build.train(tiny(), tmp_path, "cpu")
     assert progress.best >= 0
