@@ -78,7 +78,7 @@ def causes(path: Path, found: Findings) -> None:
 
 def points(path: Path, found: Findings) -> None:
     """Time and memory by crowd."""
-    figure = Figure(figsize=(12, 6), layout="constrained")
+    figure = Figure(figsize=(14, 6), layout="constrained")
     time, memory = figure.subplots(1, 2)
     names = list(dict.fromkeys(point.row for point in found.points))
     for name, colour in zip(names, _COLOURS * 9, strict=False):
@@ -93,11 +93,15 @@ def points(path: Path, found: Findings) -> None:
                   label=f"{name}, real pictures" if real else None)  # fmt: skip
         known = [(p.people, p.megabytes) for p in drawn if p.megabytes > 0]
         memory.plot(*zip(*known, strict=True), "o-", color=colour, label=name) if known else None
+    colour_of = dict(zip(names, _COLOURS * 9, strict=False))
     for answer in found.crossovers():
         for way, style in (("without detector", ":"), ("with detector", "-.")):
             if answer.get(f"people, {way}"):
-                time.axvline(answer[f"people, {way}"], color="#777777", linestyle=style,
-                             label=f"crossover {way}: {answer[f'people, {way}']:.1f}")  # fmt: skip
+                time.axvline(
+                    answer[f"people, {way}"], color=colour_of[answer["bottom-up"]],
+                    linestyle=style, linewidth=1,
+                    label=f"from {answer[f'people, {way}']:.1f} people on it is faster, {way}",
+                )  # fmt: skip
     crowds = sorted({point.people for point in found.points if point.kind == "drawn"})
     _labelled(time, "milliseconds a picture", crowds)
     _labelled(memory, "peak MB above the loaded model", crowds)
@@ -114,7 +118,7 @@ def _labelled(axes: Axes, what: str, people: Sequence[int]) -> None:
     axes.yaxis.set_major_formatter(ScalarFormatter())
     axes.yaxis.set_minor_formatter(ScalarFormatter())
     axes.grid(alpha=0.3, which="both")
-    axes.legend(frameon=False, fontsize="small", loc="lower left", bbox_to_anchor=(0, 1))
+    axes.legend(frameon=False, fontsize="small", loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
 
 
 def _save(figure: Figure, path: Path, signature: str) -> None:
