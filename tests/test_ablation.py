@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from higherhrnet import build
-from higherhrnet.ablation import autopsy, compare, cost, matrix, plan
+from higherhrnet.ablation import autopsy, compare, cost, plan, processes
 from higherhrnet.boxes import Boxes
 from higherhrnet.cli import main
 from higherhrnet.config import parse_config, read_config
@@ -137,14 +137,16 @@ def seen_gpus(number):
 
 def test_processes_take_turns_with_the_gpus(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    found = matrix._all(seen_gpus, range(6), 3, ["3", "5"], say=lambda sentence: None)
+    said = []
+    found = processes.all_of(seen_gpus, range(6), 3, ["3", "5"], str, said.append)
     assert set(found) == {"3", "5"}
-    assert matrix._all(seen_gpus, [1], 2, [], say=lambda sentence: None) == [None]
+    assert sorted(said) == [f"{number}: done" for number in range(6)]
+    assert processes.all_of(seen_gpus, [1], 2, [], str, said.append) == [None]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert [matrix._gpus(device) for device in ("auto", "cuda:1", "cpu")] == [["0", "1"], [], []]
+    assert [processes.gpus(device) for device in ("auto", "cuda:1", "cpu")] == [["0", "1"], [], []]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, 7,-1")
-    assert matrix._gpus("cuda") == ["4", "7"]
+    assert processes.gpus("cuda") == ["4", "7"]
 
 
 def test_other_annotations_are_another_row(tmp_path):

@@ -12,17 +12,10 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from itertools import cycle
-from multiprocessing import get_context
-from multiprocessing.queues import SimpleQueue
 from pathlib import Path
-from typing import Any, TypeVar
-
-import torch
+from typing import Any
 
 from .. import build
 from ..bench.table import hardware
@@ -35,9 +28,7 @@ from ..models import weights
 from ..poses import Poses
 from ..skeleton import Skeleton
 from .plan import Arm, Plan, Row
-
-Job = TypeVar("Job")
-Answer = TypeVar("Answer")
+from .processes import all_of, gpus
 
 
 @dataclass(frozen=True)
@@ -116,76 +107,24 @@ def run(
         say: told what is being done.
     """
     check(plan, overrides)
-    trained = _all(
+    trained = all_of(
         partial(_train, output=output, overrides=tuple(overrides), device=device),
         plan.arms,
         processes,
-        _gpus(device),
+        gpus(device),
+        _named,
         say,
     )
     arms = {arm.name: arm for arm in trained}
-    evaluated = _all(
+    evaluated = all_of(
         partial(_evaluate, output=output, overrides=tuple(overrides), device=device),
         [(row, arms[row.arm]) for row in plan.rows],
         processes,
-        _gpus(device),
+        gpus(device),
+        _named,
         say,
     )
     return trained, evaluated
-
-
-def _all(
-    work: Callable[[Job], Answer],
-    jobs: Sequence[Job],
-    processes: int,
-    gpus: Sequence[str],
-    say: Callable[[str], None],
-) -> list[Answer]:
-    """Every job's answer, in order; several at a time in processes of their own, which take turns
-    with the GPUs."""
-    if processes == 1:
-        answers = []
-        for job in jobs:
-            say(_named(job))
-            answers.append(work(job))
-        return answers
-    threads = max(1, (os.cpu_count() or 1) // processes)
-    spawned = get_context("spawn")
-    shares = spawned.SimpleQueue()
-    for _, gpu in zip(range(processes), cycle(gpus or [""]), strict=False):
-        shares.put(gpu)
-    with ProcessPoolExecutor(processes, spawned, _begin, (threads, shares)) as pool:
-        running = {pool.submit(work, job): job for job in jobs}
-        try:
-            for future in as_completed(running):  # the first to fail is the first to be heard
-                future.result()
-                say(f"{_named(running[future])}: done")
-        except BrokenProcessPool as error:
-            raise OSError("a run was ended from outside (memory?); start again to go on") from error
-        except BaseException:
-            for process in (pool._processes or {}).values():
-                process.terminate()  # SIGTERM: trainings write their checkpoint
-            raise
-        finally:
-            pool.shutdown(cancel_futures=True)
-        return [future.result() for future in running]
-
-
-def _begin(threads: int, shares: SimpleQueue[str]) -> None:
-    """In each process, before torch looks for GPUs."""
-    torch.set_num_threads(threads)
-    if gpu := shares.get():
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-
-
-def _gpus(device: str) -> list[str]:
-    """What CUDA calls the GPUs that runs may be spread over: none if the user names one of them."""
-    if device not in ("auto", "cuda") or not torch.cuda.is_available():
-        return []
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    count = torch.cuda.device_count()  # CUDA stops at the first name that it does not know
-    names = named.split(",") if named else map(str, range(count))
-    return [name.strip() for name in names][:count]
 
 
 def check(plan: Plan, overrides: Sequence[str]) -> None:

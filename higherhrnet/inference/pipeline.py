@@ -112,7 +112,7 @@ def predict_many(
     images: Iterable[Image | str | Path],
     boxes: Iterable[BoxesLike] | None = None,
 ) -> Generator[Poses, None, None]:
-    """People of many pictures, in their order; faster than one call for each.
+    """People of many pictures, in their order: read ahead, and batched as the predictor is set.
 
     Only a few pictures are held at a time, however many there are; arrays are copied.
 

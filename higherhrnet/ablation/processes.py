@@ -1,0 +1,84 @@
+"""Runs side by side: processes that share cores and GPUs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from itertools import cycle
+from multiprocessing import get_context
+from multiprocessing.queues import SimpleQueue
+from typing import TypeVar
+
+import torch
+
+Job = TypeVar("Job")
+Answer = TypeVar("Answer")
+
+
+def all_of(
+    work: Callable[[Job], Answer],
+    jobs: Sequence[Job],
+    processes: int,
+    gpus: Sequence[str],
+    named: Callable[[Job], str],
+    say: Callable[[str], None],
+) -> list[Answer]:
+    """Every job's answer, in order; several at a time in processes of their own, which take turns
+    with the GPUs.
+
+    Args:
+        work: job → answer; both cross between processes.
+        jobs: what to do.
+        processes: how many at the same time; with 1 the work is done here.
+        gpus: to be shared out; see :func:`gpus`.
+        named: what to call a job.
+        say: told what is being done.
+
+    Raises:
+        OSError: a process was ended from outside. What a job raises comes out as it is.
+    """
+    if processes == 1:
+        answers = []
+        for job in jobs:
+            say(named(job))
+            answers.append(work(job))
+        return answers
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    spawned = get_context("spawn")
+    shares = spawned.SimpleQueue()
+    for _, gpu in zip(range(processes), cycle(gpus or [""]), strict=False):
+        shares.put(gpu)
+    with ProcessPoolExecutor(processes, spawned, _begin, (threads, shares)) as pool:
+        running = {pool.submit(work, job): job for job in jobs}
+        try:
+            for future in as_completed(running):  # the first to fail is the first to be heard
+                future.result()
+                say(f"{named(running[future])}: done")
+        except BrokenProcessPool as error:
+            raise OSError("a run was ended from outside (memory?); start again to go on") from error
+        except BaseException:
+            for process in (pool._processes or {}).values():
+                process.terminate()  # SIGTERM: trainings write their checkpoint
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+        return [future.result() for future in running]
+
+
+def _begin(threads: int, shares: SimpleQueue[str]) -> None:
+    """In each process, before torch looks for GPUs."""
+    torch.set_num_threads(threads)
+    if gpu := shares.get():
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+
+
+def gpus(device: str) -> list[str]:
+    """What CUDA calls the GPUs that runs may be spread over: none if the user names one of them."""
+    if device not in ("auto", "cuda") or not torch.cuda.is_available():
+        return []
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    count = torch.cuda.device_count()  # CUDA stops at the first name that it does not know
+    names = named.split(",") if named else map(str, range(count))
+    return [name.strip() for name in names][:count]
