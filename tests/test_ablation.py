@@ -51,8 +51,9 @@ def test_plans_load_with_all_their_configs(path, monkeypatch):
     assert f"# higherhrnet ablate configs/ablation/{path.name}" in head
     for arm in found.arms:
         config = read_config(arm.config, arm.settings)
-        for row in (row for row in found.rows if row.arm == arm.name):
-            build.varied(config, row.settings)
+        rows = [row for row in found.rows if row.arm == arm.name]
+        texts = {build.to_yaml(build.varied(config, row.settings)) for row in rows}
+        assert len(texts) == len(rows)  # twins would be refused
 
 
 @pytest.mark.parametrize(
