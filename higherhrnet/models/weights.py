@@ -5,9 +5,12 @@ Files of our own are safetensors whose metadata carries the config (YAML) and th
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import pickle
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +27,8 @@ from .layouts import State, named_by_mmpose, official_names
 
 _CONTAINERS = ("state_dict", "model", "model_state_dict")
 _EXTRAS = ("skeleton", "display")
+_FULL = 2**20
+"""A disk with fewer bytes left is full."""
 _HEADS = ("final_layer", "deconv_layers.", "incre_modules.", "downsamp_modules.", "classifier.")
 
 
@@ -351,5 +356,7 @@ def save_torch(path: str | Path, values: Mapping[str, Any]) -> None:
     with whole(path) as partial:
         try:
             torch.save(values, partial)
-        except RuntimeError as error:  # torch's own writer reports a full disk this way
-            raise OSError(str(error).splitlines()[0]) from error
+        except RuntimeError as error:  # torch's own writer tells of positions, not of a full disk
+            full = shutil.disk_usage(partial.parent).free < _FULL
+            reason = os.strerror(errno.ENOSPC) if full else str(error).splitlines()[0]
+            raise OSError(reason) from error
