@@ -53,6 +53,9 @@ _DEFAULTS = {
         "TURNED": 0.6,  # top-down: probability of turning
         "HALF_BODY": 0.3,  # top-down: probability of showing half of a body
         "CENTRE": "picture",  # of bottom-up crops: picture (published), or person: anyone in it
+        # What lies beyond a picture's edges, in bottom-up training: ignored (published: a network
+        # trained so may see people in black bars), or empty: nobody is there.
+        "BEYOND": "ignored",
         "SHIFT": 0.2,  # of the crop side, either way
         "MIRROR": 0.5,  # probability
         "COLOUR": 0.0,  # relative change of brightness, contrast, saturation
@@ -248,6 +251,7 @@ _CHOICES = {
     "MODEL.FUSION": ("nearest", "bilinear"),
     "DATASET.KIND": ("coco", "toy", "folder"),
     "DATASET.CENTRE": ("picture", "person"),
+    "DATASET.BEYOND": ("ignored", "empty"),
     "DATASET.CACHE": ("none", "ram", "device"),
     "DATASET.WARP": ("host", "device"),
     "LOSS.PUSH_KIND": ("exp", "max"),

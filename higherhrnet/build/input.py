@@ -68,7 +68,9 @@ def input_path(
     warps_there = d.WARP == "device" or starts is not None
     if warps_there and on.type == "mps":  # it has no float64, in which affines are computed
         raise ValueError("config keys 'DATASET.WARP' and 'DATASET.CACHE': device needs CUDA")
-    views = Views(trained, view, coder.mark, t.SEED, warps_there, starts)
+    views = Views(
+        trained, view, coder.mark, t.SEED, warps_there, starts, config.DATASET.BEYOND == "empty"
+    )
     feed = Feed(on, coder.encode, normalise, view.shape, pixels)
     parts_of = sampler(config, len(trained), group or Group())
     return Loader(views, parts_of, t.WORKERS, joining(views)), feed

@@ -59,6 +59,7 @@ class Views(Dataset[Item]):
         seed: of all chance.
         on_device: leave the warp to the device.
         starts: first byte of every picture in the device's store, if it holds them all.
+        beyond: whether the loss counts beyond the pictures' edges, where nobody is.
     """
 
     pictures: Pictures
@@ -67,6 +68,7 @@ class Views(Dataset[Item]):
     seed: int
     on_device: bool = False
     starts: npt.NDArray[np.int64] | None = None
+    beyond: bool = False
 
     def __getitem__(self, key: tuple[int, int]) -> Item:
         epoch, index = key
@@ -76,11 +78,11 @@ class Views(Dataset[Item]):
         view = self.transform(sample, rng)
         shape, skeleton = self.transform.shape, self.pictures.skeleton
         if self.on_device:
-            poses, valid = moved(sample, view.affine, shape, skeleton)
+            poses, valid = moved(sample, view.affine, shape, skeleton, self.beyond)
             kept = self.starts is not None
             image = torch.zeros(0) if kept else torch.from_numpy(sample.image).view(-1)
         else:
-            seen = warped(sample, view.affine, shape, skeleton)
+            seen = warped(sample, view.affine, shape, skeleton, self.beyond)
             poses, valid = seen.poses, seen.valid
             image = torch.from_numpy(seen.image).permute(2, 0, 1)
         return Item(

@@ -227,19 +227,39 @@ def _colour(change: float, rng: np.random.Generator) -> tuple[float, float, floa
 
 
 def moved(
-    sample: Sample, affine: Affine, shape: tuple[int, int], skeleton: Skeleton
+    sample: Sample,
+    affine: Affine,
+    shape: tuple[int, int],
+    skeleton: Skeleton,
+    beyond: bool = False,
 ) -> tuple[Poses, npt.NDArray[np.uint8]]:
-    """People and valid mask (H, W) through an affine; a mirroring one exchanges joints."""
+    """People and valid mask (H, W) through an affine; a mirroring one exchanges joints.
+
+    Args:
+        sample: a picture with its people.
+        affine: picture → canvas.
+        shape: (H, W) of the canvas.
+        skeleton: the sample's.
+        beyond: whether the mask is valid beyond the picture's edges too.
+    """
     poses = sample.poses.warp(affine)
     if geometry.is_mirrored(affine):
         poses = poses.exchanged(skeleton)
-    valid = cv2.warpAffine(sample.valid, affine[:2], shape[::-1], flags=cv2.INTER_NEAREST)
+    valid = cv2.warpAffine(
+        sample.valid, affine[:2], shape[::-1], flags=cv2.INTER_NEAREST, borderValue=int(beyond)
+    )
     return poses, np.asarray(valid, dtype=np.uint8)
 
 
-def warped(sample: Sample, affine: Affine, shape: tuple[int, int], skeleton: Skeleton) -> Sample:
-    """The whole sample through an affine onto a canvas of ``shape`` (H, W)."""
-    poses, valid = moved(sample, affine, shape, skeleton)
+def warped(
+    sample: Sample,
+    affine: Affine,
+    shape: tuple[int, int],
+    skeleton: Skeleton,
+    beyond: bool = False,
+) -> Sample:
+    """The whole sample through an affine onto a canvas of ``shape`` (H, W); see :func:`moved`."""
+    poses, valid = moved(sample, affine, shape, skeleton, beyond)
     return Sample(
         image=geometry.warp(sample.image, affine, shape),
         poses=poses,
