@@ -16,7 +16,7 @@ from .poses import Poses
 _UPRIGHT_SHIFT, _MPII_UNIT = 15.0, 200.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Boxes:
     """Boxes of N people in one picture.
 
@@ -138,6 +138,8 @@ def read_detections(path: Path) -> dict[int | str, Boxes]:
         raise ValueError(f"box file '{path}' does not exist")
     try:
         records = json.loads(path.read_bytes())
+        if isinstance(records, dict):
+            raise ValueError("it is an object, as annotations and predictions.json are")
         people: dict[int | str, list[Mapping[str, Any]]] = {}
         categories = {record.get("category_id", 1) for record in records}
         wanted = categories if len(categories) == 1 else {1}

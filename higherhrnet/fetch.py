@@ -71,6 +71,8 @@ def _download(url: str, file: Path, check: Callable[[Path], None], resume: bool)
         raise OSError(
             f"could not fetch '{url}': {reason}; try again, or download it by hand to '{file}'"
         ) from error
+    except OSError as error:
+        raise OSError(f"could not write '{partial}': {error.strerror or error}") from error
     if total and partial.stat().st_size != total:
         again = "it goes on where it stopped" if resume else "it starts anew"
         raise OSError(f"'{url}' broke off; try again, {again}")

@@ -39,7 +39,7 @@ def people_by_picture(annotations: Mapping[str, Any]) -> dict[int | str, list[Ma
     return people
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Poses:
     """N people with K joints each.
 
@@ -102,6 +102,14 @@ class Poses:
         boxes = np.concatenate([low, high - low], axis=1)
         return np.where(present.any(axis=1, keepdims=True), boxes, 0.0)
 
+    @property
+    def areas(self) -> npt.NDArray[np.float64]:
+        """(N,) square pixels of the boxes, for comparing people. Where joints lie in a line or are
+        few, that of a slim body as long: a tenth of the length squared, and 100 at least."""
+        sides = self.boxes[:, 2:]
+        area: npt.NDArray[np.float64] = sides.prod(axis=1)
+        return np.maximum(area, np.maximum(0.1 * sides.max(axis=1, initial=0.0) ** 2, 100.0))
+
     def select(self, people: npt.NDArray[Any] | Sequence[int]) -> Poses:
         """The people given by rows or by a (N,) boolean mask, in that order."""
         rows = np.asarray(people)
@@ -128,6 +136,12 @@ class Poses:
             score=np.where(joints, 0.0, self.score),
             visibility=np.where(joints, ABSENT, self.visibility).astype(np.int8),
         )
+
+    def within(self, shape: tuple[int, int]) -> Poses:
+        """The same people without joints beyond the edges of a picture (H, W)."""
+        last = np.array(shape[::-1]) - 0.5
+        past: npt.NDArray[np.bool_] = np.any((self.xy < -0.5) | (self.xy > last), axis=2)
+        return self.without(past)
 
     def warp(self, affine: Affine) -> Poses:
         """The same people in other pixels; absent joints stay at (0, 0)."""

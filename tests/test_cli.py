@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from pycocotools import mask as rle
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from higherhrnet import build
@@ -279,6 +280,8 @@ def test_what_cannot_be_read_back_is_not_written(folder, capsys):
         (("average", name, name, folder / "tiny.yaml"), "is there already"),
     ):
         sentence(capsys, run("weights", *words), said)
+    torch.save({"a": torch.zeros(3, device="meta")}, folder / "meta.pth")
+    sentence(capsys, run("weights", "inspect", folder / "meta.pth"), "no numbers")
     torch.save({"a": Path("code")}, folder / "code.pth")
     said = sentence(capsys, run("weights", "inspect", folder / "code.pth"), "more than tensors")
     assert "weights_only" not in said
@@ -297,6 +300,46 @@ def test_another_fusion_is_another_model(folder, capsys):
     config = ROOT / "configs" / "mini" / "higherhrnet_w18_256.yaml"
     status = run("valid", config, "--weights", name, "MODEL.FUSION", "bilinear")
     sentence(capsys, status, "trained with MODEL.FUSION nearest, but the config has bilinear")
+
+    picture = ROOT / "higherhrnet" / "assets" / "crowd.png"
+    out = folder / "p"
+    status = run("predict", picture, "--output", out, "MODEL.FUSION", "bilinear")
+    sentence(capsys, status, "trained with MODEL.FUSION nearest, but the config has bilinear")
+    source = build.BUNDLED / f"{name}.safetensors"
+    other = folder / "other.safetensors"
+    with safe_open(source, framework="pt") as file:
+        metadata = file.metadata()
+        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    metadata["config"] = metadata["config"].replace("FUSION: nearest", "FUSION: bilinear")
+    save_file(state, other, metadata)
+    status = run("weights", "average", source, other, folder / "mean.safetensors")
+    sentence(capsys, status, "other.safetensors", "MODEL.FUSION is bilinear, not nearest")
+    for config_text in ("MODEL: text", "{"):
+        save_file(state, other, metadata | {"config": config_text})
+        sentence(capsys, run("valid", config, "--weights", other), "its config cannot be read")
+    save_file(state, other, metadata | {"display": '{"unknown": 0.5}'})
+    sentence(capsys, run("weights", "inspect", other), "unknown limits")
+    save_file(state, other)
+    status = run("valid", config, "--weights", other, "--calibrate")
+    sentence(capsys, status, "cannot hold an operating point; convert it first")
+
+
+def test_names_that_look_like_something_else(folder, capsys, monkeypatch):
+    """A picture like a setting, a file of boxes like YAML, and weights that a shell lost."""
+    monkeypatch.chdir(folder)
+    save(folder / "TEST.JPG", np.zeros((64, 64, 3), np.uint8))
+    settings = ["DATASET.INPUT_SIZE", "64", "TEST.SCALES", "[1.0]", "TEST.FLIP", "False"]
+    assert run("predict", "TEST.JPG", "--output", "p", *settings)[0] == 0
+    assert (folder / "p" / "TEST_poses.jpg").is_file()
+    sentence(capsys, run("predict", "TEST.JPG", "--weights", ""), "''")
+    record = {"image_id": "TEST", "category_id": 1, "bbox": [5, 5, 40, 50], "score": 1.0}
+    for boxes in ("run #1.json", "[a].json"):
+        write_json(folder / boxes, [record])
+        words = ("predict", "TEST.JPG", "--mode", "top-down", "--boxes", boxes)
+        assert run(*words, "--output", "b")[0] == 0
+    write_json(folder / "set.json", {"annotations": [record]})
+    words = ("predict", "TEST.JPG", "--mode", "top-down", "--boxes", "set.json")
+    sentence(capsys, run(*words, "--output", "b"), "set.json", "it is an object")
 
 
 def test_configs_of_one_name_have_folders_of_their_own():
@@ -425,6 +468,12 @@ def test_what_cameras_append_to_a_jpeg_does_not_make_it_truncated(folder):
 def test_the_package_s_own_weights_are_not_calibrated(folder, capsys):
     status = run("valid", folder / "tiny.yaml", "--weights", "higherhrnet_w18_mini", "--calibrate")
     sentence(capsys, status, "belongs to the package")
+
+
+def test_bench_refuses_what_it_does_not_measure(capsys):
+    status = run("bench", "track", "--people", "1", "--weights", "hrnet_w18_mini")
+    sentence(capsys, status, "for bottom-up weights", "hrnet_w18_mini")
+    sentence(capsys, run("bench", "decode", "TEST.FLIP", "False"), "TEST.FLIP changes nothing")
 
 
 def test_bench_wants_sensible_numbers(capsys):

@@ -12,9 +12,11 @@ from higherhrnet import build
 from higherhrnet.config import parse_config
 from higherhrnet.datasets.pictures import read_picture
 from higherhrnet.datasets.toy import DrawnPeople
+from higherhrnet.evaluation.operating_point import OperatingPoint
 from higherhrnet.inference import network, pipeline
 from higherhrnet.inference.predictor import Scene
 from higherhrnet.models.pixels import normalise
+from higherhrnet.poses import ABSENT, Poses
 
 from .shared import SHARED
 
@@ -112,6 +114,12 @@ def test_many_pictures_in_one_call(predictor, tmp_path):
     assert len(next(stream)) == len(found[0])
     with pytest.raises(ValueError, match=r"none\.png"):
         next(stream)
+    told = []
+    mixed = [images[0], tmp_path / "none.png", images[1]]
+    several = list(pipeline.predict_many(predictor, mixed, broken=lambda *what: told.append(what)))
+    assert [len(poses) for poses in several] == [len(found[0]), 0, len(found[1])]
+    ((place, error),) = told
+    assert (place, "none.png" in str(error)) == (1, True)
     same = [image for image in images if image.shape == images[0].shape]
 
     def refilled():
@@ -122,6 +130,15 @@ def test_many_pictures_in_one_call(predictor, tmp_path):
 
     for poses, image in zip(pipeline.predict_many(predictor, refilled()), same, strict=True):
         np.testing.assert_allclose(poses.xy, predictor(image).xy, atol=1e-3)
+
+    def failing():
+        yield from images[:3]
+        raise KeyError("the camera is gone")
+
+    stream = pipeline.predict_many(predictor, failing())
+    assert [len(next(stream)) for _ in range(3)] == [len(poses) for poses in found[:3]]
+    with pytest.raises(KeyError, match="the camera is gone"):
+        next(stream)
     for one in (images[0], "a.png", tmp_path):
         with pytest.raises(ValueError, match="takes several pictures"):
             pipeline.predict_many(predictor, one)
@@ -130,6 +147,19 @@ def test_many_pictures_in_one_call(predictor, tmp_path):
         list(pipeline.predict_many(predictor, images[:1], boxes))
     with pytest.raises(ValueError, match="boxes serve a top-down one"):
         predictor(images[0], boxes[0])
+
+
+def test_nobody_is_shown_beyond_the_edges_of_the_picture(predictor, monkeypatch):
+    image = np.zeros((40, 60, 3), np.uint8)
+    keypoints = np.zeros((2, 17, 3))
+    keypoints[:, :5] = [[[10, 10, 2], [59.4, 39.4, 2], [60, 5, 2], [-0.6, 5, 2], [5, 39.6, 2]],
+                        [[70, 10, 2]] * 5]  # fmt: skip
+    everybody = Poses.annotated(keypoints)
+    monkeypatch.setattr(type(predictor), "decoded", lambda *_: (everybody, None))
+    assert len(predictor(image)) == 2
+    monkeypatch.setattr(predictor, "point", OperatingPoint(duplicate=1.0))
+    (shown,) = predictor(image).visibility
+    assert (shown > ABSENT).tolist() == [True, True] + [False] * 15
 
 
 def test_an_endless_stream_is_taken_bit_by_bit(predictor):

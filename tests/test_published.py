@@ -92,6 +92,8 @@ def test_what_only_browsers_get(served, capsys):
     assert main(["weights", "fetch", "official/higherhrnet_w32_512"]) == 2
     said = capsys.readouterr().err
     assert "handed out to browsers only: find pose_higher_hrnet_w32_512.pth at https://" in said
+    assert main(["weights", "fetch", "hrnet_w18_mini"]) == 2
+    assert "comes with the package" in capsys.readouterr().err
     assert main(["weights", "fetch", "mmpose/higherhrnet_w32_513"]) == 2
     assert f"did you mean '{NAME}'?" in capsys.readouterr().err
 

@@ -558,6 +558,9 @@ def test_heads_go_over_to_another_skeleton_by_joint_name():
             else:
                 assert torch.equal(got, fresh["final_layers.0.weight"][offset + row])
     assert torch.equal(target.conv1.weight, source.conv1.weight)
+    wider = build.model(tiny("MODEL.WIDTH", "6"), len(CROWDPOSE))
+    with pytest.raises(ValueError, match="does not hold the trunk"):
+        files.load_start(wider, checkpoint_file, COCO, CROWDPOSE)
     features = source.deconv_layers[0][0][0].weight[:4]
     assert torch.equal(target.deconv_layers[0][0][0].weight[:4], features)
 

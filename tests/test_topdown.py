@@ -153,6 +153,21 @@ def test_neither_batch_nor_chunks_change_the_people(predictor, batch, crops):
         assert maps.dense_heat().shape == (17, 49, 49)
 
 
+def test_a_picture_that_the_detector_refuses_does_not_stop_the_others(predictor, monkeypatch):
+    def detector(images):
+        if any(image.shape[0] < 10 for image in images):
+            raise ValueError("too thin")
+        return [Boxes.of([[5, 5, 40, 60]]) for _ in images]
+
+    monkeypatch.setattr(predictor, "detector", detector)
+    monkeypatch.setattr(predictor, "batch", 4)
+    images = [np.zeros((3 if n % 4 == 1 else 90, 80, 3), np.uint8) for n in range(10)]
+    found = list(pipeline.run(predictor, range(10), lambda number: Scene(images[number])))
+    assert [number for number, _ in found] == list(range(10))
+    refused = [number for number, result in found if isinstance(result, ValueError)]
+    assert refused == [1, 5, 9]
+
+
 def test_a_picture_without_boxes_is_refused(predictor):
     with pytest.raises(ValueError, match=r"needs boxes.*TEST\.BOXES"):
         predictor(np.zeros((60, 80, 3), np.uint8))

@@ -17,7 +17,7 @@ from higherhrnet import build, geometry
 from higherhrnet.config import parse_config
 from higherhrnet.datasets.loader import Loader, ShuffledBatches, Views
 from higherhrnet.datasets.toy import DrawnPeople, write_coco
-from higherhrnet.datasets.transforms import CentredView, PersonView, RandomView, warped
+from higherhrnet.datasets.transforms import CentredView, PersonView, RandomView, moved, warped
 from higherhrnet.evaluation import results
 from higherhrnet.fields import Marks
 from higherhrnet.poses import ABSENT
@@ -145,6 +145,25 @@ def views(**settings):
     return Views(DrawnPeople(8), RandomView(64), mark, seed=3, **settings)
 
 
+def test_what_lies_beyond_a_picture_may_count_as_empty():
+    """Published: the loss ignores it. Regions that are left out within the picture stay so."""
+    sample = DrawnPeople(1).sample(0)
+    left_out = sample.valid.copy()
+    left_out[10:60, 20:80] = 0
+    sample = replace(sample, valid=left_out)
+    affine = geometry.square_crop((128.0, 128.0), 512.0, (128, 128))  # it becomes 32 to 96
+    published, empty = (moved(sample, affine, (128, 128), COCO, b)[1] > 0 for b in (False, True))
+    beyond = np.ones((128, 128), bool)
+    beyond[31:97, 31:97] = False
+    assert not published[beyond].any()
+    assert empty[beyond].all()
+    within = (slice(33, 95), slice(33, 95))
+    np.testing.assert_array_equal(published[within], empty[within])
+    assert not empty[within].all()
+    counted = [views(beyond=b)[0, 3].marks.valid.float().mean() for b in (False, True)]
+    assert counted[0] < counted[1] == 1
+
+
 def loader(workers, **settings):
     return Loader(views(), ShuffledBatches(8, 2, 3, **settings), workers)
 
@@ -236,6 +255,18 @@ def test_training_writes_what_it_should(tmp_path):
     assert predictor.skeleton == COCO
     assert predictor.protocol.input_size == 64
     predictor(DrawnPeople(1).drawing(0).image)
+
+
+def test_a_checkpoint_to_resume_from_is_also_one_to_use(tmp_path):
+    """With its own config, and the averaged weights that would have been validated."""
+    build.train(tiny("MODEL.FUSION", "bilinear"), tmp_path, "cpu")
+    file = build.open_weights(str(tmp_path / checkpoint.LAST))
+    assert build.fusion_of(file) == "bilinear"
+    predictor = build.load(tmp_path / checkpoint.LAST, "cpu")
+    assert predictor.protocol.input_size == 64
+    average = torch.load(tmp_path / checkpoint.LAST, weights_only=True)["average"][1]
+    for name, tensor in predictor.model.state_dict().items():
+        assert torch.equal(tensor, average[name]), name
 
 
 def trained_weights(folder):

@@ -72,6 +72,21 @@ def test_a_fragment_on_somebody_else_is_a_duplicate():
     np.testing.assert_array_equal(kept.person_score, [1.0, 0.4])
 
 
+def test_people_whose_joints_lie_in_a_line_are_compared_too():
+    joints = np.zeros((1, 17, 3))
+    joints[0, [5, 7, 9]] = [(20, 50, 2), (40, 50, 2), (60, 50, 2)]  # a horizontal arm
+    for people in (joints, joints * (np.arange(17) == 7)[None, :, None]):  # and one joint
+        tracker = Tracker(COCO)
+        poses = Poses.annotated(people)
+        numbers = []
+        for frame in range(5):
+            moved = poses.warp(geometry.translation(3 * frame, 0))
+            numbers += tracker.update(moved, frame / 25).track.tolist()
+        assert numbers == [0] * 5
+        twice = Poses.concatenate([poses, poses.warp(geometry.translation(0, 1))])
+        assert len(without_duplicates(twice, COCO, 0.7)) == 1
+
+
 def coco_of(people, image_id, start):
     return [
         {
@@ -208,10 +223,13 @@ def test_switches_are_counted():
 def test_inputs_are_sorted_by_kind(tmp_path):
     for name in ("b.jpg", "a.PNG", "c.mp4", "notes.txt"):
         (tmp_path / name).write_bytes(b"")
+    (tmp_path / "folder.jpg").mkdir()
     found = find_inputs([str(tmp_path), "camera:2", str(tmp_path / "b.jpg")])
     assert [p.name for p in found.pictures] == ["a.PNG", "b.jpg"]
     assert [p.name for p in found.videos] == ["c.mp4"]
     assert found.cameras == [2]
+    twice = find_inputs([str(tmp_path / "b.jpg"), str(tmp_path / "." / ".." / tmp_path.name)])
+    assert [p.name for p in twice.pictures] == ["b.jpg", "a.PNG"]
 
 
 def test_records_of_several_processes_become_one_file(tmp_path):
@@ -222,15 +240,19 @@ def test_records_of_several_processes_become_one_file(tmp_path):
         second.flush()
         with Predictions(tmp_path, COCO, 0, 2) as first:
             first.add(1, "a.jpg", (90, 120), poses)
+            first.add(3, 'odd",\nname.jpg', (90, 120), poses)
             first.flush()
             first.finish()
     content = json.loads((tmp_path / "predictions.json").read_text())
-    assert [image["id"] for image in content["images"]] == [1, 2, 4]
-    assert [record["id"] for record in content["annotations"]] == [1, 2]
-    assert content["annotations"][1]["track_id"] == 4
-    with (tmp_path / "predictions.csv").open() as file:
+    assert [image["id"] for image in content["images"]] == [1, 2, 3, 4]
+    assert [record["id"] for record in content["annotations"]] == [1, 2, 3]
+    assert [record["image_id"] for record in content["annotations"]] == [1, 3, 4]
+    assert content["annotations"][2]["track_id"] == 4
+    with (tmp_path / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 2 * int((poses.visibility > ABSENT).sum())
+    assert len(rows) == 3 * int((poses.visibility > ABSENT).sum())
+    assert list(dict.fromkeys(row["image"] for row in rows)) == ["1", "3", "4"]
+    assert rows[len(rows) // 2]["file"] == 'odd",\nname.jpg'
     assert rows[-1]["seconds"] == "0.5000"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["predictions.csv", "predictions.json"]
 
@@ -313,10 +335,11 @@ def write_clip(path, frames=12, turned=0, sound=True):
     return path
 
 
-def test_a_video_that_breaks_off_is_said_to(tmp_path, capsys):
-    """Fewer frames came than the file announces; what came is kept."""
+@pytest.mark.parametrize("kind", ["avi", "mkv"])
+def test_a_video_that_breaks_off_is_said_to(tmp_path, capsys, kind):
+    """Less came than the file announces (Matroska counts no frames); what came is kept."""
     av = pytest.importorskip("av")
-    whole, cut = tmp_path / "whole.avi", tmp_path / "cut.avi"
+    whole, cut = tmp_path / f"whole.{kind}", tmp_path / f"cut.{kind}"
     noise = np.random.default_rng(0)
     with av.open(str(whole), "w") as container:
         stream = container.add_stream("mpeg4", rate=10)
@@ -330,10 +353,11 @@ def test_a_video_that_breaks_off_is_said_to(tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["predict", str(cut), "--output", str(out), "--show", "none"]) == 2
     said = capsys.readouterr()
-    assert "cut.avi' breaks off after" in said.err
-    assert " of 20 frames" in said.err
+    assert f"cut.{kind}' breaks off after" in said.err
     listed = json.loads((out / "predictions.json").read_text())["images"]
+    assert (" of 20 frames" if kind == "avi" else " of 2.0 seconds") in said.err
     assert 0 < len(listed) < 20
+    assert main(["predict", str(whole), "--output", str(out), "--show", "none"]) == 0
 
 
 def described(path):

@@ -1,7 +1,7 @@
 """The one place where config becomes objects."""
 
 from ..config import Config, parse_config, read_config, to_yaml, varied
-from .checkpoints import BUNDLED, config_of, find_weights, open_weights, skeleton_of
+from .checkpoints import BUNDLED, config_of, find_weights, fusion_of, open_weights, skeleton_of
 from .fairness import other_pictures, unlike
 from .inference import (
     BoxesOf,
@@ -12,6 +12,7 @@ from .inference import (
     display_point,
     evaluation,
     load,
+    point_of,
     predictor,
     validate,
     with_weights,
@@ -47,6 +48,7 @@ __all__ = [
     "evaluation",
     "expand_path",
     "find_weights",
+    "fusion_of",
     "input_path",
     "is_top_down",
     "load",
@@ -55,6 +57,7 @@ __all__ = [
     "other_pictures",
     "parse_config",
     "pictures",
+    "point_of",
     "predictor",
     "pretrain",
     "read_config",

@@ -8,8 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from .. import strict_yaml
 from ..config import Config, parse_config
 from ..models import layouts, published, weights
 from ..skeleton import SKELETONS, Skeleton
@@ -66,8 +65,11 @@ def skeleton_of(file: weights.Checkpoint) -> Skeleton | None:
 def fusion_of(file: weights.Checkpoint) -> str | None:
     """How a checkpoint's network enlarges, which no tensor shows; None if the file does not say.
     Nothing else of its config is looked at: it may be an older version's."""
-    stored = yaml.safe_load(file.config) if file.config else None
-    fusion: str | None = ((stored or {}).get("MODEL") or {}).get("FUSION")
+    try:
+        stored = strict_yaml.parse(file.config) if file.config else None
+        fusion: str | None = ((stored or {}).get("MODEL") or {}).get("FUSION")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"'{file.path}' is damaged: its config cannot be read") from error
     return fusion
 
 

@@ -107,15 +107,25 @@ def load(
             f"'{file.path}' predicts the joints of skeleton '{joints.name}', which config key "
             f"'DATASET.SKELETON' {config.DATASET.SKELETON} contradicts"
         )
+    _same_fusion(file, config)
     network = model(config, len(joints))
     weights.load_all(network, file)
     on = parts.device(device)
     ready = predictor(config, network, joints, on)
+    ready.point = None if raw else point_of(file)
+    return ready
+
+
+def point_of(file: weights.Checkpoint) -> OperatingPoint:
+    """A checkpoint's operating point for pictures; the default if it was never calibrated.
+
+    Raises:
+        ValueError: its limits are of another version.
+    """
     try:
-        ready.point = None if raw else OperatingPoint(**(file.display or {}))
+        return OperatingPoint(**(file.display or {}))
     except TypeError as error:
         raise ValueError(f"'{file.path}' has an operating point with unknown limits") from error
-    return ready
 
 
 def with_weights(
@@ -126,13 +136,17 @@ def with_weights(
     Raises:
         ValueError: they are of another model, also in what no tensor's shape shows.
     """
+    _same_fusion(file, config)
+    network = model(config, len(joints))
+    return network, weights.load_all(network, file, joints)
+
+
+def _same_fusion(file: weights.Checkpoint, config: Config) -> None:
     own, wanted = fusion_of(file) or config.MODEL.FUSION, config.MODEL.FUSION
     if own != wanted:
         raise ValueError(
             f"'{file.path}' was trained with MODEL.FUSION {own}, but the config has {wanted}"
         )
-    network = model(config, len(joints))
-    return network, weights.load_all(network, file, joints)
 
 
 def detector(config: Config, on: torch.device) -> Detector | None:
@@ -144,7 +158,7 @@ def detector(config: Config, on: torch.device) -> Detector | None:
     name = str(config.TEST.BOXES)
     if bottom_up_boxes(config) is None:
         return torchvision_detector(name, on) if name in TORCHVISION else None
-    people = load(name, str(on), raw=True)
+    people = load(name, str(on), ["TEST.PRECISION", config.TEST.PRECISION], raw=True)
     if isinstance(people, TopDown):
         raise ValueError(f"config key 'TEST.BOXES': '{name}' is top-down and needs boxes itself")
     people.point = OperatingPoint(person=0.1, joint=0.0, filled=0.0, duplicate=1.0)

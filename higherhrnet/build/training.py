@@ -59,12 +59,11 @@ from .parts import (
 def train(
     config: Config, output: Path, device_name: str = "auto", resume: bool = False
 ) -> loop.Progress:
-    """Train what the config says into ``output``; returns the best AP.
+    """Train what the config says into ``output``; returns how far it came, and the best score.
 
-    Writes ``last.pth`` (to resume), ``best.safetensors`` (by AP, MPII's top-down
-    by PCKh), ``config.yaml``,
-    ``log.jsonl``, ``curves.png`` and ``tensorboard/``. Under ``torchrun`` the processes share
-    every batch and the first one writes.
+    Writes ``last.pth`` (to resume), ``best.safetensors`` (by AP, MPII's top-down by PCKh),
+    ``config.yaml``, ``log.jsonl``, ``curves.png`` and ``tensorboard/``. Under ``torchrun`` the
+    processes share every batch and the first one writes.
     """
     with started(config, output, device_name, resume) as (group, on), ExitStack() as closing:
         joints = skeleton(config)
@@ -120,6 +119,7 @@ def train(
             ),
             folder=output,
             log=log,
+            about=weights.about(to_yaml(config), joints),
             group=group,
             stop=stop,
         )

@@ -9,6 +9,7 @@ import re
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -89,7 +90,7 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
     remaining = list(words)
     while remaining:
         word = remaining.pop(0)
-        if _KEY.fullmatch(word):
+        if _KEY.fullmatch(word) and not Path(word).is_file():  # TEST.JPG is a picture
             overrides += [word, *remaining[:1]]
             del remaining[:1]
         else:

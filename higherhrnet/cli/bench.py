@@ -18,6 +18,7 @@ from ..datasets.keypoints import CocoKeypoints
 from ..datasets.loader import Views
 from ..inference.bottom_up import BottomUp
 from ..inference.frames import find_inputs
+from ..skeleton import COCO
 from . import arguments
 
 Rows = Callable[[argparse.Namespace, torch.device], Sequence[table.Row]]
@@ -108,6 +109,12 @@ def _loss(_: argparse.Namespace, on: torch.device) -> Sequence[table.Row]:
 
 
 def _decode(options: argparse.Namespace, on: torch.device) -> Sequence[table.Row]:
+    idle = {"TEST.SCALES", "TEST.FLIP", "TEST.PROJECT"} & {*options.overrides[::2]}
+    if idle:
+        raise ValueError(
+            f"bench decode draws its own answers, one scale with its mirrored view: {min(idle)} "
+            "changes nothing"
+        )
     config = parse_config("", options.overrides, "the command line")
     joints = build.skeleton(config)
     coder = build.codec(config, build.model(config, len(joints)), joints)
@@ -133,6 +140,11 @@ def _pipeline(options: argparse.Namespace, _: torch.device) -> Sequence[table.Ro
 
 def _track(options: argparse.Namespace, _: torch.device) -> Sequence[table.Row]:
     found = build.load(options.weights, options.device, options.overrides)
+    if not isinstance(found, BottomUp) or found.skeleton.joints != COCO.joints:
+        raise ValueError(
+            f"bench track draws people with COCO's joints, for bottom-up weights, and "
+            f"'{options.weights}' are of other joints or top-down"
+        )
     return track.run(found, options.people, options.seconds, options.seed, options.output)
 
 

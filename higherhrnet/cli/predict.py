@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import signal
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from importlib.resources import as_file, files
 from pathlib import Path
 from types import FrameType
 
-from .. import build
+from .. import build, strict_yaml
 from ..boxes import Boxes, read_detections
 from ..evaluation.operating_point import OperatingPoint
 from ..inference import annotate
@@ -126,7 +128,8 @@ def _predict(options: argparse.Namespace) -> int:
         raise ValueError(f"--show none and --show {others} contradict each other")
     inputs = find_inputs(options.inputs)
     on = build.device(options.device)
-    with joined(on.type == "cuda") as group, _termination(group):
+    # The first process does all videos, and the others wait for it.
+    with joined(on.type == "cuda", timedelta(days=365)) as group, _termination(group):
         device = f"cuda:{group.local_rank}" if on.type == "cuda" and group.size > 1 else str(on)
         predictor, boxes = _predictor(options, device)
         if options.min_score is not None:
@@ -151,10 +154,10 @@ def _predictor(
 ) -> tuple[Predictor, dict[int | str, Boxes] | None]:
     """Who predicts, and listed boxes of pictures if the user has a list."""
     bundled = arguments.TOP_DOWN_WEIGHTS if options.mode == "top-down" else None
-    weights = options.weights or bundled or arguments.DEFAULT_WEIGHTS
+    weights = bundled or arguments.DEFAULT_WEIGHTS if options.weights is None else options.weights
     overrides = list(options.overrides)
     if options.boxes is not None:
-        overrides += ["TEST.BOXES", options.boxes]
+        overrides += ["TEST.BOXES", json.dumps(options.boxes)]  # a file's name, not YAML
     elif "TEST.BOXES" not in overrides:
         overrides += ["TEST.BOXES", DETECTOR]
     predictor = build.load(weights, device, overrides, options.raw)
@@ -167,11 +170,12 @@ def _predictor(
         raise ValueError(f"--boxes serves top-down weights, and '{weights}' are bottom-up{hint}")
     if isinstance(predictor, TopDown) and predictor.detector is None:
         last = len(overrides) - overrides[::-1].index("TEST.BOXES")
-        if overrides[last] == "truth":
+        named = str(strict_yaml.parse(overrides[last]))
+        if named == "truth":
             raise ValueError(
                 "config key 'TEST.BOXES' is truth, but these pictures are not annotated"
             )
-        return predictor, read_detections(build.expand_path(overrides[last], "TEST.BOXES"))
+        return predictor, read_detections(build.expand_path(named, "TEST.BOXES"))
     return predictor, None
 
 

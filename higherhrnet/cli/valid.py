@@ -53,10 +53,10 @@ def _valid(options: argparse.Namespace) -> int:
             f"--calibrate writes into the weights file, but '{file.path}' belongs to the package; "
             "give a copy of it"
         )
-    if options.calibrate and file.path.suffix != ".safetensors":
+    if options.calibrate and (file.config is None or file.path.suffix != ".safetensors"):
         raise ValueError(
             f"'{file.path}' cannot hold an operating point; convert it first: higherhrnet weights "
-            f"convert {file.path} {file.path.with_suffix('.safetensors')}"
+            f"convert {file.path} {file.path.with_suffix('')}_native.safetensors"
         )
     joints = build.skeleton(config)
     network, loaded = build.with_weights(config, file, joints)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from .. import build
 from ..config import to_yaml
-from ..evaluation.operating_point import OperatingPoint
 from ..models import layouts, published, weights
 from . import arguments
 
@@ -59,6 +58,13 @@ def _average(options: argparse.Namespace) -> int:
         raise ValueError(f"the mean takes two files or more and a new one to write to; {what}")
     _fits_suffix(options.target, "native")
     files = [build.open_weights(source) for source in options.sources]
+    fusions = [build.fusion_of(file) for file in files]
+    for file, fusion in zip(files, fusions, strict=True):
+        if fusion != fusions[0]:
+            raise ValueError(
+                f"'{file.path}' is of another network than '{files[0].path}': MODEL.FUSION is "
+                f"{fusion}, not {fusions[0]}"
+            )
     config = build.config_of(files[0], options.overrides)
     joints = files[0].skeleton or build.skeleton(config)
     state = weights.averaged(files)
@@ -93,6 +99,8 @@ def _list(_: argparse.Namespace) -> int:
 
 
 def _fetch(options: argparse.Namespace) -> int:
+    if (build.BUNDLED / f"{options.name}.safetensors").is_file():
+        raise ValueError(f"'{options.name}' comes with the package: there is nothing to fetch")
     if options.name not in published.PUBLISHED:
         close = difflib.get_close_matches(options.name, published.PUBLISHED, n=1)
         hint = f"; did you mean '{close[0]}'?" if close else "; see higherhrnet weights list"
@@ -115,7 +123,7 @@ def _inspect(options: argparse.Namespace) -> int:
         print(f"  skeleton: {file.skeleton.name}, {len(file.skeleton)} joints")
     print(f"  config: {'inside' if file.config else 'none; guessed from the tensors'}")
     if file.display:
-        print(f"  for pictures: {OperatingPoint(**file.display)}")
+        print(f"  for pictures: {build.point_of(file)}")
     if found.kind in ("higher_hrnet", "pose_hrnet"):
         config = build.config_of(file, options.overrides)
         joints = file.skeleton or build.skeleton(config)

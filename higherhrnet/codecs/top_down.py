@@ -156,7 +156,8 @@ class TopDownCodec:
     def decode(self, heatmaps: Maps, to_picture: Sequence[Affine], boxes: Boxes) -> Poses:
         """People in picture pixels, one for each box.
 
-        A person's score is the box's times the mean heat of the joints above ``least_heat``.
+        A person's score is the box's times the mean heat of the joints above ``least_heat``. A
+        joint without any heat is absent and stays where it was looked for, as published.
 
         Args:
             heatmaps: (N, K, h, w).

@@ -81,12 +81,11 @@ def without_duplicates(poses: Poses, skeleton: Skeleton, threshold: float) -> Po
     """
     if len(poses) < 2:
         return poses
-    width_height = poses.boxes[:, 2:]
     kept = suppress(
         poses.xy,
         (poses.visibility == SEEN).astype(float),
         poses.person_score,
-        np.maximum(width_height.prod(axis=1), 1.0),
+        poses.areas,
         skeleton.sigmas,
         threshold,
         in_vis=0.5,

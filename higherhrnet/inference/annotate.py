@@ -213,8 +213,14 @@ def video(
     if done.pictures == before:
         raise ValueError(f"'{name}' holds no frame that can be read")
     # Empty frames and cut ones are announced too, but leave no time out.
-    if seen < _CUT * source.announced and end < _CUT * source.length:
-        raise ValueError(f"'{name}' breaks off after {seen} of {source.announced} frames")
+    fewer = not source.announced or seen < _CUT * source.announced
+    if fewer and end < _CUT * source.length:
+        came = (
+            f"{seen} of {source.announced} frames"
+            if source.announced
+            else f"{end:.1f} of {source.length:.1f} seconds"
+        )
+        raise ValueError(f"'{name}' breaks off after {came}")
 
 
 def _draw(

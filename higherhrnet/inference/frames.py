@@ -37,15 +37,17 @@ def find_inputs(names: Sequence[str]) -> Inputs:
     Raises:
         ValueError: an input does not exist, or a folder or glob holds no pictures or videos.
     """
-    found: dict[Path, None] = {}
+    found: dict[str, Path] = {}
     cameras: dict[int, None] = {}
     for name in names:
         if camera := _CAMERA.fullmatch(name):
             cameras[int(camera[1])] = None
         else:
-            found.update(dict.fromkeys(_files(name)))
-    videos = [path for path in found if path.suffix.lower() in VIDEOS]
-    return Inputs([path for path in found if path not in videos], videos, list(cameras))
+            for file in _files(name):
+                found.setdefault(os.path.abspath(file), file)  # noqa: PTH100  links are kept apart
+    videos = [path for path in found.values() if path.suffix.lower() in VIDEOS]
+    pictures = [path for path in found.values() if path.suffix.lower() not in VIDEOS]
+    return Inputs(pictures, videos, list(cameras))
 
 
 def _files(name: str) -> list[Path]:
@@ -69,7 +71,8 @@ def _files(name: str) -> list[Path]:
 
 
 def _of_known_kind(files: Sequence[Path]) -> list[Path]:
-    return sorted(file for file in files if file.suffix.lower() in PICTURES | VIDEOS)
+    known = [file for file in files if file.suffix.lower() in PICTURES | VIDEOS]
+    return sorted(file for file in known if not file.is_dir())
 
 
 def output_names(files: Sequence[Path | str], suffix: str) -> list[str]:

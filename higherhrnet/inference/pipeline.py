@@ -43,8 +43,8 @@ def run(
     Args:
         predictor: who predicts.
         jobs: what to load pictures by; asked for as needed.
-        load: job → picture, with boxes where they are known; a ``ValueError`` stands in for the
-            result of its job.
+        load: job → picture, with boxes where they are known. A ``ValueError`` of it, or of what
+            finds boxes, stands in for the result of its job.
     """
     batch, workers = predictor.batch, predictor.workers
     ahead = 2 * batch + 2 * workers
@@ -60,13 +60,29 @@ def run(
 
         def answer(bucket: object) -> None:
             waiting = buckets.pop(bucket)
-            views = predictor.answer([prepared for prepared, _ in waiting])
+            try:
+                views = predictor.answer([prepared for prepared, _ in waiting])
+            except ValueError as error:  # a detector cannot take one of them
+                if len(waiting) == 1:
+                    waiting[0][1].error = error
+                else:
+                    for alone in waiting:
+                        buckets[bucket] = [alone]
+                        answer(bucket)
+                return
             for (prepared, slot), mine in zip(waiting, views, strict=True):
                 slot.future = decoders.submit(predictor.finish, prepared, mine)
 
+        failure: Exception | None = None
         try:
             while True:
-                while len(reading) < ahead and (job := next(coming, _END)) is not _END:
+                while len(reading) < ahead and failure is None:
+                    try:
+                        if (job := next(coming, _END)) is _END:
+                            break
+                    except Exception as error:  # what was made before it comes out before it
+                        failure = error
+                        break
                     reading.append((job, readers.submit(_load, predictor, load, job)))  # type: ignore[arg-type]
                 if not reading:
                     break
@@ -93,6 +109,8 @@ def run(
                 answer(bucket)
             while results:
                 yield _done(*results.popleft())
+            if failure is not None:
+                raise failure
         finally:
             for _, unread in reading:
                 unread.cancel()
@@ -111,6 +129,7 @@ def predict_many(
     predictor: Predictor,
     images: Iterable[Image | str | Path],
     boxes: Iterable[BoxesLike] | None = None,
+    broken: Callable[[int, ValueError], object] | None = None,
 ) -> Generator[Poses, None, None]:
     """People of many pictures, in their order: read ahead, and batched as the predictor is set.
 
@@ -120,6 +139,8 @@ def predict_many(
         predictor: who predicts.
         images: files, or (H, W, 3) uint8 RGB arrays.
         boxes: of the people in each picture, for a top-down predictor; see its call.
+        broken: told the place, from 0, of a picture that cannot be read, and why; it then shows
+            nobody, and the others follow. Without it the error is raised and ends all.
 
     Raises:
         ValueError: ``images`` is one picture; or what a call of the predictor would raise for one
@@ -138,7 +159,7 @@ def predict_many(
         seen = read_picture(image) if isinstance(image, str | Path) else image
         return Scene(seen, predictor.boxes_of(where))
 
-    return _people(run(predictor, _asked(images, boxes), load))
+    return _people(predictor, run(predictor, _asked(images, boxes), load), broken)
 
 
 def _asked(
@@ -154,13 +175,19 @@ def _asked(
 
 
 def _people(
+    predictor: Predictor,
     results: Generator[tuple[Any, Found | ValueError], None, None],
+    broken: Callable[[int, ValueError], object] | None,
 ) -> Generator[Poses, None, None]:
     with closing(results) as stream:
-        for _, found in stream:
-            if isinstance(found, ValueError):
+        for place, (job, found) in enumerate(stream):
+            if not isinstance(found, ValueError):
+                yield found[0]
+            elif broken is None or any(part is _END for part in job):
                 raise found
-            yield found[0]
+            else:
+                broken(place, found)
+                yield Poses.empty(len(predictor.skeleton))
 
 
 class _Slot:
@@ -238,4 +265,7 @@ def _done(job: Job, slot: _Slot) -> tuple[Job, Found | ValueError]:
     if slot.error is not None:
         return job, slot.error
     assert slot.future is not None
-    return job, slot.future.result()
+    try:
+        return job, slot.future.result()
+    except ValueError as error:  # boxes of impossible sizes, say
+        return job, error

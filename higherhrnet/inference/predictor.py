@@ -173,7 +173,9 @@ class Predictor(ABC):
     def finish(self, prepared: Prepared, views: Sequence[View]) -> tuple[Poses, Drawable]:
         """People of a picture from the network's answers; may run in several threads."""
         poses, maps = self.decoded(prepared, views)
-        return (poses if self.point is None else self.point.apply(poses, self.skeleton)), maps
+        if self.point is not None:  # what the network sees in the margin around a picture is nobody
+            poses = self.point.apply(poses.within(prepared.shape), self.skeleton)
+        return poses, maps
 
     @abstractmethod
     def decoded(self, prepared: Prepared, views: Sequence[View]) -> tuple[Poses, Drawable]:

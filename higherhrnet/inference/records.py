@@ -7,8 +7,8 @@ the two files at the end. Several processes write parts of their own into the sa
 from __future__ import annotations
 
 import csv
+import heapq
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -124,7 +124,8 @@ class Predictions:
             raise self._sentence(error) from error
 
     def finish(self) -> None:
-        """Write both files, whole or not at all, from the flushed parts of all processes."""
+        """Write both files, whole or not at all, from the flushed parts of all processes, in the
+        order of the pictures' numbers."""
         with (
             whole(self.folder / "predictions.json") as partial,
             partial.open("w", **_TEXT) as file,
@@ -152,16 +153,26 @@ class Predictions:
             partial.open("w", **_TEXT) as file,
         ):
             file.write(",".join(_COLUMNS) + "\n")
-            for process in range(self._processes):
-                with self._part("csv", process).open(
-                    encoding="utf-8", errors="backslashreplace"
-                ) as part:
-                    shutil.copyfileobj(part, file)
+            with ExitStack() as stack:
+                tables = [csv.reader(part) for part in self._parts(stack, "csv")]
+                rows = heapq.merge(*tables, key=lambda row: int(row[0]))
+                csv.writer(file, lineterminator="\n").writerows(rows)
 
     def _lines(self, key: str) -> Iterator[str]:
-        for process in range(self._processes):
-            with self._part(key, process).open(**_TEXT) as part:
-                yield from part
+        number = "id" if key == "images" else "image_id"
+        with ExitStack() as stack:
+            parts = self._parts(stack, key)
+            if len(parts) == 1:
+                yield from parts[0]
+            else:
+                yield from heapq.merge(*parts, key=lambda line: json.loads(line)[number])
+
+    def _parts(self, stack: ExitStack, key: str) -> list[TextIO]:
+        """The processes' parts, each in the order of the pictures' numbers."""
+        return [
+            stack.enter_context(self._part(key, process).open(newline="", **_TEXT))
+            for process in range(self._processes)
+        ]
 
     def _part(self, key: str, process: int) -> Path:
         return self.folder / f".predictions.{process}.{key}.partial"

@@ -108,7 +108,8 @@ class TopDown(Predictor):
             back = [geometry.invert(affine) for affine in self.affines(boxes, shape)]
             poses = self.codec.decode(heatmaps, back, boxes)
             kept = self._distinct(poses, boxes)
-        self.count(alike=len(poses) - len(kept))
+        left = len(poses) - len(kept)
+        self.count(**{"people" if self.soft else "alike": left})
         return poses.select(kept), CropMaps(heatmaps, back, prepared.shape)
 
     def affines(self, boxes: Boxes, shape: tuple[int, int]) -> list[geometry.Affine]:
@@ -154,7 +155,7 @@ class TopDown(Predictor):
 
     def _distinct(self, poses: Poses, boxes: Boxes) -> list[int]:
         """Rows of people who are no repetitions of surer ones (OKS-NMS), in the boxes' order."""
-        if self.same >= 1 or not len(poses):
+        if (self.same >= 1 and not self.soft) or not len(poses):
             return list(range(len(poses)))
         extents = [
             geometry.box_crop((x, y, w, h), self.view, self.padding)[1] for x, y, w, h in boxes.xywh

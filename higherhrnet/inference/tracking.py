@@ -77,7 +77,7 @@ class Tracker:
         numbers = np.full(len(poses), -1)
         places = poses.xy.copy()
         present = poses.visibility > ABSENT
-        areas = np.maximum(poses.boxes[:, 2:].prod(axis=1), 1.0)
+        areas = poses.areas
         for person, track in self._pairs(poses, present, areas, time):
             numbers[person] = track.number
             places[person] = self._follow(track, poses, person, areas[person], time)

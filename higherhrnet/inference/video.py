@@ -85,7 +85,7 @@ class VideoFile:
         rate: frames a second, on average.
         count: frames, as far as the file tells or its length lets guess; 0 if it does not.
         announced: frames that the file says it holds; 0 if it does not.
-        length: seconds that the file says it lasts; 0 if it does not.
+        length: seconds that the file says its pictures last; 0 if it does not.
         origin: the file's time at the first frame, seconds; known when that has been read.
 
     Raises:
@@ -110,9 +110,12 @@ class VideoFile:
         self.origin = 0.0
         self.rate = Fraction(self._stream.average_rate or self._stream.guessed_rate or 25)
         self.count = self.announced = int(self._stream.frames)
-        self.length = (self._container.duration or 0) / av.time_base
+        whole = (self._container.duration or 0) / av.time_base
+        self.length = _length(self._stream)
+        if not self.length and len(self._container.streams) == 1:  # else sound may last longer
+            self.length = whole
         if not self.count:
-            self.count = round(float(self.rate) * self.length)
+            self.count = round(float(self.rate) * (self.length or whole))
 
     def __iter__(self) -> Iterator[Frame]:
         """Every frame in order, at times that rise, also where the file's own clock starts anew
@@ -155,6 +158,17 @@ class VideoFile:
     def _broken(self, number: int, seconds: float, reason: str) -> Frame:
         where = f"'{self.path}', frame {number} ({seconds:.2f} s)"
         return Frame(number, seconds, None, f"{where}: {reason}")
+
+
+def _length(stream: Any) -> float:
+    """Seconds that the file says a stream lasts; Matroska writes them as HH:MM:SS.fraction."""
+    if stream.duration is not None:
+        return float(stream.duration * stream.time_base)
+    try:
+        hours, minutes, seconds = stream.metadata["DURATION"].split(":")
+        return 3600 * float(hours) + 60 * float(minutes) + float(seconds)
+    except (KeyError, ValueError):
+        return 0.0
 
 
 def address(path: Path) -> str:

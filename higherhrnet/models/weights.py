@@ -91,8 +91,11 @@ def read(path: str | Path) -> Checkpoint:
                 metadata = file.metadata() or {}
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         else:
-            state = _unwrap(torch.load(path, map_location="cpu", weights_only=True))
-    except pickle.UnpicklingError as error:
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+            if isinstance(loaded, dict) and loaded.keys() >= {"model", "average", "progress"}:
+                loaded, metadata = _of_training(loaded)
+            state = _unwrap(loaded)
+    except (pickle.UnpicklingError, KeyError) as error:
         # torch's own words advise to read it without looking, which would run what is inside.
         raise ValueError(
             f"'{path}' is not a readable weights file: it is no torch file, or holds more than "
@@ -103,6 +106,8 @@ def read(path: str | Path) -> Checkpoint:
         raise ValueError(f"'{path}' is not a readable weights file: {reason}") from error
     if not state:
         raise ValueError(f"'{path}' holds no tensors")
+    if any(tensor.is_meta for tensor in state.values()):
+        raise ValueError(f"'{path}' holds names and shapes alone, no numbers")
     broken = next((n for n, t in state.items() if t.is_floating_point() and not _finite(t)), None)
     if broken is not None:
         raise ValueError(f"'{path}' holds values that are no finite numbers, in '{broken}'")
@@ -126,6 +131,12 @@ def read(path: str | Path) -> Checkpoint:
 def _finite(tensor: torch.Tensor) -> bool:
     # A sum is finite only if all its parts are; it costs a tenth of asking each.
     return bool(tensor.sum(dtype=torch.float64).isfinite())
+
+
+def _of_training(saved: Mapping[str, Any]) -> tuple[Any, Mapping[str, str]]:
+    """The weights that a checkpoint to resume from would have validated, and whose they are."""
+    average = saved["average"]
+    return average[1] if average else saved["model"], saved.get("about", {})
 
 
 def _unwrap(loaded: Any) -> State:
@@ -241,6 +252,8 @@ def heads_by_name(
         is_input = re.match(r"deconv_layers\.\d+\.0\.0\.weight$", name)
         if not is_output and not is_input:
             continue
+        if tensor.shape[1:] != fresh[name].shape[1:]:
+            continue  # another trunk; that is found where trunks are compared
         # In front of a deconvolution's input stand the trunk's features, as many as it gives out.
         features = tensor.shape[1] if is_input else 0
         source = _head_channels(tensor.shape[0] - features, old)
@@ -311,15 +324,16 @@ def write(
         name: (tensor.half() if half and tensor.is_floating_point() else tensor).cpu().contiguous()
         for name, tensor in state.items()
     }
-    metadata = {
-        "format": "higherhrnet",
-        "config": config,
-        "skeleton": json.dumps(skeleton.to_dict()),
-    }
+    metadata = {"format": "higherhrnet", **about(config, skeleton)}
     if display is not None:
         metadata["display"] = json.dumps(dict(display))
     with whole(path) as partial:
         partial.write_bytes(save(tensors, metadata))
+
+
+def about(config: str, skeleton: Skeleton) -> dict[str, str]:
+    """What goes with weights of our own: the config that made them and what they predict."""
+    return {"config": config, "skeleton": json.dumps(skeleton.to_dict())}
 
 
 def rewrite_display(path: Path, display: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -21,7 +22,7 @@ _SIGNS = ("connection", "peer", "nccl", "gloo", "timed out", "socket", "broken p
 
 
 class PeerLostError(RuntimeError):
-    """Another process of this training ended."""
+    """Another process of this group ended."""
 
 
 @dataclass(frozen=True)
@@ -103,17 +104,19 @@ def lost_peers(group: Group) -> Iterator[None]:
         if group.size == 1 or not any(sign in str(error).lower() for sign in _SIGNS):
             raise
         raise PeerLostError(
-            f"another of the {group.size} processes of this training ended; "
-            "go on from the last checkpoint with --resume"
+            f"another of the {group.size} processes ended; a training goes on from its last "
+            "checkpoint with --resume"
         ) from error
 
 
 @contextmanager
-def joined(on_gpu: bool) -> Iterator[Group]:
+def joined(on_gpu: bool, patience: timedelta | None = None) -> Iterator[Group]:
     """The group that ``torchrun`` made this process part of, or the process alone.
 
     Args:
-        on_gpu: train on GPUs, one a process; that of the process's number becomes the current one.
+        on_gpu: work on GPUs, one a process; that of the process's number becomes the current one.
+        patience: how long processes wait for what another one says; torch's half an hour by
+            default.
 
     Raises:
         ValueError: there are more processes than GPUs.
@@ -130,8 +133,8 @@ def joined(on_gpu: bool) -> Iterator[Group]:
                 "start as many processes as GPUs (torchrun --nproc_per_node)"
             )
         torch.cuda.set_device(local_rank)
-    dist.init_process_group("nccl" if on_gpu else "gloo")
-    control = dist.new_group(backend="gloo") if on_gpu else dist.group.WORLD
+    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=patience)
+    control = dist.new_group(backend="gloo", timeout=patience) if on_gpu else dist.group.WORLD
     try:
         yield Group(dist.get_rank(), size, local_rank, control)
     except BaseException:

@@ -109,6 +109,7 @@ class Trainer:
         keep_best: called with the weights whenever the score rises, in the main process.
         folder: where ``last.pth`` goes.
         log: where lines and pictures go, in the main process.
+        about: whose weights they are, for the checkpoint; see :func:`weights.about`.
         group: the processes.
         stop: hears Ctrl-C and SIGTERM.
     """
@@ -125,6 +126,7 @@ class Trainer:
     keep_best: Callable[[State], None]
     folder: Path
     log: Log | None
+    about: Mapping[str, str] = field(default_factory=dict)
     group: Group = field(default_factory=Group)
     stop: Stop = field(default_factory=Stop)
 
@@ -301,6 +303,7 @@ class Trainer:
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
                 "progress": vars(self.progress),
+                "about": dict(self.about),
             },
         )
         if keep:
