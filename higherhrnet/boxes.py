@@ -107,7 +107,7 @@ def annotated_box(record: Mapping[str, Any], shape: tuple[float, float]) -> list
     """
     if record.get("iscrowd"):
         return [0.0, 0.0, 0.0, 0.0]
-    if "center" in record and "scale" in record:
+    if record.get("center") is not None and record.get("scale") is not None:
         (x, y), scale = record["center"], float(record["scale"])
         side = _MPII_UNIT * scale
         return [x - side / 2, y + _UPRIGHT_SHIFT * scale - side / 2, side, side]

@@ -216,6 +216,8 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
     for key, value in tree.items():
         if isinstance(value, Mapping):
             yield from _flatten(value, f"{prefix}{key}.")
+        elif value is None and not prefix and key in _DEFAULTS:
+            continue  # a section's name with nothing below it
         else:
             yield f"{prefix}{key}", value
 
@@ -327,6 +329,13 @@ def _validate(config: Config) -> None:
         raise ValueError(
             f"config key 'LOSS.HEATMAP' must be factors from 0, not all 0: {config.LOSS.HEATMAP}"
         )
+    factors = config.LOSS.JOINTS
+    if factors and (min(factors) < 0 or not any(factors)):
+        raise ValueError(f"config key 'LOSS.JOINTS' must be factors from 0, not all 0: {factors}")
+    if min(config.TRAIN.MILESTONES, default=0) < 0:
+        raise ValueError(
+            f"config key 'TRAIN.MILESTONES' lists epochs, not {config.TRAIN.MILESTONES}"
+        )
     if not any(config.MODEL.TAG_HEADS):
         raise ValueError("config key 'MODEL.TAG_HEADS' must name at least one head with tags")
     crop = config.DATASET.CROP
@@ -355,6 +364,9 @@ def _validate(config: Config) -> None:
             "config keys 'MODEL.NAME' classifier and 'DATASET.KIND' folder go together, not "
             f"'{config.MODEL.NAME}' and '{config.DATASET.KIND}'"
         )
+    for key in ("DATASET.TRAIN_LIMIT", "DATASET.TEST_LIMIT"):
+        if values[key] and config.MODEL.NAME == "classifier":
+            raise ValueError(f"config key '{key}' is not for folders of classes")
     if config.TRAIN.CHECKPOINTING and config.TRAIN.COMPILE:
         raise ValueError("config keys 'TRAIN.CHECKPOINTING' and 'TRAIN.COMPILE' exclude each other")
     for key in ("DATASET.SCALE", "TOY.PEOPLE", "TOY.HEIGHT"):

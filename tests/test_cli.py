@@ -116,6 +116,7 @@ def test_train_valid_predict_convert(folder, capsys):
         ({"keypoints": [float("inf"), 1, 2] * 17}, "'keypoints' holds a number that is no place"),
         ({"keypoints": [10**400, 1, 2] * 17}, "'keypoints' holds a number that is no place"),
         ({"center": [1]}, "'center' must be x, y, not [1]"),
+        ({"center": [1, 1], "scale": [1.0, 1.0]}, "'scale' must be one number"),
         (
             {"iscrowd": 1, "segmentation": [["a", 1, 2, 3, 4, 5]]},
             "'segmentation' must be a list of numbers",

@@ -150,6 +150,8 @@ def test_crowd_index_is_the_share_of_others_joints():
     # One stands in the other's large box, not the other way round: (17 / 17 + 0) / 2.
     large = person_at(50, 50, box=[-20, -20, 100, 100])
     assert crowd_index([person_at(0, 0), large]) == 0.5
+    elsewhere = person_at(50, 50, box=[-5, -5, 10, 10])  # its own joints count wherever they are
+    assert crowd_index([person_at(0, 0), elsewhere]) == 0.5
     annotations = {"images": [{"id": 1}, {"id": 2}]}
     annotations["annotations"] = [person_at(0, 0), large, person_at(9, 9, count=0)]
     table = stats(annotations, COCO)
@@ -179,12 +181,19 @@ def test_check_says_what_is_wrong_and_draws_what_is_there(tmp_path, capsys):
     )
     assert main(["data", "check", str(tmp_path / "c.yaml"), "--output", str(tmp_path / "o")]) == 2
     said = "".join(capsys.readouterr())
+    assert "cannot be read" not in said
     for sentence in (
         "joints outside the picture", "not listed: ", "more than 1 people",
         "ignored to nine tenths or more: 000003.png", "1 crowd regions",
     ):  # fmt: skip
         assert sentence in said
     assert (tmp_path / "o" / "check_train.jpg").stat().st_size > 1000
+    for image in content["images"]:  # as tables with gaps write whole numbers
+        image["width"] = image["height"] = 64.0
+    content["annotations"][-1]["segmentation"] = {"counts": "broken", "size": [64, 64]}
+    file.write_text(json.dumps(content))
+    assert main(["data", "check", str(tmp_path / "c.yaml"), "--output", str(tmp_path / "o")]) == 2
+    assert "1 pictures whose segmentations cannot be read: 0000" in "".join(capsys.readouterr())
     assert main(["data", "stats", str(tmp_path / "c.yaml")]) == 0
     assert "crowding" in capsys.readouterr().out
 

@@ -11,8 +11,9 @@ from faster_coco_eval import COCO as FastCOCO
 from faster_coco_eval import COCOeval_faster as FastEval
 
 from higherhrnet.bench import evaluate as evaluate_bench
+from higherhrnet.datasets.stats import crowding
 from higherhrnet.datasets.toy import DrawnPeople
-from higherhrnet.evaluation import report
+from higherhrnet.evaluation import report, results
 from higherhrnet.evaluation.coco import AREAS, by_crowding, crowdpose_figures
 from higherhrnet.evaluation.matches import match
 from higherhrnet.evaluation.pck import accuracy_figures, pckh_figures
@@ -127,6 +128,19 @@ def test_annotations_of_other_writers_score_the_same():
 
 # CrowdPose: no evaluator of its own on PyPI; held against faster-coco-eval's mode for it, whose
 # figures are the original code's to 0.0.
+
+
+@pytest.mark.data
+def test_crowd_indices_are_mostly_the_published_ones():
+    """Three quarters to two decimals; no source says how the others were counted."""
+    file = SHARED / "crowdpose_mini" / "json" / "crowdpose_val_annotations_only.json"
+    annotations = json.loads(file.read_text())
+    ours = crowding(annotations)
+    published = {image["id"]: image["crowdIndex"] for image in annotations["images"]}
+    assert len(ours) == 2000
+    assert np.mean([abs(ours[key] - published[key]) < 0.006 for key in ours]) > 0.75
+    nulls = [{**image, "crowdIndex": None} for image in annotations["images"]]
+    assert results.kind_of("auto", {**annotations, "images": nulls}, COCO) == "coco"
 
 
 @pytest.mark.data

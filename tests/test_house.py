@@ -137,6 +137,13 @@ def test_defaults_are_valid():
         ("", ["MODEL.WIDTH", "999999"], "'MODEL.WIDTH' must be in 1..1024"),
         ("", ["MODEL.MODULES", "[1, 1, 100000]"], "'MODEL.MODULES' must be three counts"),
         ("", ["LOSS.HEATMAP", "[0, 0]"], "'LOSS.HEATMAP' must be factors from 0, not all 0"),
+        ("", ["LOSS.JOINTS", "[0, 0]"], "'LOSS.JOINTS' must be factors from 0, not all 0"),
+        ("", ["TRAIN.MILESTONES", "[-1]"], "'TRAIN.MILESTONES' lists epochs"),
+        (
+            "{MODEL: {NAME: classifier}, DATASET: {KIND: folder}}",
+            ["DATASET.TRAIN_LIMIT", "4"],
+            "'DATASET.TRAIN_LIMIT' is not for folders of classes",
+        ),
         ("", ["TEST.THRESHOLD", "-1"], "'TEST.THRESHOLD' must be at least 0"),
         ("", ["MODEL.TAG_HEADS", "[false]"], "'MODEL.TAG_HEADS' must name at least one head"),
         ("", ["TRAIN.RATE", "fast"], "'TRAIN.RATE' must be a finite number, not 'fast'"),
@@ -162,6 +169,7 @@ def test_whole_numbers_serve_as_decimals():
     assert parse_config("", ["TEST.SCALES", "[1, 2]"]).TEST.SCALES == [1.0, 2.0]
     assert parse_config("", ["TEST.SCALES", [1, 2], "TEST.FLIP", False]).TEST.FLIP is False
     assert parse_config("", ["TRAIN.RATE", "1e-4"]).TRAIN.RATE == 0.0001
+    assert parse_config("TEST:") == parse_config("")  # nothing stands below it
     assert parse_config("", ["DATASET.TRAIN", "2017"]).DATASET.TRAIN == "2017"
 
 

@@ -121,6 +121,8 @@ def test_boxes_of_writers_of_all_kinds():
     person = {"center": [100.0, 80.0], "scale": 0.5, "keypoints": [], "bbox": [0, 0, 1, 1]}
     assert annotated_box(person, size) == [50.0, 37.5, 100.0, 100.0]
     assert annotated_box({**person, "area": 0.0}, size) == [50.0, 37.5, 100.0, 100.0]  # one joint
+    gaps = {**person, "center": None, "scale": None, "bbox": [1, 2, 3, 4]}
+    assert annotated_box(gaps, size) == [1, 2, 2, 3]
     # What published MPII training makes of it: 15 px (times the scale) lower, 1.25 times larger.
     centre, extent = geometry.box_crop(tuple(annotated_box(person, size)), (256, 256))
     assert centre == (100.0, 87.5)

@@ -15,7 +15,13 @@ import torch
 
 from higherhrnet import build, geometry
 from higherhrnet.config import parse_config
-from higherhrnet.datasets.loader import Loader, ShuffledBatches, Views
+from higherhrnet.datasets.loader import (
+    Loader,
+    ShuffledBatches,
+    Views,
+    WorkerLostError,
+    lost_workers,
+)
 from higherhrnet.datasets.toy import DrawnPeople, write_coco
 from higherhrnet.datasets.transforms import CentredView, PersonView, RandomView, moved, warped
 from higherhrnet.evaluation import results
@@ -367,6 +373,61 @@ def test_a_line_that_was_not_finished_does_not_keep_a_run_from_going_on(tmp_path
     log.write_text("{\n" + whole)
     with pytest.raises(ValueError, match=r"log\.jsonl', line 1, is not JSON"):
         build.train(tiny("TRAIN.EPOCHS", "3"), tmp_path, "cpu", resume=True)
+
+
+def test_a_run_that_cannot_be_resumed_stays_as_it_is(tmp_path, monkeypatch, capsys):
+    with pytest.raises(ValueError, match="no checkpoint to resume from"):
+        build.train(tiny(), tmp_path / "none", "cpu", resume=True)
+    assert not (tmp_path / "none").exists()
+    run = tmp_path / "run"
+    build.train(tiny("TRAIN.EPOCHS", "1"), run, "cpu")
+    config = (run / "config.yaml").read_text()
+    with pytest.raises(ValueError, match=r"does not fit this config: size mismatch for"):
+        build.train(tiny("MODEL.WIDTH", "6"), run, "cpu", resume=True)
+    assert (run / "config.yaml").read_text() == config
+    capsys.readouterr()
+    lost = ("MODEL.PRETRAINED", str(tmp_path / "lost.safetensors"))  # all of it is replaced
+    build.train(tiny(*lost), run, "cpu", resume=True)
+    assert "random weights" not in capsys.readouterr().out
+
+
+def test_the_middle_of_an_epoch_is_that_of_an_equal_epoch(tmp_path, monkeypatch):
+    original, calls = loop.set_rate, []
+
+    def interrupting(optimizer, rate):
+        calls.append(rate)
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        original(optimizer, rate)
+
+    monkeypatch.setattr(loop, "set_rate", interrupting)
+    with pytest.raises(StoppedError):
+        build.train(tiny(), tmp_path, "cpu")
+    with pytest.raises(ValueError, match="within an epoch of 4 steps, and this config's have 1"):
+        build.train(tiny("TRAIN.BATCH", "8"), tmp_path, "cpu", resume=True)
+    build.train(tiny(), tmp_path, "cpu", resume=True)
+
+
+def test_a_broken_picture_does_not_save_what_diverged_before_it(tmp_path, monkeypatch):
+    original, seen = DrawnPeople.sample, []
+
+    def breaking(self, index):
+        seen.append(index)
+        if len(seen) == 6:
+            raise ValueError("broken")
+        return original(self, index)
+
+    monkeypatch.setattr(DrawnPeople, "sample", breaking)
+    with pytest.raises(DivergenceError):
+        build.train(tiny("TRAIN.RATE", "1e30"), tmp_path, "cpu")
+    assert not (tmp_path / checkpoint.LAST).exists()
+
+
+def test_a_reader_that_goes_away_is_no_lost_worker():
+    with pytest.raises(BrokenPipeError), lost_workers():
+        raise BrokenPipeError
+    with pytest.raises(WorkerLostError), lost_workers():
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
 
 
 def test_a_resumed_run_obeys_its_new_settings(tmp_path, monkeypatch):

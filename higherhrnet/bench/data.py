@@ -113,10 +113,10 @@ def _run(
         clock.start()
         joined = join(items)
         clock.lap("collate")
-        sent_bytes += len(pickle.dumps(joined))
         feed(joined)
         _wait(feed.device)
         clock.lap(_THERE)
+        sent_bytes += len(pickle.dumps(joined))
     batched = count // batch * batch
     rows: list[Row] = []
     host = 0.0

@@ -163,6 +163,7 @@ def _drawn(config: Config, count: int, seed: int) -> DrawnPeople:
         height=tuple(toy.HEIGHT),
         overlap=toy.OVERLAP,
         occlusion=toy.OCCLUSION,
+        ignore=config.DATASET.IGNORE,
     )
 
 

@@ -43,8 +43,12 @@ def pretrain(
         odd = sorted(set(trained.names) ^ set(truth.names))
         raise ValueError(f"'{root}': classes of {d.TRAIN} and {d.TEST} differ, e.g. '{odd[0]}'")
     with started(config, output, device_name, resume) as (group, on), ExitStack() as closing:
-        network = Classifier(config.MODEL.WIDTH, len(trained.names))
-        if config.MODEL.PRETRAINED:
+        shape = config.MODEL
+        network = Classifier(
+            shape.WIDTH, len(trained.names), tuple(shape.MODULES), shape.BLOCKS, shape.FUSION,
+            config.TRAIN.CHECKPOINTING,
+        )  # fmt: skip
+        if config.MODEL.PRETRAINED and not resume:
             file = open_weights(str(expand_path(config.MODEL.PRETRAINED, "MODEL.PRETRAINED")))
             report = weights.load_trunk(network, file)
             if group.main:

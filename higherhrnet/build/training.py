@@ -67,7 +67,7 @@ def train(
     """
     with started(config, output, device_name, resume) as (group, on), ExitStack() as closing:
         joints = skeleton(config)
-        network = start(config, joints, talk=group.main)
+        network = model(config, len(joints)) if resume else start(config, joints, talk=group.main)
         network.to(on).to(memory_format=torch.channels_last)
         coder = codec(config, network, joints)
         truth = pictures(config, "test")

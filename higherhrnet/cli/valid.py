@@ -188,6 +188,8 @@ def _protocol(config: Config) -> dict[str, object]:
             "least heat": test.LEAST_HEAT,
             "same": test.SAME,
             "soft": test.SOFT,
+            "shift mirrored": test.SHIFT_MIRRORED,
+            "evaluation": test.EVALUATION,
             "precision": test.PRECISION,
         }
     return {

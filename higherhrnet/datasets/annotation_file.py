@@ -67,10 +67,12 @@ def check_annotations(loaded: dict[str, Any], file: Path) -> None:
                 if box and len(box) != 4:
                     raise ValueError(f"{here}: 'bbox' must be x, y, width, height, not {box!r}")
                 _check_numbers(record.get("center"), "center", here)
-                if "center" in record and len(record["center"] or ()) != 2:
+                if record.get("center") is not None and len(record["center"]) != 2:
                     raise ValueError(f"{here}: 'center' must be x, y, not {record['center']!r}")
                 scale = record.get("scale")
-                _check_numbers([scale] if isinstance(scale, int | float) else scale, "scale", here)
+                if isinstance(scale, list):
+                    raise ValueError(f"{here}: 'scale' must be one number (of 200 px), not {scale}")
+                _check_numbers(None if scale is None else [scale], "scale", here)
 
 
 def _check_numbers(value: object, key: str, here: str) -> None:

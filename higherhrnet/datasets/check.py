@@ -47,7 +47,7 @@ def check(pictures: CocoKeypoints, most_people: int = 30) -> Findings:
         "without (ignored)": sum(not is_labelled(a) and not a.get("iscrowd") for a in people),
         "crowd regions": sum(bool(a.get("iscrowd")) for a in people),
     }
-    ignored = _ignored(everything)
+    ignored, unreadable = _ignored(everything)
     counts["% of all pixels ignored"] = round(100 * float(np.mean(list(ignored.values()) or [0])))
     in_picture = Counter(a["image_id"] for a in people if is_labelled(a))
     problems: dict[str, list[Any]] = {
@@ -66,6 +66,7 @@ def check(pictures: CocoKeypoints, most_people: int = 30) -> Findings:
         ],
         "annotations of pictures that are not listed": pictures.orphans,
         "people with joints outside the picture": [],
+        "pictures whose segmentations cannot be read": unreadable,
     }
     miscounted = (
         "people whose num_keypoints is not the number of their joints (0 leaves them out of AP)"
@@ -84,7 +85,7 @@ def check(pictures: CocoKeypoints, most_people: int = 30) -> Findings:
         size = (image.get("width") or np.inf, image.get("height") or np.inf)
         if ((labelled < -1) | (labelled > size)).any():
             problems["people with joints outside the picture"].append(person.get("id"))
-        if person.get("num_keypoints", len(labelled)) != len(labelled):
+        if person.get("num_keypoints") not in (None, len(labelled)):
             remarks[miscounted].append(person.get("id"))
     return Findings(counts, _sentences(problems), _sentences(remarks))
 
@@ -97,9 +98,10 @@ def _sentences(found: dict[str, list[Any]]) -> list[str]:
     ]
 
 
-def _ignored(annotations: dict[str, Any]) -> dict[str, float]:
-    """Share of every picture, of known size, that the loss leaves out."""
-    shares = {}
+def _ignored(annotations: dict[str, Any]) -> tuple[dict[str, float], list[str]]:
+    """Share of every picture, of known size, that the loss leaves out, and pictures whose regions
+    cannot be read."""
+    shares, broken = {}, []
     by_picture: dict[Any, list[dict[str, Any]]] = defaultdict(list)
     for record in annotations["annotations"]:
         by_picture[record["image_id"]].append(record)
@@ -108,9 +110,13 @@ def _ignored(annotations: dict[str, Any]) -> dict[str, float]:
         if all(is_labelled(r) and not r.get("iscrowd") for r in records):
             shares[image["file_name"]] = 0.0
         elif image.get("height") and image.get("width"):
-            mask = valid_mask(records, (image["height"], image["width"]))
-            shares[image["file_name"]] = 1.0 - float(mask.mean())
-    return shares
+            try:
+                mask = valid_mask(records, (int(image["height"]), int(image["width"])))
+            except ValueError as error:
+                broken.append(f"{image['file_name']}: {error}")
+            else:
+                shares[image["file_name"]] = 1.0 - float(mask.mean())
+    return shares, broken
 
 
 def _repeated(values: list[Any]) -> list[Any]:

@@ -211,6 +211,10 @@ class WorkerLostError(RuntimeError):
     """A loading process ended by itself, or the system ended it."""
 
 
+_KILLED = ("exited unexpectedly", "is killed by signal")
+"""What torch says of a loading process that is gone."""
+
+
 @contextmanager
 def lost_workers() -> Iterator[None]:
     """Turns the error that torch raises, wherever the program is at that moment, into a sentence.
@@ -220,9 +224,11 @@ def lost_workers() -> Iterator[None]:
     """
     try:
         yield
+    except BrokenPipeError:
+        raise  # who read what is printed has gone
     except (RuntimeError, ConnectionError, EOFError) as error:
         # It may also die in the middle of handing a batch over.
-        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+        if isinstance(error, RuntimeError) and not any(sign in str(error) for sign in _KILLED):
             raise
         raise WorkerLostError(
             "a process that loads pictures was killed, perhaps for want of memory (fewer "

@@ -58,6 +58,7 @@ class DrawnPeople:
         height: smallest and largest figure, fraction of the picture.
         overlap: largest part of a figure's box that another may cover, 0..1.
         occlusion: probability that an object stands before a figure.
+        ignore: leave out of the loss those of whom too little is to be seen.
     """
 
     count: int
@@ -67,6 +68,7 @@ class DrawnPeople:
     height: tuple[float, float] = (0.35, 0.8)
     overlap: float = 0.3
     occlusion: float = 0.2
+    ignore: bool = True
     skeleton: Skeleton = field(default=COCO, init=False)
 
     def __len__(self) -> int:
@@ -104,11 +106,12 @@ class DrawnPeople:
         """The picture as training and validation take it."""
         drawing = self.drawing(index)
         labelled = (drawing.keypoints[..., 2] > ABSENT).any(axis=1)
+        left_out = self._records(index, drawing) if self.ignore else []
         return Sample(
             image=drawing.image,
             poses=Poses.annotated(drawing.keypoints[labelled]),
             boxes=drawing.boxes[labelled],
-            valid=valid_mask(self._records(index, drawing), drawing.image.shape[:2]),
+            valid=valid_mask(left_out, drawing.image.shape[:2]),
             id=index,
             affine=geometry.identity(),
         )

@@ -202,7 +202,7 @@ def _partners(people: Poses, truths: Sequence[Record], skeleton: Skeleton) -> np
         best, best_similarity = -1, _RIGHT
         for number in free:
             close, labelled = _joint_similarity(people.xy[row], truths[number], skeleton)
-            alike = float(close[labelled].mean())
+            alike = float(close[labelled].mean()) if labelled.any() else 0.0
             if alike >= best_similarity:
                 best, best_similarity = number, alike
         partner[row] = best

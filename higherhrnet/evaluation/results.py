@@ -48,7 +48,7 @@ def kind_of(kind: str, annotations: Mapping[str, Any], skeleton: Skeleton) -> st
     """The kind itself, or what ``auto`` means for these pictures; see :func:`evaluate`."""
     if kind != "auto":
         return kind
-    if any("crowdIndex" in image for image in annotations["images"]):
+    if any(image.get("crowdIndex") is not None for image in annotations["images"]):
         return "crowdpose"
     return "pckh" if {"head_top", "upper_neck"} <= set(skeleton.joints) else "coco"
 

@@ -30,7 +30,8 @@ def truth_record(number: int, record: Record, image: int | None = None) -> dict[
     area = record.get("area")
     crowd = int(record.get("iscrowd") or 0)
     # Official evaluators believe this number, whatever the keypoints say; so do published figures.
-    count = record.get("num_keypoints", len(labelled))
+    counted = record.get("num_keypoints")
+    count = len(labelled) if counted is None else counted
     return {
         "id": number,
         "image_id": record["image_id"] if image is None else image,

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from .blocks import Bottleneck, norm
-from .hrnet import HRNet
+from .hrnet import Fusion, HRNet
 
 HEAD_CHANNELS = (32, 64, 128, 256)
 
@@ -17,12 +17,20 @@ class Classifier(HRNet):
     """Four resolutions widened, folded downwards into one, pooled and classified.
 
     Args:
-        width: HRNet width.
+        width, modules, blocks, fusion, recompute: see :class:`HRNet`.
         classes: number of classes.
     """
 
-    def __init__(self, width: int, classes: int = 1000) -> None:
-        super().__init__(width, outputs=4)
+    def __init__(
+        self,
+        width: int,
+        classes: int = 1000,
+        modules: tuple[int, int, int] = (1, 4, 3),
+        blocks: int = 4,
+        fusion: Fusion = "nearest",
+        recompute: bool = False,
+    ) -> None:
+        super().__init__(width, modules, blocks, 4, fusion, recompute)
         widened = [channels * Bottleneck.expansion for channels in HEAD_CHANNELS]
         self.incre_modules = nn.ModuleList(
             nn.Sequential(Bottleneck(inputs, channels))

@@ -19,16 +19,23 @@ from ..files import whole
 class Log:
     """Writes into a folder: ``log.jsonl`` (one line an epoch), TensorBoard events, the config.
 
+    Nothing is written before :meth:`begin`: a run that cannot be resumed stays as it is.
+
     Args:
         folder: made if need be.
         config: the run's settings as YAML.
     """
 
     def __init__(self, folder: Path, config: str) -> None:
-        with whole(folder / "config.yaml") as partial:
-            partial.write_text(config)
+        self._folder, self._config = folder, config
         self._lines = folder / "log.jsonl"
-        self._board = SummaryWriter(str(folder / "tensorboard"))
+        self._opened: SummaryWriter | None = None
+
+    @property
+    def _board(self) -> SummaryWriter:
+        if self._opened is None:
+            self._opened = SummaryWriter(str(self._folder / "tensorboard"))
+        return self._opened
 
     def __enter__(self) -> Log:
         return self
@@ -39,7 +46,8 @@ class Log:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._board.close()
+        if self._opened is not None:
+            self._opened.close()
 
     def records(self) -> list[dict[str, Any]]:
         """The lines written so far, those of interrupted runs included.
@@ -62,8 +70,11 @@ class Log:
                     raise ValueError(f"'{self._lines}', line {number}, is not JSON") from error
         return records
 
-    def rewind(self, epochs: int) -> None:
-        """Forget lines of epochs after the first ``epochs``: they are about to be done again."""
+    def begin(self, epochs: int) -> None:
+        """Write the config, and forget lines of epochs after the first ``epochs``: they are about
+        to be done again."""
+        with whole(self._folder / "config.yaml") as partial:
+            partial.write_text(self._config)
         kept = [record for record in self.records() if record["epoch"] <= epochs]
         with whole(self._lines) as partial:
             partial.write_text("".join(json.dumps(record) + "\n" for record in kept))

@@ -82,8 +82,8 @@ class Settings:
 
 @dataclass
 class Progress:
-    """Where a run stands: the next step to do, the best score, which figure that is, and this
-    epoch's losses so far."""
+    """Where a run stands: the next step to do and of how many in an epoch (0: not known), the
+    best score, which figure that is, and this epoch's losses so far."""
 
     epoch: int = 0
     step: int = 0
@@ -91,6 +91,7 @@ class Progress:
     score: str = "AP"
     sums: dict[str, float] = field(default_factory=dict)
     counted: int = 0
+    steps: int = 0
 
 
 @dataclass
@@ -131,7 +132,7 @@ class Trainer:
     stop: Stop = field(default_factory=Stop)
 
     def __post_init__(self) -> None:
-        self.progress = Progress(score=self.settings.score)
+        self.progress = Progress(score=self.settings.score, steps=self.batches.steps)
         device = self.settings.device.type
         self.scaler = torch.amp.GradScaler(device, enabled=self.settings.precision == "fp16")
         self.network: Callable[[torch.Tensor], Any] = self.model
@@ -151,7 +152,7 @@ class Trainer:
         if resume:
             self._restore(checkpoint.load(self.folder))
         if self.log is not None:
-            self.log.rewind(self.progress.epoch)
+            self.log.begin(self.progress.epoch)
         self.wrap()
         with self.stop.listening():
             try:
@@ -230,7 +231,12 @@ class Trainer:
                     watch.fetch()
                     progress.sums, progress.counted = watch.sums, watch.steps
                     raise StoppedError(self.stop.signal or signal.SIGTERM)
-                parts = [next(stream) for _ in range(batches.parts)]
+                try:
+                    parts = [next(stream) for _ in range(batches.parts)]
+                except ValueError:  # a broken picture: the weights are kept if they are sound
+                    watch.fetch()
+                    progress.sums, progress.counted = watch.sums, watch.steps
+                    raise
                 step = progress.epoch * batches.steps + progress.step
                 set_rate(self.optimizer, self.schedule.rate(step, batches.steps))
                 with lost_peers(self.group):
@@ -321,8 +327,10 @@ class Trainer:
             self.model.load_state_dict(saved["model"])
             self.optimizer.load_state_dict(saved["optimizer"])
         except (RuntimeError, ValueError) as error:
+            heading, *details = str(error).splitlines()  # torch heads what differs
             raise ValueError(
-                f"the checkpoint to resume does not fit this config: {str(error).splitlines()[0]}"
+                "the checkpoint to resume does not fit this config: "
+                + (details[0].strip() if details else heading)
             ) from error
         for group, options in zip(self.optimizer.param_groups, wanted, strict=True):
             group.update(options)
@@ -335,6 +343,13 @@ class Trainer:
         # Before the figure had a name it was never PCKh.
         unnamed = "AP" if self.settings.score == "PCKh" else self.settings.score
         self.progress = Progress(**{"score": unnamed, **saved["progress"]})
+        if self.progress.step and self.progress.steps not in (0, self.batches.steps):
+            raise ValueError(
+                f"the checkpoint to resume is from within an epoch of {self.progress.steps} steps, "
+                f"and this config's have {self.batches.steps}: TRAIN.BATCH or the pictures are "
+                "others"
+            )
+        self.progress.steps = self.batches.steps
         if self.progress.score != self.settings.score:  # figures of two kinds do not compare
             self.progress.best, self.progress.score = -math.inf, self.settings.score
         if 0 < self.settings.unfreeze_epoch < self.progress.epoch:
