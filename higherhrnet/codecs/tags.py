@@ -56,7 +56,11 @@ def solve_munkres(problem: Problem) -> list[tuple[int, int]]:
 
 
 def solve_nearest(problem: Problem) -> list[tuple[int, int]]:
-    """Optimal assignment whose ties go to the smaller unrounded tag distance; O(n³) in C."""
+    """Optimal assignment whose ties go to the smaller unrounded tag distance; O(n³) in C.
+
+    With one tag (no flip test) sums of distances often tie, too, and the last digits decide.
+    Squared distances do not tie, but cost 0.3 AP there (26.63 to 26.31 on ``val_mini``).
+    """
     return _optimal(problem.cost, 1e-3 * np.minimum(problem.distance, 100.0))
 
 
