@@ -171,7 +171,7 @@ def test_a_killed_process_ends_all_with_a_sentence_and_the_run_goes_on(tmp_path)
     os.kill(last, signal.SIGKILL)
     _, error = process.communicate(timeout=120)
     assert process.returncode != 0
-    assert "higherhrnet: another of the 2 processes of this training ended" in error
+    assert "higherhrnet: another of the 2 processes ended; a training goes on" in error
     done = checkpoint.load(tmp_path / "run")["progress"]["epoch"]
     torchrun(tmp_path, "TRAIN.EPOCHS", str(done + 1), resume=True)
     assert checkpoint.load(tmp_path / "run")["progress"]["epoch"] == done + 1
