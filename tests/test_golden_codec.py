@@ -195,8 +195,10 @@ def test_targets(size):
     xy, present = joints[..., :2], joints[..., 2] > 0
     cells = torch.from_numpy(tagging.joint_cells(xy, present, (size, size)))
     stamped = heat.stamp(cells[None], (size, size), sigma=2)[0]
-    np.testing.assert_array_equal(stamped, arrays[f"heatmaps_{size}"])
-    np.testing.assert_array_equal(heat.kernel(2), arrays["kernel_sigma2"])
+    # Values went through exp(), whose last digit depends on the processor; zeros are exact.
+    np.testing.assert_allclose(stamped, arrays[f"heatmaps_{size}"], rtol=1e-6)
+    np.testing.assert_array_equal(stamped > 0, arrays[f"heatmaps_{size}"] > 0)
+    np.testing.assert_allclose(heat.kernel(2), arrays["kernel_sigma2"], rtol=1e-14)
     empty = heat.stamp(cells[None, :0], (size, size), sigma=2)
     assert empty.max() == arrays["empty_heatmap_max"]
     cells = tagging.joint_cells(xy, present, (size, size))
@@ -274,7 +276,7 @@ def test_fast_decoding_finds_the_same_people_as_the_plain_way(people, assignment
         for found in (maps, on_device(maps)):
             poses = codec.decode(found, geometry.identity()).poses
             present = poses.visibility > 0
-            np.testing.assert_array_equal(poses.score, expected.score)
+            np.testing.assert_allclose(poses.score, expected.score, rtol=1e-6)
             np.testing.assert_allclose(poses.xy[present], expected.place[present])
             np.testing.assert_allclose(poses.person_score, scores)
 
