@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .errors import UserError
 from .poses import Poses
 
 _UPRIGHT_SHIFT, _MPII_UNIT = 15.0, 200.0
@@ -39,18 +40,18 @@ class Boxes:
         """From anything that numpy reads; without scores they are as sure as annotations.
 
         Raises:
-            ValueError: they are not N rows of four numbers, or not N scores.
+            UserError: they are not N rows of four numbers, or not N scores.
         """
         array, sure = np.asarray(xywh, float), np.asarray([] if score is None else score, float)
         array = array.reshape(0, 4) if not array.size else array
         if array.ndim != 2 or array.shape[1] != 4:
-            raise ValueError(
+            raise UserError(
                 f"boxes must be (N, 4) left, top, width, height, not {list(array.shape)}"
             )
         if score is not None and sure.shape != (len(array),):
-            raise ValueError(f"{len(array)} boxes came with {list(sure.shape)} scores")
+            raise UserError(f"{len(array)} boxes came with {list(sure.shape)} scores")
         if not (np.isfinite(array).all() and np.isfinite(sure).all()):
-            raise ValueError("boxes and their scores must be finite numbers")
+            raise UserError("boxes and their scores must be finite numbers")
         return cls(array, np.ones(len(array)) if score is None else sure)
 
     @classmethod
@@ -132,14 +133,14 @@ def read_detections(path: Path) -> dict[int | str, Boxes]:
     it lists if that is all of one other category.
 
     Raises:
-        ValueError: the file is missing or no such list.
+        UserError: the file is missing or no such list.
     """
     if not path.is_file():
-        raise ValueError(f"box file '{path}' does not exist")
+        raise UserError(f"box file '{path}' does not exist")
     try:
         records = json.loads(path.read_bytes())
         if isinstance(records, dict):
-            raise ValueError("it is an object, as annotations and predictions.json are")
+            raise UserError("it is an object, as annotations and predictions.json are")
         people: dict[int | str, list[Mapping[str, Any]]] = {}
         categories = {record.get("category_id", 1) for record in records}
         wanted = categories if len(categories) == 1 else {1}
@@ -148,9 +149,9 @@ def read_detections(path: Path) -> dict[int | str, Boxes]:
                 people.setdefault(record["image_id"], []).append(record)
         return {image: _listed(found) for image, found in people.items()}
     except (
-        ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError,
+        UserError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError,
     ) as error:  # fmt: skip
-        raise ValueError(
+        raise UserError(
             f"box file '{path}' is not a COCO detection result "
             f"(a list of image_id, bbox, score): {error}"
         ) from error

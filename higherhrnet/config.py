@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 from yacs.config import CfgNode
 
 from . import strict_yaml
+from .errors import UserError
 
 _DEFAULTS = {
     "MODEL": {
@@ -154,12 +155,12 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Defaults, then a YAML file, then ``KEY VALUE`` pairs; validated and frozen.
 
     Raises:
-        ValueError: the file is missing or not YAML, a key is unknown, or a value is of the wrong
+        UserError: the file is missing or not YAML, a key is unknown, or a value is of the wrong
             kind; the message names it.
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"config file '{path}' does not exist")
+        raise UserError(f"config file '{path}' does not exist")
     return parse_config(path.read_bytes(), overrides, source=str(path))
 
 
@@ -169,32 +170,32 @@ def parse_config(
     """Like :func:`read_config`, from YAML text; values may be YAML or what they mean."""
     try:
         loaded = strict_yaml.parse(text) or {}
-    except ValueError as error:
-        raise ValueError(f"'{source}' is not valid YAML: {error}") from error
+    except UserError as error:
+        raise UserError(f"'{source}' is not valid YAML: {error}") from error
     if not isinstance(loaded, dict):
-        raise ValueError(f"'{source}' is not a mapping of sections to settings")
+        raise UserError(f"'{source}' is not a mapping of sections to settings")
     if len(overrides) % 2:
-        raise ValueError(f"overrides come as KEY VALUE pairs, but '{overrides[-1]}' has no value")
+        raise UserError(f"overrides come as KEY VALUE pairs, but '{overrides[-1]}' has no value")
     config = CfgNode(_DEFAULTS)
     try:
         pairs: list[tuple[str, Any]] = list(_flatten(loaded))
     except RecursionError as error:
-        raise ValueError(f"'{source}' refers to itself") from error
+        raise UserError(f"'{source}' refers to itself") from error
     for key, number in Counter(key for key, _ in pairs).items():
         if number > 1:
-            raise ValueError(f"config key '{key}' stands twice in '{source}'")
+            raise UserError(f"config key '{key}' stands twice in '{source}'")
     for key, value in zip(overrides[::2], overrides[1::2], strict=True):
         try:
             is_text = isinstance(value, str)  # Python callers may give the value itself
             pairs.append((key, strict_yaml.parse(value) if is_text and value else value))
-        except ValueError as error:
-            raise ValueError(f"config key '{key}': '{value}' is not valid YAML: {error}") from error
+        except UserError as error:
+            raise UserError(f"config key '{key}': '{value}' is not valid YAML: {error}") from error
     known = dict(_flatten(_DEFAULTS))
     for key, value in pairs:
         if key not in known:
             close = difflib.get_close_matches(key.upper(), known, n=1)
             hint = f"; did you mean '{close[0]}'?" if close else ""
-            raise ValueError(f"unknown config key '{key}' in '{source}'{hint}")
+            raise UserError(f"unknown config key '{key}' in '{source}'{hint}")
         section, name = key.split(".")
         config[section][name] = _coerced(key, value, known[key])
     _validate(config)
@@ -235,11 +236,11 @@ def _coerced(key: str, value: Any, default: Any) -> Any:
             number = float(value)
             if math.isfinite(number):
                 return number
-        raise ValueError(f"config key '{key}' must be a finite number, not {value!r}")
+        raise UserError(f"config key '{key}' must be a finite number, not {value!r}")
     if isinstance(default, str) and isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     if type(value) is not type(default):
-        raise ValueError(
+        raise UserError(
             f"config key '{key}' must be a {type(default).__name__} like {default!r}, not {value!r}"
         )
     return value
@@ -298,95 +299,95 @@ def _validate(config: Config) -> None:
     values = dict(_flatten(config))
     for key, choices in _CHOICES.items():
         if values[key] not in choices:
-            raise ValueError(
+            raise UserError(
                 f"config key '{key}' must be one of {', '.join(choices)}, not '{values[key]}'"
             )
     for key in _AT_LEAST_ONE:
         if values[key] < 1:
-            raise ValueError(f"config key '{key}' must be at least 1, not {values[key]}")
+            raise UserError(f"config key '{key}' must be at least 1, not {values[key]}")
     for key in _AT_LEAST_ZERO:
         if values[key] < 0:
-            raise ValueError(f"config key '{key}' must be at least 0, not {values[key]}")
+            raise UserError(f"config key '{key}' must be at least 0, not {values[key]}")
     for key, (low, high) in _RANGES.items():
         if not low <= values[key] <= high:
             bounds = f"at least {low}" if high == math.inf else f"in {low}..{high}"
-            raise ValueError(f"config key '{key}' must be {bounds}, not {values[key]}")
+            raise UserError(f"config key '{key}' must be {bounds}, not {values[key]}")
     modules = config.MODEL.MODULES
     if len(modules) != 3 or not all(1 <= count <= 64 for count in modules):
-        raise ValueError(f"config key 'MODEL.MODULES' must be three counts in 1..64, not {modules}")
+        raise UserError(f"config key 'MODEL.MODULES' must be three counts in 1..64, not {modules}")
     size = config.DATASET.INPUT_SIZE
     multiple = 32 if config.DATASET.KIND == "folder" else 64
     if size < multiple or size % multiple:
-        raise ValueError(
+        raise UserError(
             f"config key 'DATASET.INPUT_SIZE' must be a multiple of {multiple}, not {size}"
         )
     if len(config.MODEL.TAG_HEADS) > 3:
-        raise ValueError(
+        raise UserError(
             "config key 'MODEL.TAG_HEADS' has at most three heads, the third at full resolution, "
             f"not {len(config.MODEL.TAG_HEADS)}"
         )
     if min(config.LOSS.HEATMAP, default=0) < 0 or not any(config.LOSS.HEATMAP):
-        raise ValueError(
+        raise UserError(
             f"config key 'LOSS.HEATMAP' must be factors from 0, not all 0: {config.LOSS.HEATMAP}"
         )
     factors = config.LOSS.JOINTS
     if factors and (min(factors) < 0 or not any(factors)):
-        raise ValueError(f"config key 'LOSS.JOINTS' must be factors from 0, not all 0: {factors}")
+        raise UserError(f"config key 'LOSS.JOINTS' must be factors from 0, not all 0: {factors}")
     if min(config.TRAIN.MILESTONES, default=0) < 0:
-        raise ValueError(
+        raise UserError(
             f"config key 'TRAIN.MILESTONES' lists epochs, not {config.TRAIN.MILESTONES}"
         )
     if not any(config.MODEL.TAG_HEADS):
-        raise ValueError("config key 'MODEL.TAG_HEADS' must name at least one head with tags")
+        raise UserError("config key 'MODEL.TAG_HEADS' must name at least one head with tags")
     crop = config.DATASET.CROP
     if len(crop) != 2 or min(crop) < 32 or crop[0] % 32 or crop[1] % 32:
-        raise ValueError(
+        raise UserError(
             f"config key 'DATASET.CROP' must be [height, width], multiples of 32, not {crop}"
         )
     for key in ("DATASET.PADDING", "TEST.SAME"):
         if not values[key] > 0:
-            raise ValueError(f"config key '{key}' must be above 0, not {values[key]}")
+            raise UserError(f"config key '{key}' must be above 0, not {values[key]}")
     for key in ("DATASET.TURNED", "DATASET.HALF_BODY", "DATASET.MIRROR", "TEST.BOX_SCORE"):
         if not 0 <= values[key] <= 1:
-            raise ValueError(f"config key '{key}' must lie in 0..1, not at {values[key]}")
+            raise UserError(f"config key '{key}' must lie in 0..1, not at {values[key]}")
     if not 0 <= config.TEST.JITTER <= 0.25:
-        raise ValueError(
+        raise UserError(
             "config key 'TEST.JITTER' must lie in 0..0.25 of a box's sides, not at "
             f"{config.TEST.JITTER}"
         )
     if len(config.LOSS.HEATMAP) != len(config.MODEL.TAG_HEADS):
-        raise ValueError(
+        raise UserError(
             f"config key 'LOSS.HEATMAP' has {len(config.LOSS.HEATMAP)} factors, but "
             f"'MODEL.TAG_HEADS' has {len(config.MODEL.TAG_HEADS)} heads"
         )
     if (config.MODEL.NAME == "classifier") != (config.DATASET.KIND == "folder"):
-        raise ValueError(
+        raise UserError(
             "config keys 'MODEL.NAME' classifier and 'DATASET.KIND' folder go together, not "
             f"'{config.MODEL.NAME}' and '{config.DATASET.KIND}'"
         )
     for key in ("DATASET.TRAIN_LIMIT", "DATASET.TEST_LIMIT"):
         if values[key] and config.MODEL.NAME == "classifier":
-            raise ValueError(f"config key '{key}' is not for folders of classes")
+            raise UserError(f"config key '{key}' is not for folders of classes")
     if config.TRAIN.CHECKPOINTING and config.TRAIN.COMPILE:
-        raise ValueError("config keys 'TRAIN.CHECKPOINTING' and 'TRAIN.COMPILE' exclude each other")
+        raise UserError("config keys 'TRAIN.CHECKPOINTING' and 'TRAIN.COMPILE' exclude each other")
     for key in ("DATASET.SCALE", "TOY.PEOPLE", "TOY.HEIGHT"):
         bounds = values[key]
         if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1]:
-            raise ValueError(f"config key '{key}' must be [lowest, highest], not {bounds}")
+            raise UserError(f"config key '{key}' must be [lowest, highest], not {bounds}")
     if not 0 < config.TEST.DISPLAY < 1:
-        raise ValueError(
+        raise UserError(
             f"config key 'TEST.DISPLAY' must lie between 0 and 1, not at {config.TEST.DISPLAY}"
         )
     scales = config.TEST.SCALES
     if not scales or not all(0.05 <= scale <= 64 for scale in scales):
-        raise ValueError(f"config key 'TEST.SCALES' must list scales in 0.05..64, not {scales}")
+        raise UserError(f"config key 'TEST.SCALES' must list scales in 0.05..64, not {scales}")
     if config.TOY.HEIGHT[1] > 1:
-        raise ValueError(
+        raise UserError(
             "config key 'TOY.HEIGHT' is a fraction of the picture, at most 1, not "
             f"{config.TOY.HEIGHT[1]}"
         )
     if len(set(config.TEST.SCALES)) < len(config.TEST.SCALES):
-        raise ValueError(f"config key 'TEST.SCALES' lists a scale twice: {config.TEST.SCALES}")
+        raise UserError(f"config key 'TEST.SCALES' lists a scale twice: {config.TEST.SCALES}")
 
 
 def _frozen(config: Config) -> Config:

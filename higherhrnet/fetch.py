@@ -12,6 +12,8 @@ from pathlib import Path
 from filelock import FileLock
 from tqdm import tqdm
 
+from .errors import UserError, WriteError
+
 _PIECE = 1 << 20
 
 
@@ -24,7 +26,7 @@ def download(
     Args:
         url: where it is.
         file: where it goes, once it is whole.
-        check: raises ``ValueError`` if what came is damaged; that is removed then.
+        check: raises ``UserError`` if what came is damaged; that is removed then.
         resume: go on with what came before. A file that cannot be checked is better fetched anew:
             the server may have another one by now.
 
@@ -63,22 +65,22 @@ def _download(url: str, file: Path, check: Callable[[Path], None], resume: bool)
             partial.unlink()  # more than the server has cannot be a part of it: another file
             return _download(url, file, check, resume)
         if error.code != 416 or whole not in ("", str(start)):  # 416: all of it had come already
-            raise OSError(
+            raise WriteError(
                 f"could not fetch '{url}': {error}; try again, or download it by hand to '{file}'"
             ) from error
     except (urllib.error.URLError, TimeoutError, ConnectionError, HTTPException) as error:
         reason = getattr(error, "reason", None) or error
-        raise OSError(
+        raise WriteError(
             f"could not fetch '{url}': {reason}; try again, or download it by hand to '{file}'"
         ) from error
     except OSError as error:
-        raise OSError(f"could not write '{partial}': {error.strerror or error}") from error
+        raise WriteError(f"could not write '{partial}': {error.strerror or error}") from error
     if total and partial.stat().st_size != total:
         again = "it goes on where it stopped" if resume else "it starts anew"
-        raise OSError(f"'{url}' broke off; try again, {again}")
+        raise WriteError(f"'{url}' broke off; try again, {again}")
     try:
         check(partial)
-    except ValueError:
+    except UserError:
         partial.unlink()
         raise
     partial.replace(file)
@@ -93,7 +95,7 @@ def verify(file: Path, checksum: str, kind: str = "md5") -> None:
         kind: ``md5`` or ``sha256``.
 
     Raises:
-        ValueError: they differ.
+        UserError: they differ.
     """
     if not checksum:
         return
@@ -103,7 +105,7 @@ def verify(file: Path, checksum: str, kind: str = "md5") -> None:
             digest.update(piece)
     found = digest.hexdigest()
     if not found.startswith(checksum):
-        raise ValueError(
+        raise UserError(
             f"'{file}' has {kind} {found[: max(len(checksum), 8)]}, not {checksum}: it is damaged; "
             "try again"
         )

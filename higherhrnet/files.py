@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from .errors import WriteError
+
 _LONGEST = 255
 """Bytes in a file name, as file systems have it."""
 
@@ -26,10 +28,10 @@ def whole(path: str | Path) -> Iterator[Path]:
     """
     path = Path(os.path.realpath(path))  # a link stays one; what it points to is written
     if path.exists() and not path.is_file():
-        raise OSError(f"could not write '{path}': it is {_kind(path)}")
+        raise WriteError(f"could not write '{path}': it is {_kind(path)}")
     blocking = next((part for part in path.parents if part.is_file()), None)
     if blocking is not None:
-        raise OSError(f"could not write '{path}': '{blocking}' is no folder")
+        raise WriteError(f"could not write '{path}': '{blocking}' is no folder")
     partial = path.with_name(f".{path.name}.partial")
     if len(os.fsencode(partial.name)) > _LONGEST:
         partial = path.with_name(f".{zlib.crc32(os.fsencode(path.name)):08x}.partial")
@@ -39,7 +41,7 @@ def whole(path: str | Path) -> Iterator[Path]:
         partial.replace(path)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise OSError(f"could not write '{path}': {reason}") from error
+        raise WriteError(f"could not write '{path}': {reason}") from error
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)

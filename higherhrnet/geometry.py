@@ -18,7 +18,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from .errors import UserError
+
 Affine: TypeAlias = npt.NDArray[np.float64]
+_LONGEST_SIDE = 2**15 - 2
 Points: TypeAlias = npt.NDArray[np.floating]
 
 
@@ -72,7 +75,15 @@ def warp(
     """Draw ``image`` (H, W) or (H, W, C) through the affine on a canvas of ``shape`` (H, W).
 
     Bilinear; what the picture does not cover is 0.
+
+    Raises:
+        UserError: a side of the image is longer than OpenCV's warp takes.
     """
+    if max(image.shape[:2]) > _LONGEST_SIDE:
+        raise UserError(
+            f"an image of {image.shape[1]}x{image.shape[0]} pixels is too long to be warped: no "
+            f"side may exceed {_LONGEST_SIDE}"
+        )
     height, width = shape
     warped = cv2.warpAffine(image, affine[:2], (width, height), flags=cv2.INTER_LINEAR)
     return np.asarray(warped, dtype=np.uint8)

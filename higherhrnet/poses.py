@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import drawing, geometry
+from .errors import UserError
 from .geometry import Affine
 from .skeleton import Skeleton
 
@@ -121,10 +122,10 @@ class Poses:
         """Keep people scoring at least ``person`` and make joints below ``joint`` absent.
 
         Raises:
-            ValueError: a limit is NaN, which nothing is above or below.
+            UserError: a limit is NaN, which nothing is above or below.
         """
         if math.isnan(person) or math.isnan(joint):
-            raise ValueError(f"limits must be numbers, not {person} and {joint}")
+            raise UserError(f"limits must be numbers, not {person} and {joint}")
         kept = self.select(self.person_score >= person)
         return kept.without(kept.score < joint)
 
@@ -225,12 +226,12 @@ class Poses:
         """Inverse of :meth:`to_coco`; also reads annotations (which carry visibility, no score).
 
         Raises:
-            ValueError: a record's keypoints are not three numbers for each joint.
+            UserError: a record's keypoints are not three numbers for each joint.
         """
         k = len(skeleton)
         for record in records:
             if len(record["keypoints"]) != 3 * k:
-                raise ValueError(
+                raise UserError(
                     f"record {record.get('id', '?')} of image {record.get('image_id', '?')} has "
                     f"{len(record['keypoints'])} keypoint numbers, but skeleton "
                     f"'{skeleton.name}' with {k} joints needs {3 * k}"

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .drawing import Image, write
+from .errors import UserError
 from .files import whole
 from .poses import Poses
 from .skeleton import Skeleton
@@ -131,12 +132,12 @@ def save(path: Path, image: Image) -> None:
     """Write a picture in the format of its suffix, whole or not at all.
 
     Raises:
-        ValueError: it is too large for the format.
+        UserError: it is too large for the format.
         OSError: the file cannot be written.
     """
     done, encoded = cv2.imencode(path.suffix, image[..., ::-1])
     if not done:
         height, width = image.shape[:2]
-        raise ValueError(f"{width}x{height} pixels are too many for '{path}'")
+        raise UserError(f"{width}x{height} pixels are too many for '{path}'")
     with whole(path) as partial:
         partial.write_bytes(encoded.tobytes())

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import strict_yaml
+from .errors import UserError
 
 _UPPER = ("nose", "eye", "ear", "head", "neck", "thorax", "shoulder", "elbow", "wrist")
 
@@ -50,7 +51,7 @@ class Skeleton:
         colours: K RGB colours 0..255 to draw joints with, or none: then by side.
 
     Raises:
-        ValueError: a name is repeated or unknown, a count is wrong, or the mirror is asymmetric.
+        UserError: a name is repeated or unknown, a count is wrong, or the mirror is asymmetric.
     """
 
     name: str
@@ -65,40 +66,40 @@ class Skeleton:
         where = f"skeleton '{self.name}'"
         known = set(self.joints)
         if len(known) != len(self.joints):
-            raise ValueError(f"{where}: a joint name appears twice in {list(self.joints)}")
+            raise UserError(f"{where}: a joint name appears twice in {list(self.joints)}")
         if not self.joints:
-            raise ValueError(f"{where}: it has no joints")
+            raise UserError(f"{where}: it has no joints")
         if len(self.sigmas) != len(self.joints):
-            raise ValueError(
+            raise UserError(
                 f"{where}: {len(self.sigmas)} sigmas were given for {len(self.joints)} joints"
             )
         if any(not 0 < sigma < math.inf for sigma in self.sigmas):
-            raise ValueError(f"{where}: every sigma must be a finite number greater than 0")
+            raise UserError(f"{where}: every sigma must be a finite number greater than 0")
         for what, pairs in (("bone", self.bones), ("mirror pair", self.mirror)):
             for pair in pairs:
                 unknown = [joint for joint in pair if joint not in known]
                 if unknown or len(pair) != 2 or pair[0] == pair[1]:
-                    raise ValueError(
+                    raise UserError(
                         f"{where}: {what} {list(pair)} must name two different joints of it"
                     )
         if self.colours and (
             len(self.colours) != len(self.joints)
             or any(len(c) != 3 or not all(0 <= v <= 255 for v in c) for c in self.colours)
         ):
-            raise ValueError(f"{where}: colours must be one [R, G, B] of 0..255 for each joint")
+            raise UserError(f"{where}: colours must be one [R, G, B] of 0..255 for each joint")
         if sorted(self.grouping_order) != sorted(self.joints):
-            raise ValueError(f"{where}: the grouping order must name every joint exactly once")
+            raise UserError(f"{where}: the grouping order must name every joint exactly once")
         mirrored = [joint for pair in self.mirror for joint in pair]
         if len(set(mirrored)) != len(mirrored):
-            raise ValueError(f"{where}: the mirror is asymmetric, a joint is in two mirror pairs")
+            raise UserError(f"{where}: the mirror is asymmetric, a joint is in two mirror pairs")
 
     def __len__(self) -> int:
         return len(self.joints)
 
     def index(self, joint: str) -> int:
-        """Row of ``joint`` in the annotation; ``ValueError`` names an unknown one."""
+        """Row of ``joint`` in the annotation; ``UserError`` names an unknown one."""
         if joint not in self.joints:
-            raise ValueError(f"skeleton '{self.name}' has no joint '{joint}'")
+            raise UserError(f"skeleton '{self.name}' has no joint '{joint}'")
         return self.joints.index(joint)
 
     @cached_property
@@ -163,7 +164,7 @@ class Skeleton:
         unknown = values.keys() - required - optional
         if missing or unknown:
             problem = f"lacks {sorted(missing)}" if missing else f"has unknown {sorted(unknown)}"
-            raise ValueError(f"skeleton '{name}' {problem}")
+            raise UserError(f"skeleton '{name}' {problem}")
         joints = tuple(str(joint) for joint in values["joints"])
         mirror = values.get("mirror")
         return cls(
@@ -184,7 +185,7 @@ def mirror_from_names(joints: Sequence[str]) -> tuple[tuple[str, str], ...]:
     ``Left`` and ``LEFT``, and ``l_`` or ``_l`` for ``r_`` or ``_r`` (or capitals) at an end.
 
     Raises:
-        ValueError: a sided joint has no partner, which would make the mirror asymmetric.
+        UserError: a sided joint has no partner, which would make the mirror asymmetric.
     """
     pairs = []
     for joint in joints:
@@ -193,7 +194,7 @@ def mirror_from_names(joints: Sequence[str]) -> tuple[tuple[str, str], ...]:
                 if spell(side) in joint:
                     partner = joint.replace(spell(side), spell(other))
                     if partner not in joints:
-                        raise ValueError(f"the mirror is asymmetric: '{joint}' has no '{partner}'")
+                        raise UserError(f"the mirror is asymmetric: '{joint}' has no '{partner}'")
                     if side == "left":
                         pairs.append((joint, partner))
         for left, right in ("lr", "LR"):  # l_eye, eye_L: sides only where there is a partner
@@ -212,19 +213,19 @@ def load_skeleton(name_or_file: str) -> Skeleton:
         return SKELETONS[name_or_file]
     path = Path(name_or_file)
     if path.suffix not in {".yaml", ".yml"}:
-        raise ValueError(
+        raise UserError(
             f"skeleton '{name_or_file}' is neither built in ({', '.join(SKELETONS)}) "
             "nor a YAML file"
         )
     if not path.is_file():
-        raise ValueError(f"skeleton file '{path}' does not exist")
+        raise UserError(f"skeleton file '{path}' does not exist")
     try:
         values = strict_yaml.parse(path.read_text())
         if not isinstance(values, dict):
-            raise ValueError("it is not a mapping of names to values")
+            raise UserError("it is not a mapping of names to values")
         return Skeleton.from_dict(values)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"skeleton file '{path}': {' '.join(str(error).split())}") from error
+    except (UserError, ValueError, TypeError) as error:
+        raise UserError(f"skeleton file '{path}': {' '.join(str(error).split())}") from error
 
 
 _COCO_JOINTS = (

@@ -6,22 +6,24 @@ from typing import Any
 
 import yaml
 
+from .errors import UserError
+
 
 def parse(text: str | bytes) -> Any:
     """What YAML text describes; None if it is empty.
 
     Raises:
-        ValueError: it is not YAML, or has a key twice; says what is wrong, and in which line.
+        UserError: it is not YAML, or has a key twice; says what is wrong, and in which line.
     """
     try:
         return yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = "" if mark is None else f" in line {mark.line + 1}"
-        raise ValueError(f"{error.problem}{where}") from error
+        raise UserError(f"{error.problem}{where}") from error
     # PyYAML's own tags fall over what they do not know, dates over a month 13.
     except (yaml.YAMLError, ValueError, KeyError, AttributeError, RecursionError) as error:
-        raise ValueError(" ".join(str(error).split())) from error
+        raise UserError(" ".join(str(error).split())) from error
 
 
 class _Loader(yaml.SafeLoader):

@@ -15,6 +15,7 @@ from higherhrnet.boxes import Boxes
 from higherhrnet.cli import main
 from higherhrnet.config import parse_config, read_config
 from higherhrnet.datasets.toy import DrawnPeople, write_coco
+from higherhrnet.errors import UserError
 from higherhrnet.evaluation.results import evaluate
 from higherhrnet.skeleton import COCO
 
@@ -70,7 +71,7 @@ def test_plans_load_with_all_their_configs(path, monkeypatch):
 def test_a_wrong_plan_is_one_sentence(tmp_path, change, sentence):
     right = {"ARMS": {"one": {"CONFIG": "x.yaml"}}, "ROWS": {"a": {"ARM": "one"}}}
     (tmp_path / "p.yaml").write_text(yaml.safe_dump(right | change))
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises(UserError, match=sentence):
         plan.read_plan(tmp_path / "p.yaml")
 
 

@@ -24,6 +24,7 @@ from higherhrnet.cli.arguments import default_output
 from higherhrnet.datasets.keypoints import valid_mask
 from higherhrnet.datasets.pictures import Store, read_picture
 from higherhrnet.datasets.toy import DrawnPeople, write_coco
+from higherhrnet.errors import UserError
 from higherhrnet.files import write_json
 from higherhrnet.show import save
 
@@ -462,7 +463,7 @@ def test_what_cameras_append_to_a_jpeg_does_not_make_it_truncated(folder):
         (folder / "motion.jpg").write_bytes(content + appended)
         assert read_picture(folder / "motion.jpg").shape == picture.shape
     (folder / "cut.jpg").write_bytes(content[: len(content) // 2])
-    with pytest.raises(ValueError, match="is truncated"):
+    with pytest.raises(UserError, match="is truncated"):
         read_picture(folder / "cut.jpg")
 
 

@@ -21,6 +21,7 @@ from higherhrnet.datasets.packed import Packed
 from higherhrnet.datasets.pictures import Store
 from higherhrnet.datasets.stats import crowd_index, stats
 from higherhrnet.datasets.toy import DrawnPeople, write_coco
+from higherhrnet.errors import UserError
 from higherhrnet.evaluation import errors, report
 from higherhrnet.evaluation.results import evaluate
 from higherhrnet.poses import Poses, is_labelled
@@ -87,7 +88,7 @@ def test_mpii_list_starts_at_one_and_scale_is_of_200_pixels():
     assert record["keypoints"][:3] == [10.0, 20.0, 2.0]
     assert record["keypoints"][-3:] == [0.0, 0.0, 0.0]
     assert record["center"] == [100.0, 50.0]
-    with pytest.raises(ValueError, match="person 1 lacks"):
+    with pytest.raises(UserError, match="person 1 lacks"):
         mpii.from_list([{"image": "a.jpg"}])
 
 
@@ -109,7 +110,7 @@ def test_mpii_mat(tmp_path):
     assert record["keypoints"][27:30] == [10.0, 20.0, 2.0]  # the top of the head
     assert record["head_size"] == pytest.approx(0.6 * 50)
     (tmp_path / "no.mat").write_bytes(b"no")
-    with pytest.raises(ValueError, match="is not MPII's"):
+    with pytest.raises(UserError, match="is not MPII's"):
         mpii.from_mat(tmp_path / "no.mat")
 
 
@@ -208,7 +209,7 @@ def test_a_skeleton_file_may_have_colours(tmp_path):
         .poses.draw(np.full((128, 128, 3), 128, np.uint8), skeleton)
     )
     assert (drawn == (3, 0, 252)).all(axis=2).any()
-    with pytest.raises(ValueError, match="one \\[R, G, B\\]"):
+    with pytest.raises(UserError, match="one \\[R, G, B\\]"):
         Skeleton.from_dict(values | {"colours": [[1, 2, 3]]})
 
 
@@ -374,7 +375,7 @@ def test_an_archive_without_what_it_should_hold_stays_wrong(tmp_path, monkeypatc
     recipe = prepare.Recipe((prepare.Archive("a.zip", "images"),), "by hand", {})
     monkeypatch.setitem(prepare.RECIPES, "mine", recipe)
     for _ in range(2):
-        with pytest.raises(ValueError, match="holds no 'images'"):
+        with pytest.raises(UserError, match="holds no 'images'"):
             prepare.prepare("mine", tmp_path)
 
 
@@ -385,7 +386,7 @@ def test_a_name_that_two_folders_of_an_archive_have_is_not_guessed(tmp_path):
     store = Store(tmp_path / "a.zip")
     assert store.read("val/1.jpg") == b"val/1.jpg"
     assert store.read("2.jpg") == b"val/2.jpg"
-    with pytest.raises(ValueError, match=r"'1\.jpg' is not in"):
+    with pytest.raises(UserError, match=r"'1\.jpg' is not in"):
         store.read("1.jpg")
 
 
@@ -394,11 +395,11 @@ def test_a_damaged_download_and_a_wrong_count_get_a_sentence(tmp_path, server, m
     archive = prepare.Archive("a.zip", "a.json", url=f"{server.url}/a.zip", md5="0" * 32)
     recipe = prepare.Recipe((archive,), "by hand", {"a.json": 3})
     monkeypatch.setitem(prepare.RECIPES, "mine", recipe)
-    with pytest.raises(ValueError, match="it is damaged"):
+    with pytest.raises(UserError, match="it is damaged"):
         prepare.prepare("mine", tmp_path / "d")
     assert not list((tmp_path / "d").glob("a.zip*"))  # the next try starts anew
     (tmp_path / "d" / "a.json").write_text('{"images": []}')
-    with pytest.raises(ValueError, match="lists 0 pictures, not 3"):
+    with pytest.raises(UserError, match="lists 0 pictures, not 3"):
         prepare.prepare("mine", tmp_path / "d")
 
 
@@ -420,10 +421,10 @@ def test_crowdpose_train_and_val_are_joined(tmp_path, monkeypatch):
             "categories": [],
         }  # fmt: skip
         (tmp_path / "json" / f"crowdpose_{split}.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="lists 1 pictures, not 10000"):
+    with pytest.raises(UserError, match="lists 1 pictures, not 10000"):
         prepare.prepare("crowdpose", tmp_path)
     joined = json.loads((tmp_path / "json" / "crowdpose_trainval.json").read_text())
     assert [image["id"] for image in joined["images"]] == [0, 1]
     assert [record["id"] for record in joined["annotations"]] == [1, 2]
-    with pytest.raises(ValueError, match="both files list picture 0"):
+    with pytest.raises(UserError, match="both files list picture 0"):
         prepare.join(joined, joined)

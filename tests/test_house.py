@@ -14,6 +14,7 @@ import pytest
 from higherhrnet.config import default_config, parse_config, read_config, to_yaml
 from higherhrnet.datasets.toy import DrawnPeople
 from higherhrnet.datasets.walkers import DrawnVideo
+from higherhrnet.errors import UserError
 from higherhrnet.inference.video_writer import VideoWriter
 from higherhrnet.show import save
 from higherhrnet.skeleton import load_skeleton
@@ -35,6 +36,7 @@ FLOORS = (
     ("drawing",),
     ("skeleton", "geometry", "files", "fetch", "constants"),
     ("strict_yaml",),
+    ("errors",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
@@ -63,7 +65,7 @@ def test_imports_go_downward(path):
         if other == "config":
             allowed = room in {"build", "cli"}
         elif room == "config":
-            allowed = other == "strict_yaml"
+            allowed = other in {"strict_yaml", "errors"}
         else:
             allowed = FLOOR[other] > FLOOR[room]
         assert allowed, f"{path.relative_to(ROOT)} imports {other}, which is not below {room}"
@@ -161,7 +163,7 @@ def test_defaults_are_valid():
     ],
 )
 def test_wrong_configs_get_a_sentence(text, overrides, sentence):
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises(UserError, match=sentence):
         parse_config(text, overrides)
 
 

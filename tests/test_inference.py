@@ -12,6 +12,7 @@ from higherhrnet import build
 from higherhrnet.config import parse_config
 from higherhrnet.datasets.pictures import read_picture
 from higherhrnet.datasets.toy import DrawnPeople
+from higherhrnet.errors import UserError
 from higherhrnet.evaluation.operating_point import OperatingPoint
 from higherhrnet.inference import network, pipeline
 from higherhrnet.inference.predictor import Scene
@@ -75,7 +76,7 @@ def test_bf16_is_the_default_only_where_the_hardware_has_it(monkeypatch):
 
 
 def test_cuda_graphs_need_a_gpu(predictor):
-    with pytest.raises(ValueError, match="needs a GPU"):
+    with pytest.raises(UserError, match="needs a GPU"):
         network.ready(predictor.model, torch.device("cpu"), graphs=True)
 
 
@@ -94,7 +95,7 @@ def test_neither_batch_nor_threads_change_the_people(predictor, batch, workers):
     assert all(len(result[0]) > 0 for _, result in found if isinstance(result, tuple))
     for number, result in found:
         if number % 7 == 3:
-            assert isinstance(result, ValueError)
+            assert isinstance(result, UserError)
             continue
         alone, _ = predictor.predict(images[number])
         poses, _ = result
@@ -112,7 +113,7 @@ def test_many_pictures_in_one_call(predictor, tmp_path):
         np.testing.assert_allclose(poses.xy, predictor(image).xy, atol=1e-3)
     stream = pipeline.predict_many(predictor, [images[0], tmp_path / "none.png"])
     assert len(next(stream)) == len(found[0])
-    with pytest.raises(ValueError, match=r"none\.png"):
+    with pytest.raises(UserError, match=r"none\.png"):
         next(stream)
     told = []
     mixed = [images[0], tmp_path / "none.png", images[1]]
@@ -140,12 +141,12 @@ def test_many_pictures_in_one_call(predictor, tmp_path):
     with pytest.raises(KeyError, match="the camera is gone"):
         next(stream)
     for one in (images[0], "a.png", tmp_path):
-        with pytest.raises(ValueError, match="takes several pictures"):
+        with pytest.raises(UserError, match="takes several pictures"):
             pipeline.predict_many(predictor, one)
     boxes = [[[0, 0, 30, 30]]]
-    with pytest.raises(ValueError, match="boxes serve a top-down one"):
+    with pytest.raises(UserError, match="boxes serve a top-down one"):
         list(pipeline.predict_many(predictor, images[:1], boxes))
-    with pytest.raises(ValueError, match="boxes serve a top-down one"):
+    with pytest.raises(UserError, match="boxes serve a top-down one"):
         predictor(images[0], boxes[0])
 
 

@@ -9,6 +9,7 @@ import torch
 from higherhrnet import build
 from higherhrnet.cli import main
 from higherhrnet.config import default_config, parse_config, to_yaml
+from higherhrnet.errors import UserError
 from higherhrnet.fields import Head
 from higherhrnet.inference.bottom_up import BottomUp
 from higherhrnet.models import layouts, weights
@@ -252,7 +253,7 @@ def test_weights_of_another_skeleton_are_not_scored(tmp_path):
     file = tmp_path / "animals.safetensors"
     animals = load_skeleton(str(ROOT / "configs" / "skeletons" / "ap10k.yaml"))
     weights.write(file, tiny().state_dict(), to_yaml(default_config()), animals)
-    with pytest.raises(ValueError, match="skeleton 'ap10k', not those of 'coco'"):
+    with pytest.raises(UserError, match="skeleton 'ap10k', not those of 'coco'"):
         weights.load_all(tiny(), weights.read(file), COCO)
 
 
@@ -308,9 +309,9 @@ def test_a_trunk_alone_starts_training_but_does_not_predict(tmp_path):
     report = weights.load_trunk(tiny(), weights.read(file))
     assert report.matched == len(state)
     assert all(name.startswith(("final", "deconv")) for name in report.missing)
-    with pytest.raises(ValueError, match="another model: it holds a trunk of width 4"):
+    with pytest.raises(UserError, match="another model: it holds a trunk of width 4"):
         build.load(file, "cpu")
-    with pytest.raises(ValueError, match="does not hold the trunk"):
+    with pytest.raises(UserError, match="does not hold the trunk"):
         weights.load_trunk(HigherHRNet(17, 8, modules=(1, 1, 1), blocks=1), weights.read(file))
 
 
@@ -327,17 +328,17 @@ def test_imagenet_classifier_starts_training(tmp_path):
 def test_unreadable_files_get_a_sentence(tmp_path, content, suffix):
     file = tmp_path / f"broken{suffix}"
     file.write_bytes(content)
-    with pytest.raises(ValueError, match="is not a readable weights file"):
+    with pytest.raises(UserError, match="is not a readable weights file"):
         weights.read(file)
 
 
 def test_a_file_without_tensors_and_a_missing_one(tmp_path):
     torch.save({"epoch": 3}, tmp_path / "empty.pth")
-    with pytest.raises(ValueError, match="holds no tensors"):
+    with pytest.raises(UserError, match="holds no tensors"):
         weights.read(tmp_path / "empty.pth")
-    with pytest.raises(ValueError, match="does not exist"):
+    with pytest.raises(UserError, match="does not exist"):
         weights.read(tmp_path / "none.pth")
-    with pytest.raises(ValueError, match="neither a bundled checkpoint"):
+    with pytest.raises(UserError, match="neither a bundled checkpoint"):
         build.find_weights("no_such_name")
 
 
@@ -349,7 +350,7 @@ def test_the_real_trunk_fits_w18():
     assert report.matched == 1460
     assert all(name.startswith(("final", "deconv")) for name in report.missing)
     assert all(name.startswith("stage4.2.fuse_layers.") for name in report.unexpected)
-    with pytest.raises(ValueError, match="does not hold the trunk"):
+    with pytest.raises(UserError, match="does not hold the trunk"):
         weights.load_trunk(build.model(default_config(), 17), weights.read(TRUNK))
 
 

@@ -12,6 +12,7 @@ import torch
 from higherhrnet import build
 from higherhrnet.cli import main
 from higherhrnet.config import parse_config
+from higherhrnet.errors import UserError
 from higherhrnet.models import published, weights
 from higherhrnet.models.published import PUBLISHED
 
@@ -74,7 +75,7 @@ def test_a_broken_off_download_goes_on(served, tmp_path):
 
 def test_a_damaged_file_never_counts(served, tmp_path):
     served.shown = served.shown[:-1] + b"?"
-    with pytest.raises(ValueError, match=r"has sha256 .*it is damaged"):
+    with pytest.raises(UserError, match=r"has sha256 .*it is damaged"):
         published.fetch(NAME)
     assert not list((tmp_path / "cache").glob("tiny*"))
 

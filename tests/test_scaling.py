@@ -22,6 +22,7 @@ from higherhrnet.datasets import on_device
 from higherhrnet.datasets.pictures import Store
 from higherhrnet.datasets.toy import DrawnPeople, write_coco
 from higherhrnet.datasets.transforms import RandomView
+from higherhrnet.errors import UserError
 from higherhrnet.fields import Packed
 from higherhrnet.models.recompute import recomputed
 from higherhrnet.training import checkpoint
@@ -201,7 +202,7 @@ def test_parts_add_up_to_the_batch(tmp_path):
     ],
 )
 def test_settings_that_cannot_be_get_a_sentence(tmp_path, overrides, sentence):
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises(UserError, match=sentence):
         build.train(tiny(*overrides), tmp_path / "run", "cpu")
 
 
@@ -376,17 +377,17 @@ def test_pictures_are_read_from_a_zip(tmp_path):
     assert torch.equal(images, expected)
     with zipfile.ZipFile(pictures.with_suffix(".zip"), "w") as archive:
         archive.writestr("toy/other.png", b"")
-    with pytest.raises(ValueError, match=r"picture '0.*png' is not in '.*toy\.zip'"):
+    with pytest.raises(UserError, match=r"picture '0.*png' is not in '.*toy\.zip'"):
         build.pictures(stored(tmp_path), "train").sample(0)
     with zipfile.ZipFile(pictures.with_suffix(".zip"), "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("toy/000000000001.png", bytes(range(256)) * 9)
     content = bytearray(pictures.with_suffix(".zip").read_bytes())
     content[60:90] = b"?" * 30  # in the middle of the packed picture
     pictures.with_suffix(".zip").write_bytes(content)
-    with pytest.raises(ValueError, match=r"picture '.*toy\.zip/.*png' cannot be read"):
+    with pytest.raises(UserError, match=r"picture '.*toy\.zip/.*png' cannot be read"):
         Store(pictures.with_suffix(".zip")).read("000000000001.png")
     pictures.with_suffix(".zip").write_bytes(b"no archive")
-    with pytest.raises(ValueError, match=r"picture archive '.*toy\.zip' cannot be read"):
+    with pytest.raises(UserError, match=r"picture archive '.*toy\.zip' cannot be read"):
         build.pictures(stored(tmp_path), "train")
 
 
@@ -512,7 +513,7 @@ def test_a_backbone_is_pretrained_on_class_folders_and_starts_a_pose_training(tm
 )
 def test_pretraining_without_pictures_gets_a_sentence(tmp_path, overrides, sentence):
     text = "{MODEL: {NAME: classifier}, DATASET: {KIND: folder}}"
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises(UserError, match=sentence):
         build.pretrain(parse_config(text, overrides), tmp_path / "run", "cpu")
 
 
@@ -559,7 +560,7 @@ def test_heads_go_over_to_another_skeleton_by_joint_name():
                 assert torch.equal(got, fresh["final_layers.0.weight"][offset + row])
     assert torch.equal(target.conv1.weight, source.conv1.weight)
     wider = build.model(tiny("MODEL.WIDTH", "6"), len(CROWDPOSE))
-    with pytest.raises(ValueError, match="does not hold the trunk"):
+    with pytest.raises(UserError, match="does not hold the trunk"):
         files.load_start(wider, checkpoint_file, COCO, CROWDPOSE)
     features = source.deconv_layers[0][0][0].weight[:4]
     assert torch.equal(target.deconv_layers[0][0][0].weight[:4], features)

@@ -17,6 +17,7 @@ from higherhrnet.config import parse_config
 from higherhrnet.datasets.persons import Persons
 from higherhrnet.datasets.toy import DrawnPeople, write_coco
 from higherhrnet.datasets.transforms import BoxView, warped
+from higherhrnet.errors import UserError
 from higherhrnet.fields import Head, Marks
 from higherhrnet.inference import detectors, pipeline
 from higherhrnet.inference.predictor import Scene
@@ -158,7 +159,7 @@ def test_neither_batch_nor_chunks_change_the_people(predictor, batch, crops):
 def test_a_picture_that_the_detector_refuses_does_not_stop_the_others(predictor, monkeypatch):
     def detector(images):
         if any(image.shape[0] < 10 for image in images):
-            raise ValueError("too thin")
+            raise UserError("too thin")
         return [Boxes.of([[5, 5, 40, 60]]) for _ in images]
 
     monkeypatch.setattr(predictor, "detector", detector)
@@ -166,12 +167,12 @@ def test_a_picture_that_the_detector_refuses_does_not_stop_the_others(predictor,
     images = [np.zeros((3 if n % 4 == 1 else 90, 80, 3), np.uint8) for n in range(10)]
     found = list(pipeline.run(predictor, range(10), lambda number: Scene(images[number])))
     assert [number for number, _ in found] == list(range(10))
-    refused = [number for number, result in found if isinstance(result, ValueError)]
+    refused = [number for number, result in found if isinstance(result, UserError)]
     assert refused == [1, 5, 9]
 
 
 def test_a_picture_without_boxes_is_refused(predictor):
-    with pytest.raises(ValueError, match=r"needs boxes.*TEST\.BOXES"):
+    with pytest.raises(UserError, match=r"needs boxes.*TEST\.BOXES"):
         predictor(np.zeros((60, 80, 3), np.uint8))
 
 
@@ -188,11 +189,11 @@ def test_boxes_are_plain_numbers_from_python(predictor):
     for given, how_many in (([rows], "fewer"), ([rows] * 3, "more")):
         stream = pipeline.predict_many(predictor, [mirrored, mirrored], given)
         assert len(next(stream)) == len(predictor(mirrored, rows))
-        with pytest.raises(ValueError, match=f"boxes for each picture, and was given {how_many}"):
+        with pytest.raises(UserError, match=f"boxes for each picture, and was given {how_many}"):
             list(stream)
-    with pytest.raises(ValueError, match=r"must be \(N, 4\).*not \[4\]"):
+    with pytest.raises(UserError, match=r"must be \(N, 4\).*not \[4\]"):
         predictor(mirrored, rows[0])
-    with pytest.raises(ValueError, match=r"2 boxes came with \[1\] scores"):
+    with pytest.raises(UserError, match=r"2 boxes came with \[1\] scores"):
         Boxes.of(rows, [0.5])
 
 
@@ -265,7 +266,7 @@ def test_weights_that_cannot_be_fetched_are_one_sentence(monkeypatch):
     name = "retinanet_resnet50_fpn"
     known = {name: (offline, detectors.TORCHVISION[name][1])}
     monkeypatch.setattr(detectors, "TORCHVISION", known)
-    with pytest.raises(ValueError, match=rf"weights of detector '{name}' .* put the file there"):
+    with pytest.raises(UserError, match=rf"weights of detector '{name}' .* put the file there"):
         detectors.torchvision_detector(name, torch.device("cpu"))
 
 

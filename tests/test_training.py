@@ -24,6 +24,7 @@ from higherhrnet.datasets.loader import (
 )
 from higherhrnet.datasets.toy import DrawnPeople, write_coco
 from higherhrnet.datasets.transforms import CentredView, PersonView, RandomView, moved, warped
+from higherhrnet.errors import UserError
 from higherhrnet.evaluation import results
 from higherhrnet.fields import Marks
 from higherhrnet.poses import ABSENT
@@ -371,18 +372,18 @@ def test_a_line_that_was_not_finished_does_not_keep_a_run_from_going_on(tmp_path
     build.train(tiny(), tmp_path, "cpu", resume=True)
     assert [json.loads(line)["epoch"] for line in log.read_text().splitlines()] == [1, 2]
     log.write_text("{\n" + whole)
-    with pytest.raises(ValueError, match=r"log\.jsonl', line 1, is not JSON"):
+    with pytest.raises(UserError, match=r"log\.jsonl', line 1, is not JSON"):
         build.train(tiny("TRAIN.EPOCHS", "3"), tmp_path, "cpu", resume=True)
 
 
 def test_a_run_that_cannot_be_resumed_stays_as_it_is(tmp_path, monkeypatch, capsys):
-    with pytest.raises(ValueError, match="no checkpoint to resume from"):
+    with pytest.raises(UserError, match="no checkpoint to resume from"):
         build.train(tiny(), tmp_path / "none", "cpu", resume=True)
     assert not (tmp_path / "none").exists()
     run = tmp_path / "run"
     build.train(tiny("TRAIN.EPOCHS", "1"), run, "cpu")
     config = (run / "config.yaml").read_text()
-    with pytest.raises(ValueError, match=r"does not fit this config: size mismatch for"):
+    with pytest.raises(UserError, match=r"does not fit this config: size mismatch for"):
         build.train(tiny("MODEL.WIDTH", "6"), run, "cpu", resume=True)
     assert (run / "config.yaml").read_text() == config
     capsys.readouterr()
@@ -403,7 +404,7 @@ def test_the_middle_of_an_epoch_is_that_of_an_equal_epoch(tmp_path, monkeypatch)
     monkeypatch.setattr(loop, "set_rate", interrupting)
     with pytest.raises(StoppedError):
         build.train(tiny(), tmp_path, "cpu")
-    with pytest.raises(ValueError, match="within an epoch of 4 steps, and this config's have 1"):
+    with pytest.raises(UserError, match="within an epoch of 4 steps, and this config's have 1"):
         build.train(tiny("TRAIN.BATCH", "8"), tmp_path, "cpu", resume=True)
     build.train(tiny(), tmp_path, "cpu", resume=True)
 
@@ -414,7 +415,7 @@ def test_a_broken_picture_does_not_save_what_diverged_before_it(tmp_path, monkey
     def breaking(self, index):
         seen.append(index)
         if len(seen) == 6:
-            raise ValueError("broken")
+            raise UserError("broken")
         return original(self, index)
 
     monkeypatch.setattr(DrawnPeople, "sample", breaking)
@@ -447,7 +448,7 @@ def test_a_resumed_run_obeys_its_new_settings(tmp_path, monkeypatch):
     build.train(tiny(*changed), tmp_path, "cpu", resume=True)
     assert {0.5, 1.0} == {scale for scale, _ in seen[0]}
     assert {decay for _, decay in seen[0]} == {0.25}
-    with pytest.raises(ValueError, match="made with another optimiser"):
+    with pytest.raises(UserError, match="made with another optimiser"):
         build.train(tiny("TRAIN.EPOCHS", "3", "TRAIN.OPTIMIZER", "sgd"), tmp_path, "cpu", True)
 
 
@@ -500,7 +501,7 @@ def test_precisions_and_freezing(tmp_path, precision):
 
 
 def test_freezing_nothing_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match=r"'TRAIN.FREEZE': no parameter starts with 'stage9'"):
+    with pytest.raises(UserError, match=r"'TRAIN.FREEZE': no parameter starts with 'stage9'"):
         build.train(tiny("TRAIN.FREEZE", "[stage9]"), tmp_path, "cpu")
 
 

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from higherhrnet import geometry
+from higherhrnet.errors import UserError
 from higherhrnet.poses import INFERRED, SEEN, Poses
 from higherhrnet.skeleton import (
     COCO,
@@ -44,7 +45,7 @@ def test_sides_are_read_in_any_case():
     assert mirror_from_names(["LEFT", "RIGHT"]) == (("LEFT", "RIGHT"),)
     names = ["L_eye", "R_eye", "ear_l", "ear_r", "l_bow", "nose"]
     assert mirror_from_names(names) == (("L_eye", "R_eye"), ("ear_l", "ear_r"))
-    with pytest.raises(ValueError, match="'RightEye' has no 'LeftEye'"):
+    with pytest.raises(UserError, match="'RightEye' has no 'LeftEye'"):
         mirror_from_names(["RightEye"])
 
 
@@ -72,7 +73,7 @@ def test_mirror_is_its_own_inverse_and_dict_round_trips(skeleton):
 def test_wrong_skeletons_get_a_sentence(change, sentence):
     values = {"name": "x", "joints": ["a", "b", "c"], "bones": [], "sigmas": [0.1] * 3}
     Skeleton.from_dict(values)
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises(UserError, match=sentence):
         Skeleton.from_dict(values | change)
 
 
@@ -84,7 +85,7 @@ def test_skeleton_file(tmp_path):
     )
     assert load_skeleton(str(file)).flip.tolist() == [0, 2, 1]
     for wrong in ("cat", str(tmp_path / "none.yaml")):
-        with pytest.raises(ValueError, match="skeleton"):
+        with pytest.raises(UserError, match="skeleton"):
             load_skeleton(wrong)
 
 
@@ -157,7 +158,7 @@ def test_coco_records_there_and_back():
     back = Poses.from_coco(records, COCO)
     np.testing.assert_allclose(back.xy, poses.xy)
     np.testing.assert_allclose(back.score, poses.score)
-    with pytest.raises(ValueError, match=r"51 keypoint numbers.*14 joints needs 42"):
+    with pytest.raises(UserError, match=r"51 keypoint numbers.*14 joints needs 42"):
         Poses.from_coco(records, CROWDPOSE)
 
 

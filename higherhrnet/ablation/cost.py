@@ -16,6 +16,7 @@ from .. import build
 from ..boxes import Boxes
 from ..datasets.keypoints import Pictures
 from ..datasets.toy import Drawing, DrawnPeople
+from ..errors import UserError
 from ..fields import Sample
 from ..inference.bottom_up import BottomUp
 from ..inference.detectors import TorchvisionDetector, torchvision_detector
@@ -172,7 +173,7 @@ def find_detector(cost: Cost, device: str) -> tuple[TorchvisionDetector | None, 
     on = build.device(device)
     try:
         return torchvision_detector(cost.detector, on), f"detector {cost.detector}"
-    except ValueError:
+    except UserError:
         bare = torchvision_detector(cost.detector, on, pretrained=False)
         note = "with random weights, since its own could not be fetched: its time is meant alone"
         return bare, f"detector {cost.detector} {note}"

@@ -20,6 +20,7 @@ from typing import Any
 from .. import build
 from ..bench.table import hardware
 from ..datasets.keypoints import Pictures
+from ..errors import UserError
 from ..files import write_json
 from ..inference.bottom_up import BottomUp
 from ..inference.detectors import TORCHVISION
@@ -131,7 +132,7 @@ def check(plan: Plan, overrides: Sequence[str]) -> None:
     """Find what is wrong with a plan before hours are spent on it.
 
     Raises:
-        ValueError: a config, setting, weights file, box file, detector or comparison.
+        UserError: a config, setting, weights file, box file, detector or comparison.
     """
     read: dict[object, Pictures] = {}  # COCO's take ten seconds, and rows share them
 
@@ -152,7 +153,7 @@ def check(plan: Plan, overrides: Sequence[str]) -> None:
         else:
             start = _start(config)
             if start is not None and not start.is_file():
-                raise ValueError(f"arm '{arm.name}': MODEL.PRETRAINED '{start}' does not exist")
+                raise UserError(f"arm '{arm.name}': MODEL.PRETRAINED '{start}' does not exist")
             pictures(config, "train")
     rows = {}
     for row in plan.rows:
@@ -161,7 +162,7 @@ def check(plan: Plan, overrides: Sequence[str]) -> None:
         if build.is_top_down(config):
             finder = build.bottom_up_boxes(config)
             if finder and build.is_top_down(build.config_of(build.open_weights(str(finder)))):
-                raise ValueError(f"row '{row.name}': TEST.BOXES '{finder}' needs boxes itself")
+                raise UserError(f"row '{row.name}': TEST.BOXES '{finder}' needs boxes itself")
             build.boxes(config, truth)
         rows[row.name] = config
     _refuse_twins(
@@ -171,9 +172,9 @@ def check(plan: Plan, overrides: Sequence[str]) -> None:
     for one, other in plan.compare:
         apart = build.other_pictures(rows[one], rows[other])
         if apart:
-            raise ValueError(f"rows '{one}' and '{other}' see other pictures: {', '.join(apart)}")
+            raise UserError(f"rows '{one}' and '{other}' see other pictures: {', '.join(apart)}")
     if plan.cost.rows and plan.cost.detector and plan.cost.detector not in TORCHVISION:
-        raise ValueError(
+        raise UserError(
             f"COST.DETECTOR must be one of {', '.join(TORCHVISION)}, not '{plan.cost.detector}'"
         )
 
@@ -183,7 +184,7 @@ def _refuse_twins(what: str, named: Sequence[tuple[str, object]]) -> None:
     first: dict[object, str] = {}
     for name, content in named:
         if content in first:
-            raise ValueError(f"{what} '{first[content]}' and '{name}' have the same settings")
+            raise UserError(f"{what} '{first[content]}' and '{name}' have the same settings")
         first[content] = name
 
 
@@ -196,7 +197,7 @@ def _start(config: build.Config) -> Path | None:
 def _given(arm: Arm) -> Path:
     file = build.find_weights(str(build.expand_path(arm.weights, f"arm '{arm.name}' WEIGHTS")))
     if not file.is_file():
-        raise ValueError(f"arm '{arm.name}': weights file '{file}' does not exist")
+        raise UserError(f"arm '{arm.name}': weights file '{file}' does not exist")
     return file
 
 

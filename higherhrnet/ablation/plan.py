@@ -25,6 +25,7 @@ from typing import Any
 import yaml
 
 from .. import strict_yaml
+from ..errors import UserError
 
 _KEYS = ("SETTINGS", "ARMS", "ROWS", "COMPARE", "AUTOPSY", "COST")
 _COST_LEAST = {"SIZE": 64, "REPEATS": 1, "PICTURES": 0}
@@ -87,23 +88,23 @@ def read_plan(path: Path) -> Plan:
     """Read and check a plan.
 
     Raises:
-        ValueError: the file is missing, or a key, arm or row means nothing; the message names it.
+        UserError: the file is missing, or a key, arm or row means nothing; the message names it.
     """
     if not path.is_file():
-        raise ValueError(f"ablation plan '{path}' does not exist")
+        raise UserError(f"ablation plan '{path}' does not exist")
     try:
         loaded = strict_yaml.parse(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"'{path}' is not valid YAML: {error}") from error
+    except UserError as error:
+        raise UserError(f"'{path}' is not valid YAML: {error}") from error
     if not isinstance(loaded, dict):
-        raise ValueError(f"'{path}' is no ablation plan: it needs ARMS and ROWS")
+        raise UserError(f"'{path}' is no ablation plan: it needs ARMS and ROWS")
     _known(path, loaded, _KEYS)
     for key, kind in (("SETTINGS", dict), ("ARMS", dict), ("ROWS", dict), ("COST", dict),
                       ("COMPARE", list), ("AUTOPSY", list)):  # fmt: skip
         if loaded.get(key) is not None and not isinstance(loaded[key], kind):
-            raise ValueError(f"'{path}': {key} must be a {'mapping' if kind is dict else 'list'}")
+            raise UserError(f"'{path}': {key} must be a {'mapping' if kind is dict else 'list'}")
     if not loaded.get("ARMS") or not loaded.get("ROWS"):
-        raise ValueError(f"'{path}' is no ablation plan: it needs ARMS and ROWS")
+        raise UserError(f"'{path}' is no ablation plan: it needs ARMS and ROWS")
     shared = loaded.get("SETTINGS") or {}
     arms = tuple(_arm(path, str(name), entry, shared) for name, entry in loaded["ARMS"].items())
     rows = tuple(_row(path, str(name), entry, arms) for name, entry in loaded["ROWS"].items())
@@ -111,7 +112,7 @@ def read_plan(path: Path) -> Plan:
     _known(path, cost, _COST_KEYS)
     compare = loaded.get("COMPARE") or []
     if not all(isinstance(pair, list) and len(set(map(str, pair))) == 2 for pair in compare):
-        raise ValueError(f"'{path}': COMPARE lists pairs of rows")
+        raise UserError(f"'{path}': COMPARE lists pairs of rows")
     plan = Plan(
         title=path.stem,
         arms=arms,
@@ -123,13 +124,13 @@ def read_plan(path: Path) -> Plan:
     names = [row.name for row in rows]
     for name in (*(n for pair in plan.compare for n in pair), *plan.autopsy, *plan.cost.rows):
         if name not in names:
-            raise ValueError(f"'{path}': there is no row '{name}' among {', '.join(names)}")
+            raise UserError(f"'{path}': there is no row '{name}' among {', '.join(names)}")
     return plan
 
 
 def _arm(path: Path, name: str, entry: Any, shared: Mapping[str, Any]) -> Arm:
     if not isinstance(entry, dict) or "CONFIG" not in entry:
-        raise ValueError(f"'{path}': arm '{name}' needs a CONFIG")
+        raise UserError(f"'{path}': arm '{name}' needs a CONFIG")
     own = {k: v for k, v in entry.items() if k not in ("CONFIG", "WEIGHTS")}
     weights = str(entry.get("WEIGHTS") or "")
     return Arm(name, str(entry["CONFIG"]), _settings({**shared, **own}), weights)
@@ -138,7 +139,7 @@ def _arm(path: Path, name: str, entry: Any, shared: Mapping[str, Any]) -> Arm:
 def _row(path: Path, name: str, entry: Any, arms: Sequence[Arm]) -> Row:
     known = [arm.name for arm in arms]
     if not isinstance(entry, dict) or str(entry.get("ARM")) not in known:
-        raise ValueError(f"'{path}': row '{name}' needs an ARM, one of {', '.join(known)}")
+        raise UserError(f"'{path}': row '{name}' needs an ARM, one of {', '.join(known)}")
     return Row(name, str(entry["ARM"]), _settings({k: v for k, v in entry.items() if k != "ARM"}))
 
 
@@ -168,7 +169,7 @@ def _cost(path: Path, entry: Mapping[str, Any]) -> Cost:
         else:
             kind = "a detector's name"
         if not right:
-            raise ValueError(f"'{path}': COST.{key} must be {kind}, not {value!r}")
+            raise UserError(f"'{path}': COST.{key} must be {kind}, not {value!r}")
         if isinstance(value, list):
             values[key.lower()] = tuple(map(str, value) if key == "ROWS" else value)
         else:
@@ -181,4 +182,4 @@ def _known(path: Path, entry: Mapping[str, Any], keys: Sequence[str]) -> None:
         if key not in keys:
             close = difflib.get_close_matches(str(key), keys, n=1)
             hint = f"; did you mean '{close[0]}'?" if close else ""
-            raise ValueError(f"unknown key '{key}' in '{path}'{hint}")
+            raise UserError(f"unknown key '{key}' in '{path}'{hint}")

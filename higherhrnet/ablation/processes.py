@@ -13,6 +13,8 @@ from typing import TypeVar
 
 import torch
 
+from ..errors import RunError
+
 Job = TypeVar("Job")
 Answer = TypeVar("Answer")
 
@@ -57,7 +59,9 @@ def all_of(
                 future.result()
                 say(f"{named(running[future])}: done")
         except BrokenProcessPool as error:
-            raise OSError("a run was ended from outside (memory?); start again to go on") from error
+            raise RunError(
+                "a run was ended from outside (memory?); start again to go on"
+            ) from error
         except BaseException:
             for process in (pool._processes or {}).values():
                 process.terminate()  # SIGTERM: trainings write their checkpoint

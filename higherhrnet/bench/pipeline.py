@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ..datasets.pictures import read_picture
+from ..errors import UserError
 from ..inference import pipeline
 from ..inference.bottom_up import BottomUp
 from ..inference.predictor import Scene
@@ -57,7 +58,7 @@ def run(
             found = [
                 result[0]
                 for _, result in pipeline.run(mine, pictures, _read)
-                if not isinstance(result, ValueError)
+                if not isinstance(result, UserError)
             ]
             taken = (time.perf_counter() - start) / len(pictures)
             reference = reference or found

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..datasets.walkers import DrawnVideo, Moment
+from ..errors import UserError
 from ..evaluation import identities
 from ..inference import pipeline
 from ..inference.predictor import Predictor, Scene
@@ -39,7 +40,7 @@ def run(
         found = [
             result[0]
             for _, result in pipeline.run(predictor, moments, lambda moment: Scene(moment.image))
-            if not isinstance(result, ValueError)
+            if not isinstance(result, UserError)
         ]
         skeleton = predictor.skeleton
         ways: dict[str, Tracker] = {

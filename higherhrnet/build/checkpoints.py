@@ -10,6 +10,7 @@ from typing import Any
 
 from .. import strict_yaml
 from ..config import Config, parse_config
+from ..errors import UserError
 from ..models import layouts, published, weights
 from ..skeleton import SKELETONS, Skeleton
 
@@ -22,7 +23,7 @@ def find_weights(name_or_file: str) -> Path:
     """A weights file: a path, or the name of a bundled or a published checkpoint.
 
     Raises:
-        ValueError: it is neither, or a published one that cannot be had; see
+        UserError: it is neither, or a published one that cannot be had; see
             :func:`published.fetch`.
         OSError: fetching failed.
     """
@@ -34,7 +35,7 @@ def find_weights(name_or_file: str) -> Path:
         return published.fetch(name_or_file)
     if not path.is_file() and not path.suffix:
         names = sorted(file.stem for file in BUNDLED.glob("*.safetensors"))
-        raise ValueError(
+        raise UserError(
             f"'{name_or_file}' is neither a bundled checkpoint ({', '.join(names)}), nor a "
             "published one (higherhrnet weights list), nor a file"
         )
@@ -45,7 +46,7 @@ def open_weights(name_or_file: str) -> weights.Checkpoint:
     """What a weights file holds, with what is known of it by name; see :func:`find_weights`.
 
     Raises:
-        ValueError: it cannot be found or read.
+        UserError: it cannot be found or read.
         OSError: fetching failed.
     """
     file = weights.read(find_weights(name_or_file))
@@ -68,8 +69,8 @@ def fusion_of(file: weights.Checkpoint) -> str | None:
     try:
         stored = strict_yaml.parse(file.config) if file.config else None
         fusion: str | None = ((stored or {}).get("MODEL") or {}).get("FUSION")
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"'{file.path}' is damaged: its config cannot be read") from error
+    except (UserError, AttributeError) as error:
+        raise UserError(f"'{file.path}' is damaged: its config cannot be read") from error
     return fusion
 
 
@@ -82,9 +83,9 @@ def config_of(checkpoint_file: weights.Checkpoint, overrides: Sequence[Any] = ()
     found = layouts.architecture(checkpoint_file.state)
     if found is None or found.kind not in ("higher_hrnet", "pose_hrnet"):
         kind = "no HRNet" if found is None else f"a {found.kind} of width {found.width}"
-        raise ValueError(f"'{source}' is a checkpoint of another model: it holds {kind}")
+        raise UserError(f"'{source}' is a checkpoint of another model: it holds {kind}")
     if found.joints not in _BY_JOINTS and "DATASET.SKELETON" not in overrides:
-        raise ValueError(
+        raise UserError(
             f"'{source}' predicts {found.joints} joints, which is no built-in skeleton; "
             "give one with DATASET.SKELETON FILE.yaml"
         )

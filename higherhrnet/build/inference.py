@@ -20,6 +20,7 @@ from ..codecs.maps import DeviceMaps, HostMaps, Maps
 from ..codecs.top_down import TopDownCodec
 from ..config import Config
 from ..datasets.keypoints import Pictures
+from ..errors import UserError
 from ..evaluation import results
 from ..evaluation.operating_point import OperatingPoint, calibrate
 from ..evaluation.tag_health import TagMeter
@@ -97,13 +98,13 @@ def load(
             operating point for pictures.
 
     Raises:
-        ValueError: no such file, or not a checkpoint of a pose network.
+        UserError: no such file, or not a checkpoint of a pose network.
     """
     file = open_weights(str(name_or_file))
     config = config_of(file, overrides)
     joints = file.skeleton or skeleton(config)
     if "DATASET.SKELETON" in overrides and skeleton(config).joints != joints.joints:
-        raise ValueError(
+        raise UserError(
             f"'{file.path}' predicts the joints of skeleton '{joints.name}', which config key "
             f"'DATASET.SKELETON' {config.DATASET.SKELETON} contradicts"
         )
@@ -120,12 +121,12 @@ def point_of(file: weights.Checkpoint) -> OperatingPoint:
     """A checkpoint's operating point for pictures; the default if it was never calibrated.
 
     Raises:
-        ValueError: its limits are of another version.
+        UserError: its limits are of another version.
     """
     try:
         return OperatingPoint(**(file.display or {}))
     except TypeError as error:
-        raise ValueError(f"'{file.path}' has an operating point with unknown limits") from error
+        raise UserError(f"'{file.path}' has an operating point with unknown limits") from error
 
 
 def with_weights(
@@ -134,7 +135,7 @@ def with_weights(
     """The config's network with a file's weights.
 
     Raises:
-        ValueError: they are of another model, also in what no tensor's shape shows.
+        UserError: they are of another model, also in what no tensor's shape shows.
     """
     _same_fusion(file, config)
     network = model(config, len(joints))
@@ -144,7 +145,7 @@ def with_weights(
 def _same_fusion(file: weights.Checkpoint, config: Config) -> None:
     own, wanted = fusion_of(file) or config.MODEL.FUSION, config.MODEL.FUSION
     if own != wanted:
-        raise ValueError(
+        raise UserError(
             f"'{file.path}' was trained with MODEL.FUSION {own}, but the config has {wanted}"
         )
 
@@ -153,14 +154,14 @@ def detector(config: Config, on: torch.device) -> Detector | None:
     """What the config wants to find boxes with; None where they come with the pictures.
 
     Raises:
-        ValueError: the detector's weights cannot be fetched, or the name means nothing.
+        UserError: the detector's weights cannot be fetched, or the name means nothing.
     """
     name = str(config.TEST.BOXES)
     if bottom_up_boxes(config) is None:
         return torchvision_detector(name, on) if name in TORCHVISION else None
     people = load(name, str(on), ["TEST.PRECISION", config.TEST.PRECISION], raw=True)
     if isinstance(people, TopDown):
-        raise ValueError(f"config key 'TEST.BOXES': '{name}' is top-down and needs boxes itself")
+        raise UserError(f"config key 'TEST.BOXES': '{name}' is top-down and needs boxes itself")
     people.point = OperatingPoint(person=0.1, joint=0.0, filled=0.0, duplicate=1.0)
     return BottomUpDetector(people)
 
@@ -169,7 +170,7 @@ def bottom_up_boxes(config: Config) -> Path | None:
     """The weights file that the config wants to find boxes with, if it is that.
 
     Raises:
-        ValueError: the name means nothing, or is that of no file.
+        UserError: the name means nothing, or is that of no file.
     """
     name = str(config.TEST.BOXES)
     if name == "truth" or name.endswith(".json") or name in TORCHVISION:
@@ -177,12 +178,12 @@ def bottom_up_boxes(config: Config) -> Path | None:
     try:
         file = find_weights(name)
         if not file.is_file():
-            raise ValueError(f"weights file '{file}' does not exist")
+            raise UserError(f"weights file '{file}' does not exist")
         return file
-    except ValueError as error:
+    except UserError as error:
         if name in published.PUBLISHED:
             raise
-        raise ValueError(
+        raise UserError(
             f"config key 'TEST.BOXES' must be truth, FILE.json, bottom-up weights, or one of "
             f"{', '.join(TORCHVISION)}, not '{name}'"
         ) from error
@@ -192,17 +193,17 @@ def boxes(config: Config, truth: Pictures) -> BoxesOf:
     """Where the boxes of a set's pictures come from: annotated picture → boxes, None to detect.
 
     Raises:
-        ValueError: the box file is missing or lists none of the pictures, or they have no
+        UserError: the box file is missing or lists none of the pictures, or they have no
             annotated people to take boxes from.
     """
     if not is_top_down(config):
         return lambda sample: None
     name, jitter = str(config.TEST.BOXES), config.TEST.JITTER
     if jitter and name != "truth":
-        raise ValueError(f"config key 'TEST.JITTER' moves true boxes, not those of '{name}'")
+        raise UserError(f"config key 'TEST.JITTER' moves true boxes, not those of '{name}'")
     if name == "truth":
         if not any(len(truth.boxes(number)) for number in range(len(truth))):
-            raise ValueError(
+            raise UserError(
                 "config key 'TEST.BOXES' is truth, but nobody is annotated in these pictures; "
                 "name a box file or a detector"
             )
@@ -217,9 +218,7 @@ def boxes(config: Config, truth: Pictures) -> BoxesOf:
     if name.endswith(".json"):
         listed = read_detections(expand_path(name, "TEST.BOXES"))
         if listed.keys().isdisjoint(image["id"] for image in truth.annotations["images"]):
-            raise ValueError(
-                f"box file '{name}' lists none of the test pictures by their image ids"
-            )
+            raise UserError(f"box file '{name}' lists none of the test pictures by their image ids")
         return lambda sample: listed.get(sample.id, Boxes.of([]))
     return lambda sample: None
 
@@ -243,10 +242,10 @@ def validate(
         boxes_of: where a top-down predictor looks; see :func:`boxes`. The true boxes by default.
 
     Raises:
-        ValueError: model and pictures are of different numbers of joints.
+        UserError: model and pictures are of different numbers of joints.
     """
     if len(ready.skeleton) != len(truth.skeleton):
-        raise ValueError(
+        raise UserError(
             f"the model predicts {len(ready.skeleton)} joints, but the pictures are annotated "
             f"with {len(truth.skeleton)}"
         )
@@ -258,7 +257,7 @@ def validate(
     def found_in() -> Generator[tuple[Sample, Poses], None, None]:
         samples = map(_Whole, repeat(truth), mine_of, repeat(boxes_of))
         for whole, found in pipeline.run(ready, samples, _Whole.load):
-            if isinstance(found, ValueError):
+            if isinstance(found, UserError):
                 raise found
             poses, maps = found
             if isinstance(ready, BottomUp) and isinstance(maps, HostMaps | DeviceMaps):

@@ -13,6 +13,7 @@ from ..datasets.keypoints import CocoKeypoints, Joined, Pictures
 from ..datasets.loader import Loader, ShuffledBatches, Views, joining
 from ..datasets.persons import Persons
 from ..datasets.transforms import BoxView, CentredView, PersonView, RandomView, Transform
+from ..errors import UserError
 from ..models.pixels import normalise
 from ..skeleton import Skeleton
 from ..training.distributed import Group
@@ -24,14 +25,14 @@ def sampler(config: Config, count: int, group: Group) -> ShuffledBatches:
     """Cuts the effective batch into parts and among processes.
 
     Raises:
-        ValueError: ``TRAIN.BATCH`` is no multiple of processes times ``TRAIN.MICRO_BATCH``.
+        UserError: ``TRAIN.BATCH`` is no multiple of processes times ``TRAIN.MICRO_BATCH``.
     """
     t = config.TRAIN
     parts = 1
     if t.MICRO_BATCH:
         cut = t.MICRO_BATCH * group.size
         if t.BATCH % cut:
-            raise ValueError(
+            raise UserError(
                 f"config key 'TRAIN.BATCH' must be a multiple of {group.size} process(es) times "
                 f"TRAIN.MICRO_BATCH {t.MICRO_BATCH}, not {t.BATCH}"
             )
@@ -56,7 +57,7 @@ def input_path(
             part.store = cache.MemoryStore(part.files, part.sizes)
     elif d.CACHE == "device":
         if len(parts) != 1 or not stored:
-            raise ValueError("config key 'DATASET.CACHE': device holds files, not drawn pictures")
+            raise UserError("config key 'DATASET.CACHE': device holds files, not drawn pictures")
         pixels = cache.load_all(stored[0].files, stored[0].sizes, on, max(t.WORKERS, 1))
         first, _ = cache.offsets(stored[0].sizes)
         starts = np.array([first[name] for name in stored[0].names])
@@ -67,7 +68,7 @@ def input_path(
     view = _view(config, trained.skeleton)
     warps_there = d.WARP == "device" or starts is not None
     if warps_there and on.type == "mps":  # it has no float64, in which affines are computed
-        raise ValueError("config keys 'DATASET.WARP' and 'DATASET.CACHE': device needs CUDA")
+        raise UserError("config keys 'DATASET.WARP' and 'DATASET.CACHE': device needs CUDA")
     views = Views(
         trained, view, coder.mark, t.SEED, warps_there, starts, config.DATASET.BEYOND == "empty"
     )

@@ -15,6 +15,7 @@ from ..config import Config
 from ..datasets.catalog import find_split
 from ..datasets.keypoints import CocoKeypoints, Joined, Pictures
 from ..datasets.toy import DrawnPeople
+from ..errors import UserError
 from ..models.higher_hrnet import HigherHRNet
 from ..models.pose_hrnet import PoseHRNet
 from ..skeleton import Skeleton, load_skeleton
@@ -24,11 +25,11 @@ def expand_path(value: str, key: str) -> Path:
     """A path from the config: ``${VARIABLES}`` filled in, relative to the working folder.
 
     Raises:
-        ValueError: a variable is not set.
+        UserError: a variable is not set.
     """
     unset = [name for name in re.findall(r"\$\{(\w+)\}", value) if name not in os.environ]
     if unset:
-        raise ValueError(
+        raise UserError(
             f"config key '{key}' is '{value}', but the environment variable {unset[0]} is not set"
         )
     return Path(os.path.expandvars(value)).expanduser()
@@ -54,7 +55,7 @@ def model(config: Config, joints: int) -> HigherHRNet | PoseHRNet:
     """The pose network, freshly initialised.
 
     Raises:
-        ValueError: the config is one of a classifier.
+        UserError: the config is one of a classifier.
     """
     m = config.MODEL
     if is_top_down(config):
@@ -67,7 +68,7 @@ def model(config: Config, joints: int) -> HigherHRNet | PoseHRNet:
             recompute=config.TRAIN.CHECKPOINTING,
         )
     if m.NAME != "higher_hrnet":
-        raise ValueError(f"config key 'MODEL.NAME' is '{m.NAME}', which finds no people")
+        raise UserError(f"config key 'MODEL.NAME' is '{m.NAME}', which finds no people")
     return HigherHRNet(
         joints=joints,
         width=m.WIDTH,
@@ -133,12 +134,12 @@ def pictures(config: Config, split: str) -> Pictures:
         seed = config.TRAIN.SEED + (0 if split == "train" else 1_000_003)
         drawn = _drawn(config, min(count, limit) if limit else count, seed)
         if joints != drawn.skeleton:
-            raise ValueError(
+            raise UserError(
                 f"config key 'DATASET.SKELETON' must be 'coco' for drawn people, not '{d.SKELETON}'"
             )
         return drawn
     if d.KIND == "folder":
-        raise ValueError("config key 'DATASET.KIND' is 'folder', where no people are annotated")
+        raise UserError("config key 'DATASET.KIND' is 'folder', where no people are annotated")
     annotation_file, image_folder = split_files(config, split)
     real = CocoKeypoints(
         annotation_file,
@@ -171,7 +172,7 @@ def device(name: str = "auto") -> torch.device:
     """``auto`` takes a GPU where there is one.
 
     Raises:
-        ValueError: the device is unknown or not there.
+        UserError: the device is unknown or not there.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -181,5 +182,5 @@ def device(name: str = "auto") -> torch.device:
         chosen = torch.device(name)
         torch.zeros(1, device=chosen).cpu()  # some devices (meta) hold nothing
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"device '{name}' cannot be used: {str(error).splitlines()[0]}") from error
+        raise UserError(f"device '{name}' cannot be used: {str(error).splitlines()[0]}") from error
     return chosen

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from ..config import Config, to_yaml
 from ..datasets.classes import ClassBatch, ClassFolder, collate_classes
 from ..datasets.loader import Loader
+from ..errors import UserError
 from ..models import weights
 from ..models.classifier import Classifier
 from ..models.pixels import normalise
@@ -41,7 +42,7 @@ def pretrain(
     truth = ClassFolder(root / d.TEST, d.INPUT_SIZE, config.TRAIN.SEED, augment=False)
     if trained.names != truth.names:
         odd = sorted(set(trained.names) ^ set(truth.names))
-        raise ValueError(f"'{root}': classes of {d.TRAIN} and {d.TEST} differ, e.g. '{odd[0]}'")
+        raise UserError(f"'{root}': classes of {d.TRAIN} and {d.TEST} differ, e.g. '{odd[0]}'")
     with started(config, output, device_name, resume) as (group, on), ExitStack() as closing:
         shape = config.MODEL
         network = Classifier(

@@ -19,6 +19,7 @@ from .. import show
 from ..boxes import Boxes
 from ..config import Config, to_yaml
 from ..datasets.loader import lost_workers
+from ..errors import UserError
 from ..evaluation import results
 from ..fields import Batch, Sample
 from ..inference.bottom_up import BottomUp
@@ -133,11 +134,11 @@ def started(
     """The processes of a new training, and this one's device.
 
     Raises:
-        ValueError: the folder holds a run that is not to be resumed.
+        UserError: the folder holds a run that is not to be resumed.
         WorkerLostError: a loading process was killed while the run went on.
     """
     if not resume and (output / checkpoint.LAST).exists():
-        raise ValueError(
+        raise UserError(
             f"'{output}' already holds a run; go on with --resume or choose another --output"
         )
     checkpoint.seed_everything(config.TRAIN.SEED)
@@ -187,7 +188,7 @@ def criterion(config: Config, network: HigherHRNet | PoseHRNet) -> loop.Criterio
     if is_top_down(config):
         weights_of = tuple(config.LOSS.JOINTS)
         if len(weights_of) not in (0, network.joints):
-            raise ValueError(
+            raise UserError(
                 f"config key 'LOSS.JOINTS' has {len(weights_of)} factors, but the skeleton has "
                 f"{network.joints} joints"
             )
@@ -227,13 +228,13 @@ def prepared(config: Config, network: nn.Module, on: torch.device) -> nn.Module:
         forbid_rounded_floats()
     try:
         optim.freeze(network, t.FREEZE)
-    except ValueError as error:
-        raise ValueError(f"config key 'TRAIN.FREEZE': {error}") from error
+    except UserError as error:
+        raise UserError(f"config key 'TRAIN.FREEZE': {error}") from error
     if not any(parameter.requires_grad for parameter in network.parameters()):
-        raise ValueError("config key 'TRAIN.FREEZE' leaves nothing to train")
+        raise UserError("config key 'TRAIN.FREEZE' leaves nothing to train")
     if t.NORM == "sync":
         if on.type != "cuda":
-            raise ValueError(f"config key 'TRAIN.NORM': sync needs GPUs, not '{on}'")
+            raise UserError(f"config key 'TRAIN.NORM': sync needs GPUs, not '{on}'")
         converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         return converted
     return network
@@ -248,15 +249,15 @@ def optimizer(config: Config, network: nn.Module) -> torch.optim.Optimizer:
         try:
             factors[prefix.strip()] = float(factor)
         except ValueError as error:
-            raise ValueError(
+            raise UserError(
                 f"config key 'TRAIN.RATE_FACTORS' lists 'PREFIX FACTOR', not '{entry}'"
             ) from error
         if not 0 <= factors[prefix.strip()] < math.inf:
-            raise ValueError(f"config key 'TRAIN.RATE_FACTORS': no factor for a rate is '{entry}'")
+            raise UserError(f"config key 'TRAIN.RATE_FACTORS': no factor for a rate is '{entry}'")
     try:
         parameters = optim.groups(network, factors)
-    except ValueError as error:
-        raise ValueError(f"config key 'TRAIN.RATE_FACTORS': {error}") from error
+    except UserError as error:
+        raise UserError(f"config key 'TRAIN.RATE_FACTORS': {error}") from error
     if t.OPTIMIZER == "adam":
         return torch.optim.Adam(parameters, lr=t.RATE, weight_decay=t.WEIGHT_DECAY, fused=True)
     return torch.optim.SGD(

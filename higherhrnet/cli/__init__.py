@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import os
 import re
@@ -15,15 +16,15 @@ import torch
 import torch.distributed as dist
 
 from .. import __version__
-from ..datasets.loader import WorkerLostError
+from ..errors import RunError, UserError, WriteError
 from ..models import published
-from ..training.distributed import PeerLostError
 from ..training.stop import StoppedError
-from ..training.watch import DivergenceError
 from . import ablate, bench, data, predict, train, valid, weights
 
 _KEY = re.compile(r"(MODEL|DATASET|TOY|LOSS|TRAIN|TEST)\.[A-Z_0-9]+")
 
+_SURROUNDINGS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+"""What a disk says when it is full, or gone: nobody's bug."""
 _LESS_MEMORY = "Set TEST.BATCH, TEST.CROPS, DATASET.INPUT_SIZE or TEST.SCALES lower"
 
 
@@ -53,16 +54,19 @@ def _run(arguments: Sequence[str] | None) -> int:
         os.environ[published.OFFLINE] = "1"
     try:
         if overrides and not getattr(options, "settings", True):
-            raise ValueError(f"this command has no config, so '{overrides[0]}' changes nothing")
+            raise UserError(f"this command has no config, so '{overrides[0]}' changes nothing")
         status: int = options.run(options)
         return status
-    except ValueError as error:
+    except UserError as error:
         print(f"higherhrnet: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:
-        raise  # see __main__
-    except (DivergenceError, PeerLostError, WorkerLostError, OSError) as error:
+    except (RunError, WriteError) as error:
         print(f"higherhrnet: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.errno not in _SURROUNDINGS:
+            raise  # a bug; a closed pipe is dealt with in __main__
+        print(f"higherhrnet: {error.strerror}: {error.filename or 'an open file'}", file=sys.stderr)
         return 1
     except torch.OutOfMemoryError as error:
         advice = getattr(options, "less_memory", _LESS_MEMORY)

@@ -16,6 +16,7 @@ from ..codecs.bottom_up import BottomUpCodec
 from ..config import parse_config, read_config
 from ..datasets.keypoints import CocoKeypoints
 from ..datasets.loader import Views
+from ..errors import UserError
 from ..inference.bottom_up import BottomUp
 from ..inference.frames import find_inputs
 from ..skeleton import COCO
@@ -111,7 +112,7 @@ def _loss(_: argparse.Namespace, on: torch.device) -> Sequence[table.Row]:
 def _decode(options: argparse.Namespace, on: torch.device) -> Sequence[table.Row]:
     idle = {"TEST.SCALES", "TEST.FLIP", "TEST.PROJECT"} & {*options.overrides[::2]}
     if idle:
-        raise ValueError(
+        raise UserError(
             f"bench decode draws its own answers, one scale with its mirrored view: {min(idle)} "
             "changes nothing"
         )
@@ -119,7 +120,7 @@ def _decode(options: argparse.Namespace, on: torch.device) -> Sequence[table.Row
     joints = build.skeleton(config)
     coder = build.codec(config, build.model(config, len(joints)), joints)
     if not isinstance(coder, BottomUpCodec):
-        raise ValueError("bench decode measures grouping, which the top-down mode does without")
+        raise UserError("bench decode measures grouping, which the top-down mode does without")
     return decode.run(coder, on, options.people, config.DATASET.INPUT_SIZE, options.repeats)
 
 
@@ -131,17 +132,17 @@ def _model(options: argparse.Namespace, on: torch.device) -> Sequence[table.Row]
 def _pipeline(options: argparse.Namespace, _: torch.device) -> Sequence[table.Row]:
     pictures = find_inputs(options.inputs).pictures
     if not pictures:
-        raise ValueError("bench pipeline measures pictures; none was given")
+        raise UserError("bench pipeline measures pictures; none was given")
     found = build.load(options.weights, options.device, options.overrides, raw=True)
     if not isinstance(found, BottomUp):
-        raise ValueError("bench pipeline compares with the published bottom-up decoding alone")
+        raise UserError("bench pipeline compares with the published bottom-up decoding alone")
     return pipeline.run(found, pictures, options.batches, options.workers)
 
 
 def _track(options: argparse.Namespace, _: torch.device) -> Sequence[table.Row]:
     found = build.load(options.weights, options.device, options.overrides)
     if not isinstance(found, BottomUp) or found.skeleton.joints != COCO.joints:
-        raise ValueError(
+        raise UserError(
             f"bench track draws people with COCO's joints, for bottom-up weights, and "
             f"'{options.weights}' are of other joints or top-down"
         )
@@ -155,13 +156,13 @@ def _evaluate(options: argparse.Namespace, _: torch.device) -> Sequence[table.Ro
 def _data(options: argparse.Namespace, on: torch.device) -> Sequence[table.Row]:
     config = read_config(options.config, options.overrides)
     if build.is_top_down(config):
-        raise ValueError("bench data measures whole pictures, as the bottom-up mode reads them")
+        raise UserError("bench data measures whole pictures, as the bottom-up mode reads them")
     pictures = build.pictures(config, "train")
     if not isinstance(pictures, CocoKeypoints):
-        raise ValueError("bench data measures files; the config's pictures are drawn")
+        raise UserError("bench data measures files; the config's pictures are drawn")
     count = min(options.count, len(pictures))
     if count < options.batch:
-        raise ValueError(f"{count} pictures are less than one --batch of {options.batch}")
+        raise UserError(f"{count} pictures are less than one --batch of {options.batch}")
     joints = build.skeleton(config)
     network = build.model(config, len(joints))
     coder = build.codec(config, network, joints)
@@ -173,7 +174,7 @@ def _data(options: argparse.Namespace, on: torch.device) -> Sequence[table.Row]:
 def _train(options: argparse.Namespace, on: torch.device) -> Sequence[table.Row]:
     config = read_config(options.config, options.overrides)
     if build.is_top_down(config) and options.sizes:
-        raise ValueError("--sizes is for the bottom-up mode; people's crops are of DATASET.CROP")
+        raise UserError("--sizes is for the bottom-up mode; people's crops are of DATASET.CROP")
     sizes = [config.DATASET.INPUT_SIZE] if build.is_top_down(config) else [256, 512]
     return train.run(config, on, _variants(options, options.sizes or sizes), options.steps)
 

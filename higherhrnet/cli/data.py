@@ -18,6 +18,7 @@ from ..datasets.check import check
 from ..datasets.keypoints import CocoKeypoints, Joined
 from ..datasets.prepare import RECIPES, prepare
 from ..datasets.toy import DrawnPeople, write_coco
+from ..errors import UserError
 from ..fields import Sample
 from ..poses import Poses
 from . import arguments
@@ -82,7 +83,7 @@ def _sheet(
     """Ten pictures with people, spread over the set; broken ones are left out."""
     chosen: list[Sample] = []
     for index in np.linspace(0, len(pictures) - 1, 40).astype(int):
-        with suppress(ValueError):
+        with suppress(UserError):
             sample = pictures.sample(int(index))
             if len(sample.poses) and all(sample.id != other.id for other in chosen):
                 chosen.append(sample)
@@ -124,8 +125,8 @@ def _toy(options: argparse.Namespace) -> int:
     ):  # fmt: skip
         try:
             parse_config("", [key, str(getattr(options, flag))])  # which knows the limits
-        except ValueError as error:
-            raise ValueError(str(error).replace(f"config key '{key}'", f"--{flag}")) from error
+        except UserError as error:
+            raise UserError(str(error).replace(f"config key '{key}'", f"--{flag}")) from error
     people = DrawnPeople(
         count=options.images,
         seed=options.seed,

@@ -18,6 +18,7 @@ from types import FrameType
 
 from .. import build, strict_yaml
 from ..boxes import Boxes, read_detections
+from ..errors import UserError
 from ..evaluation.operating_point import OperatingPoint
 from ..inference import annotate
 from ..inference.annotate import Done, Wishes
@@ -125,7 +126,7 @@ def _demo(options: argparse.Namespace) -> int:
 def _predict(options: argparse.Namespace) -> int:
     if "none" in options.show and len(options.show) > 1:
         others = " ".join(word for word in options.show if word != "none")
-        raise ValueError(f"--show none and --show {others} contradict each other")
+        raise UserError(f"--show none and --show {others} contradict each other")
     inputs = find_inputs(options.inputs)
     on = build.device(options.device)
     # The first process does all videos, and the others wait for it.
@@ -164,15 +165,15 @@ def _predictor(
     top_down = isinstance(predictor, TopDown)
     if options.mode is not None and top_down != (options.mode == "top-down"):
         own = "top-down" if top_down else "bottom-up"
-        raise ValueError(f"'{weights}' are {own} weights, which --mode {options.mode} contradicts")
+        raise UserError(f"'{weights}' are {own} weights, which --mode {options.mode} contradicts")
     if options.boxes is not None and not top_down:
         hint = "; add --mode top-down" if options.weights is None else ""
-        raise ValueError(f"--boxes serves top-down weights, and '{weights}' are bottom-up{hint}")
+        raise UserError(f"--boxes serves top-down weights, and '{weights}' are bottom-up{hint}")
     if isinstance(predictor, TopDown) and predictor.detector is None:
         last = len(overrides) - overrides[::-1].index("TEST.BOXES")
         named = str(strict_yaml.parse(overrides[last]))
         if named == "truth":
-            raise ValueError(
+            raise UserError(
                 "config key 'TEST.BOXES' is truth, but these pictures are not annotated"
             )
         return predictor, read_detections(build.expand_path(named, "TEST.BOXES"))
@@ -195,7 +196,7 @@ def predict(
     """
     group = group or Group()
     if boxes is not None and (inputs.videos or inputs.cameras):
-        raise ValueError("a box file serves pictures; for videos name a detector with --boxes")
+        raise UserError("a box file serves pictures; for videos name a detector with --boxes")
     _spare(inputs, wishes, others)
     interrupt: KeyboardInterrupt | OSError | None = None
     start = time.perf_counter()
@@ -231,7 +232,7 @@ def _spare(inputs: Inputs, wishes: Wishes, others: Sequence[Path]) -> None:
     """Refuse to write over what is to be read.
 
     Raises:
-        ValueError: a drawing or the predictions would get the name of an input.
+        UserError: a drawing or the predictions would get the name of an input.
     """
     drawn = ["predictions.json", "predictions.csv"]
     drawn += annotate.drawn_names(inputs.pictures, wishes)
@@ -240,7 +241,7 @@ def _spare(inputs: Inputs, wishes: Wishes, others: Sequence[Path]) -> None:
     written = {(wishes.output / name).resolve() for name in drawn}
     for path in [*inputs.pictures, *inputs.videos, *others]:
         if path.resolve() in written:
-            raise ValueError(f"'{path}' is an input and would be overwritten; change --output")
+            raise UserError(f"'{path}' is an input and would be overwritten; change --output")
 
 
 def _film_names(labels: Sequence[str], wishes: Wishes) -> list[str]:
@@ -263,7 +264,7 @@ def _videos(
             frames = VideoFile(source) if isinstance(source, Path) else Camera(source)
             first = number * _FRAMES_OF_ONE
             annotate.video(predictor, frames, label, output, wishes, into, done, first, sound=file)
-        except ValueError as error:
+        except UserError as error:
             done.fail(error)
         except KeyboardInterrupt as error:  # the video is closed properly
             interrupt = error

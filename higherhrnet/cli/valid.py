@@ -12,6 +12,7 @@ from .. import build, show
 from ..config import Config, read_config
 from ..datasets.keypoints import Pictures
 from ..datasets.stats import crowding
+from ..errors import UserError
 from ..evaluation import errors, report, results
 from ..evaluation.operating_point import OperatingPoint
 from ..files import write_json
@@ -49,12 +50,12 @@ def _valid(options: argparse.Namespace) -> int:
     output = options.output or arguments.default_output(options.config)
     file = build.open_weights(options.weights)
     if options.calibrate and file.path.resolve().parent == build.BUNDLED.resolve():
-        raise ValueError(
+        raise UserError(
             f"--calibrate writes into the weights file, but '{file.path}' belongs to the package; "
             "give a copy of it"
         )
     if options.calibrate and (file.config is None or file.path.suffix != ".safetensors"):
-        raise ValueError(
+        raise UserError(
             f"'{file.path}' cannot hold an operating point; convert it first: higherhrnet weights "
             f"convert {file.path} {file.path.with_suffix('')}_native.safetensors"
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .. import build
 from ..config import to_yaml
+from ..errors import UserError
 from ..models import layouts, published, weights
 from . import arguments
 
@@ -55,13 +56,13 @@ def _average(options: argparse.Namespace) -> int:
     if len(options.sources) < 2 or options.target.exists():
         # A forgotten OUT would be the last of those that are to be averaged.
         what = f"'{options.target}' is there already" if options.target.exists() else "one is none"
-        raise ValueError(f"the mean takes two files or more and a new one to write to; {what}")
+        raise UserError(f"the mean takes two files or more and a new one to write to; {what}")
     _fits_suffix(options.target, "native")
     files = [build.open_weights(source) for source in options.sources]
     fusions = [build.fusion_of(file) for file in files]
     for file, fusion in zip(files, fusions, strict=True):
         if fusion != fusions[0]:
-            raise ValueError(
+            raise UserError(
                 f"'{file.path}' is of another network than '{files[0].path}': MODEL.FUSION is "
                 f"{fusion}, not {fusions[0]}"
             )
@@ -78,7 +79,7 @@ def _fits_suffix(target: Path, layout: str) -> None:
     """Readers go by the suffix."""
     if (target.suffix == ".safetensors") != (layout == "native"):
         wanted = "ends" if layout == "native" else "does not end"
-        raise ValueError(f"a file in {layout} layout {wanted} in .safetensors, unlike '{target}'")
+        raise UserError(f"a file in {layout} layout {wanted} in .safetensors, unlike '{target}'")
 
 
 def _list(_: argparse.Namespace) -> int:
@@ -100,11 +101,11 @@ def _list(_: argparse.Namespace) -> int:
 
 def _fetch(options: argparse.Namespace) -> int:
     if (build.BUNDLED / f"{options.name}.safetensors").is_file():
-        raise ValueError(f"'{options.name}' comes with the package: there is nothing to fetch")
+        raise UserError(f"'{options.name}' comes with the package: there is nothing to fetch")
     if options.name not in published.PUBLISHED:
         close = difflib.get_close_matches(options.name, published.PUBLISHED, n=1)
         hint = f"; did you mean '{close[0]}'?" if close else "; see higherhrnet weights list"
-        raise ValueError(f"there is no published checkpoint '{options.name}'{hint}")
+        raise UserError(f"there is no published checkpoint '{options.name}'{hint}")
     print(published.fetch(options.name))
     return 0
 
@@ -116,7 +117,7 @@ def _inspect(options: argparse.Namespace) -> int:
     print(f"{file.path}: {len(file.state)} tensors, {numbers:,} numbers, {', '.join(kinds)}")
     found = layouts.architecture(file.state)
     if found is None:
-        raise ValueError(f"'{file.path}' holds no HRNet that is known here")
+        raise UserError(f"'{file.path}' holds no HRNet that is known here")
     described = {k: v for k, v in dataclasses.asdict(found).items() if v not in (None, ())}
     print("  network: " + ", ".join(f"{k} {v}" for k, v in described.items()))
     if file.skeleton:
@@ -136,7 +137,7 @@ def _convert(options: argparse.Namespace) -> int:
     to = options.to or ("native" if options.target.suffix == ".safetensors" else "official")
     _fits_suffix(options.target, to)
     if options.half and to == "official":
-        raise ValueError("--half is for native files; the original code reads float32")
+        raise UserError("--half is for native files; the original code reads float32")
     config = build.config_of(file, options.overrides)
     joints = file.skeleton or build.skeleton(config)
     network = build.model(config, len(joints))

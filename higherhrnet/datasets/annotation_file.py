@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..errors import UserError
 from ..poses import is_labelled
 from . import mpii
 
@@ -31,31 +32,31 @@ def check_annotations(loaded: dict[str, Any], file: Path) -> None:
     """That everything is of the kind that COCO's format has it, before hours are spent on it.
 
     Raises:
-        ValueError: something is not; the message names it.
+        UserError: something is not; the message names it.
     """
     for what, name, needed, more in (
         ("images", "image", _IMAGE, _SIZES), ("annotations", "annotation", _PERSON, _MORE),
     ):  # fmt: skip
         if not isinstance(loaded[what], list):
-            raise ValueError(f"'{file}': {what} must be a list")
+            raise UserError(f"'{file}': {what} must be a list")
         for number, record in enumerate(loaded[what]):
             if not isinstance(record, dict):
-                raise ValueError(f"'{file}': {name} number {number} must be a mapping")
+                raise UserError(f"'{file}': {name} number {number} must be a mapping")
             here = f"'{file}': {name} {record.get('id', f'number {number}')}"
             for key, kinds in needed.items():
                 if key not in record:
-                    raise ValueError(f"{here} lacks '{key}'")
+                    raise UserError(f"{here} lacks '{key}'")
                 if isinstance(record[key], float) and record[key].is_integer():
                     record[key] = int(record[key])  # as tables with gaps write whole numbers
                 if not isinstance(record[key], kinds):
-                    raise ValueError(f"{here}: '{key}' cannot be {record[key]!r}")
+                    raise UserError(f"{here}: '{key}' cannot be {record[key]!r}")
             for key, kinds in more.items():
                 value = record.get(key)
                 if value is not None and not isinstance(value, kinds):
-                    raise ValueError(f"{here}: '{key}' cannot be {value!r}")
+                    raise UserError(f"{here}: '{key}' cannot be {value!r}")
             region = record.get("segmentation")
             if isinstance(region, dict) and not {"counts", "size"} <= region.keys():
-                raise ValueError(f"{here}: 'segmentation' lacks 'counts' or 'size'")
+                raise UserError(f"{here}: 'segmentation' lacks 'counts' or 'size'")
             if what == "annotations":
                 _check_numbers(record.get("keypoints"), "keypoints", here)
                 nobody = not record.get("keypoints") or not is_labelled(record)
@@ -65,13 +66,13 @@ def check_annotations(loaded: dict[str, Any], file: Path) -> None:
                 box = record.get("bbox")
                 _check_numbers(box, "bbox", here)
                 if box and len(box) != 4:
-                    raise ValueError(f"{here}: 'bbox' must be x, y, width, height, not {box!r}")
+                    raise UserError(f"{here}: 'bbox' must be x, y, width, height, not {box!r}")
                 _check_numbers(record.get("center"), "center", here)
                 if record.get("center") is not None and len(record["center"]) != 2:
-                    raise ValueError(f"{here}: 'center' must be x, y, not {record['center']!r}")
+                    raise UserError(f"{here}: 'center' must be x, y, not {record['center']!r}")
                 scale = record.get("scale")
                 if isinstance(scale, list):
-                    raise ValueError(f"{here}: 'scale' must be one number (of 200 px), not {scale}")
+                    raise UserError(f"{here}: 'scale' must be one number (of 200 px), not {scale}")
                 _check_numbers(None if scale is None else [scale], "scale", here)
 
 
@@ -79,30 +80,30 @@ def _check_numbers(value: object, key: str, here: str) -> None:
     if value is None:
         return
     if not isinstance(value, list) or not set(map(type, value)) <= {int, float}:
-        raise ValueError(f"{here}: '{key}' must be a list of numbers")
+        raise UserError(f"{here}: '{key}' must be a list of numbers")
     if not all(-_MOST < number < _MOST for number in value):  # NaN is neither
-        raise ValueError(f"{here}: '{key}' holds a number that is no place in a picture")
+        raise UserError(f"{here}: '{key}' holds a number that is no place in a picture")
 
 
 def read_annotations(path: Path) -> dict[str, Any]:
     """Images, annotations and the rest of a file, COCO's or MPII's, in COCO's format.
 
     Raises:
-        ValueError: it is missing or no such file.
+        UserError: it is missing or no such file.
     """
     if not path.is_file():
-        raise ValueError(f"annotation file '{path}' does not exist")
+        raise UserError(f"annotation file '{path}' does not exist")
     if path.suffix == ".mat":
         return mpii.from_mat(path)
     try:
         loaded = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"annotation file '{path}' is not valid JSON: {error}") from error
+        raise UserError(f"annotation file '{path}' is not valid JSON: {error}") from error
     if isinstance(loaded, list):
         try:
             return mpii.from_list(loaded)
-        except (ValueError, TypeError, AttributeError) as error:
-            raise ValueError(
+        except (UserError, ValueError, TypeError, AttributeError) as error:
+            raise UserError(
                 f"annotation file '{path}' is a list, but not one of MPII people: {error}"
             ) from error
     # The people of COCO's test sets are secret.
@@ -110,6 +111,6 @@ def read_annotations(path: Path) -> dict[str, Any]:
         loaded.setdefault("annotations", [])
     missing = {"images", "annotations"} - (loaded.keys() if isinstance(loaded, dict) else set())
     if missing:
-        raise ValueError(f"annotation file '{path}' lacks {sorted(missing)}")
+        raise UserError(f"annotation file '{path}' lacks {sorted(missing)}")
     found: dict[str, Any] = loaded
     return found

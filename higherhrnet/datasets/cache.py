@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
+from ..errors import UserError
 from .pictures import Store
 
 Sizes = Mapping[str, tuple[int, int]]
@@ -28,7 +29,7 @@ class MemoryStore:
         sizes: the pictures' sizes, as the annotations say; a picture of another size is not kept.
 
     Raises:
-        ValueError: there is not enough shared memory.
+        UserError: there is not enough shared memory.
     """
 
     def __init__(self, store: Store, sizes: Sizes) -> None:
@@ -37,7 +38,7 @@ class MemoryStore:
         self._sizes = dict(sizes)
         self._numbers = {name: number for number, name in enumerate(sizes)}
         if _SHARED_MEMORY.is_dir() and total > (free := shutil.disk_usage(_SHARED_MEMORY).free):
-            raise ValueError(
+            raise UserError(
                 f"DATASET.CACHE ram needs {total / 2**30:.1f} GiB of shared memory, but "
                 f"{_SHARED_MEMORY} has {free / 2**30:.1f} GiB free"
             )
@@ -97,13 +98,13 @@ def load_all(store: Store, sizes: Sizes, device: torch.device, threads: int) -> 
     """Every picture's bytes on the device, laid out as :func:`offsets` says.
 
     Raises:
-        ValueError: a picture cannot be read or has another size, or the device is too small.
+        UserError: a picture cannot be read or has another size, or the device is too small.
     """
     starts, total = offsets(sizes)
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         if total > 0.9 * free:
-            raise ValueError(
+            raise UserError(
                 f"DATASET.CACHE device needs {total / 2**30:.1f} GiB, but {device} has "
                 f"{free / 2**30:.1f} GiB free"
             )
@@ -114,7 +115,7 @@ def load_all(store: Store, sizes: Sizes, device: torch.device, threads: int) -> 
             sizes, tqdm(pictures, "decode", len(sizes), mininterval=2.0), strict=True
         ):
             if picture.shape[:2] != sizes[name]:
-                raise ValueError(
+                raise UserError(
                     f"picture '{store.path / name}' has {picture.shape[1]}x{picture.shape[0]} "
                     f"pixels, but its annotation says {sizes[name][1]}x{sizes[name][0]}"
                 )

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..errors import UserError
 from ..poses import is_labelled
 from .keypoints import CocoKeypoints, valid_mask
 
@@ -112,7 +113,7 @@ def _ignored(annotations: dict[str, Any]) -> tuple[dict[str, float], list[str]]:
         elif image.get("height") and image.get("width"):
             try:
                 mask = valid_mask(records, (int(image["height"]), int(image["width"])))
-            except ValueError as error:
+            except UserError as error:
                 broken.append(f"{image['file_name']}: {error}")
             else:
                 shares[image["file_name"]] = 1.0 - float(mask.mean())

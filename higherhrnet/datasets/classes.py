@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
+from ..errors import UserError
 from .pictures import read_picture
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
@@ -42,12 +43,12 @@ class ClassFolder(Dataset[ClassItem]):
             otherwise the middle of the picture, its short side being 8/7 of the view.
 
     Raises:
-        ValueError: no such folder, or no class or no picture in it.
+        UserError: no such folder, or no class or no picture in it.
     """
 
     def __init__(self, root: Path, size: int, seed: int, augment: bool) -> None:
         if not root.is_dir():
-            raise ValueError(f"folder of classes '{root}' does not exist")
+            raise UserError(f"folder of classes '{root}' does not exist")
         self.names = sorted(path.name for path in root.iterdir() if path.is_dir())
         self.files = [
             (path, number)
@@ -56,7 +57,7 @@ class ClassFolder(Dataset[ClassItem]):
             if path.suffix.lower() in SUFFIXES
         ]
         if not self.files:
-            raise ValueError(f"'{root}' holds no folders with pictures, one a class")
+            raise UserError(f"'{root}' holds no folders with pictures, one a class")
         self.seed = seed
         self.transform: v2.Transform = (
             v2.Compose([v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip()])

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as rle
 
 from .. import geometry
 from ..boxes import annotated_box
+from ..errors import UserError
 from ..fields import Sample
 from ..poses import Poses, is_labelled
 from ..skeleton import Skeleton
@@ -70,7 +70,7 @@ class CocoKeypoints:
         ignore: leave crowds and people without keypoints out of the loss; see :func:`valid_mask`.
 
     Raises:
-        ValueError: a file or folder is missing, unreadable or does not fit the skeleton.
+        UserError: a file or folder is missing, unreadable or does not fit the skeleton.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class CocoKeypoints:
                 record["keypoints"] = [0] * 3 * len(skeleton)
             numbers = len(record["keypoints"])
             if numbers != 3 * len(skeleton):
-                raise ValueError(
+                raise UserError(
                     f"'{annotation_file}': annotation {record.get('id')} has {numbers} keypoint "
                     f"numbers, but skeleton '{skeleton.name}' with {len(skeleton)} joints needs "
                     f"{3 * len(skeleton)}"
@@ -104,14 +104,14 @@ class CocoKeypoints:
         listed: set[int | str] = set()
         for image in loaded["images"]:
             if image["id"] in listed:
-                raise ValueError(f"'{annotation_file}' lists picture id {image['id']} twice")
+                raise UserError(f"'{annotation_file}' lists picture id {image['id']} twice")
             listed.add(image["id"])
         self.orphans = [a.get("id") for a in loaded["annotations"] if a["image_id"] not in listed]
         images = [image for image in loaded["images"] if not people_only or image["id"] in people][
             : limit or None
         ]
         if not images:
-            raise ValueError(f"'{annotation_file}' lists no pictures to use")
+            raise UserError(f"'{annotation_file}' lists no pictures to use")
         self.names = [str(image["file_name"]) for image in images]
         self._rest = {k: v for k, v in loaded.items() if k not in ("images", "annotations")}
         self._entries = Packed((image, people.get(image["id"], [])) for image in images)
@@ -139,13 +139,13 @@ class CocoKeypoints:
         """(H, W) of every picture by file name, as annotated.
 
         Raises:
-            ValueError: a picture is annotated without its size.
+            UserError: a picture is annotated without its size.
         """
         found = {}
         for image, _ in self._entries:
             height, width = image.get("height"), image.get("width")
             if not height or not width:
-                raise ValueError(
+                raise UserError(
                     f"'{self.annotation_file}': image {image['id']} lacks 'height' or 'width'"
                 )
             found[image["file_name"]] = int(height), int(width)
@@ -157,7 +157,7 @@ class CocoKeypoints:
         return _boxes([record for record in records if is_labelled(record)], description)
 
     def sample(self, index: int) -> Sample:
-        """The whole picture; ``ValueError`` names a missing or broken file."""
+        """The whole picture; ``UserError`` names a missing or broken file."""
         return self.labelled(index, self.store.picture(self.names[index]))
 
     def labelled(self, index: int, image: npt.NDArray[np.uint8]) -> Sample:
@@ -165,8 +165,8 @@ class CocoKeypoints:
         description, records = self._entries[index]
         try:
             return self._sample(image, description, records)
-        except (ValueError, TypeError, IndexError, OverflowError, cv2.error) as error:
-            raise ValueError(
+        except UserError as error:
+            raise UserError(
                 f"'{self.annotation_file}': the annotations of image {description['id']} cannot "
                 f"be used: {error}"
             ) from error
@@ -201,14 +201,14 @@ class Joined:
         self.skeleton = parts[0].skeleton
         for part in parts:
             if part.skeleton != self.skeleton:
-                raise ValueError(
+                raise UserError(
                     f"sets of skeletons '{self.skeleton.name}' and '{part.skeleton.name}' "
                     "cannot be joined"
                 )
 
     @property
     def annotations(self) -> dict[str, Any]:
-        raise ValueError("joined sets have no common annotations to evaluate against")
+        raise UserError("joined sets have no common annotations to evaluate against")
 
     def __len__(self) -> int:
         return sum(map(len, self.parts))
@@ -262,7 +262,20 @@ def valid_mask(records: list[dict[str, Any]], shape: tuple[int, int]) -> npt.NDA
 def _region(
     segmentation: list[Any] | dict[str, Any] | None, shape: tuple[int, int]
 ) -> npt.NDArray[np.bool_] | None:
-    """Pixels (H, W) of polygons or run lengths (plain or compressed); None if there are none."""
+    """Pixels (H, W) of polygons or run lengths (plain or compressed); None if there are none.
+
+    Raises:
+        UserError: they cannot be decoded.
+    """
+    try:
+        return _decoded_region(segmentation, shape)
+    except (ValueError, TypeError, IndexError, OverflowError) as error:  # pycocotools' own
+        raise UserError(f"a segmentation cannot be decoded: {error}") from error
+
+
+def _decoded_region(
+    segmentation: list[Any] | dict[str, Any] | None, shape: tuple[int, int]
+) -> npt.NDArray[np.bool_] | None:
     if isinstance(segmentation, dict):
         if list(segmentation["size"]) != list(shape):
             return None

@@ -19,6 +19,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from .. import geometry
+from ..errors import RunError, UserError
 from ..fields import Batch, Marks, Packed
 from ..poses import Poses
 from .keypoints import Pictures
@@ -162,7 +163,7 @@ class ShuffledBatches(Sampler[list[tuple[int, int]]]):
         process, processes: which of how many this is.
 
     Raises:
-        ValueError: the batch cannot be cut evenly.
+        UserError: the batch cannot be cut evenly.
     """
 
     def __init__(
@@ -176,12 +177,12 @@ class ShuffledBatches(Sampler[list[tuple[int, int]]]):
     ) -> None:
         cuts = parts * processes
         if batch % cuts:
-            raise ValueError(
+            raise UserError(
                 f"TRAIN.BATCH: {batch} pictures cannot be cut evenly into {parts} parts for "
                 f"{processes} processes"
             )
         if pictures < cuts:
-            raise ValueError(
+            raise UserError(
                 f"{pictures} pictures are too few for {parts} parts on {processes} processes"
             )
         self.batch = min(batch, pictures // cuts * cuts)
@@ -207,7 +208,7 @@ class ShuffledBatches(Sampler[list[tuple[int, int]]]):
                 yield [(self.epoch, int(picture)) for picture in part]
 
 
-class WorkerLostError(RuntimeError):
+class WorkerLostError(RunError):
     """A loading process ended by itself, or the system ended it."""
 
 
@@ -284,15 +285,15 @@ class Loader:
         """``parts`` batches for each of the steps ``start``, ``start + 1``, … of an epoch.
 
         Raises:
-            ValueError: a picture cannot be read.
+            UserError: a picture cannot be read.
         """
         self.sampler.epoch, self.sampler.start = epoch, start
         try:
             yield from self._loader
-        except ValueError as error:
+        except UserError as error:
             # A worker's error arrives with its whole traceback as the message.
-            message = str(error).strip().splitlines()[-1]
-            raise ValueError(message.removeprefix("ValueError: ")) from error
+            _, _, message = str(error).rpartition("errors.UserError: ")
+            raise UserError(message.strip()) from error
 
     def close(self) -> None:
         """End the loading processes now.

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.io import loadmat
 
+from ..errors import UserError
 from ..skeleton import MPII
 
 Person = dict[str, Any]
@@ -25,14 +26,14 @@ def from_list(people: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     ``joints_vis``, ``center`` and ``scale``.
 
     Raises:
-        ValueError: an entry lacks one of them.
+        UserError: an entry lacks one of them.
     """
     images: dict[str, int] = {}
     records = []
     for number, person in enumerate(people, 1):
         missing = {"image", "joints", "joints_vis", "center", "scale"} - person.keys()
         if missing:
-            raise ValueError(f"MPII person {number} lacks {sorted(missing)}")
+            raise UserError(f"MPII person {number} lacks {sorted(missing)}")
         image = images.setdefault(str(person["image"]), len(images) + 1)
         seen = np.array(person["joints_vis"], float).reshape(-1) > 0
         xy = np.array(person["joints"], float).reshape(-1, 2) - 1
@@ -50,14 +51,14 @@ def from_mat(path: Path, split: str = "train") -> dict[str, Any]:
         split: ``train`` takes pictures whose people are annotated, ``test`` the others.
 
     Raises:
-        ValueError: the file is not MPII's.
+        UserError: the file is not MPII's.
     """
     try:
         release = loadmat(path, struct_as_record=False, squeeze_me=True)["RELEASE"]
         pictures = np.atleast_1d(release.annolist)
         training = np.atleast_1d(release.img_train).astype(bool)
     except Exception as error:  # arbitrary bytes make the reader raise nearly anything
-        raise ValueError(f"'{path}' is not MPII's annotation file: {error}") from error
+        raise UserError(f"'{path}' is not MPII's annotation file: {error}") from error
     images: dict[str, int] = {}
     records: list[Person] = []
     for picture, trained in zip(pictures, training, strict=True):

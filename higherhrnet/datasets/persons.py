@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import UserError
 from ..fields import Sample
 from ..skeleton import Skeleton
 from .keypoints import Pictures
@@ -23,7 +24,7 @@ class Persons:
         pictures: the set.
 
     Raises:
-        ValueError: there is nobody.
+        UserError: there is nobody.
     """
 
     def __init__(self, pictures: Pictures) -> None:
@@ -35,7 +36,7 @@ class Persons:
             if (box[2:] > 0).all()
         ]
         if not pairs:
-            raise ValueError("the pictures show no person with joints and a box to train on")
+            raise UserError("the pictures show no person with joints and a box to train on")
         self.picture: npt.NDArray[np.int64]
         self.picture, self._row = np.array(pairs).T
 

@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import UserError
+
 _DAMAGED = (zipfile.BadZipFile, OSError, zlib.error, EOFError, RuntimeError)
 """What reading an archive may raise; RuntimeError if it is encrypted or packed in unknown ways."""
 
@@ -28,7 +30,7 @@ class Store:
         path: the folder, or a ``.zip`` file.
 
     Raises:
-        ValueError: there is no such folder or archive.
+        UserError: there is no such folder or archive.
     """
 
     def __init__(self, path: Path) -> None:
@@ -40,13 +42,13 @@ class Store:
             try:
                 names = self._archive().namelist()
             except _DAMAGED as error:
-                raise ValueError(f"picture archive '{path}' cannot be read: {error}") from error
+                raise UserError(f"picture archive '{path}' cannot be read: {error}") from error
             inner = [(name.partition("/")[2], name) for name in names]
             often = Counter(short for short, _ in inner)  # train/1.jpg and val/1.jpg are no 1.jpg
             self._entries = {short: name for short, name in inner if often[short] == 1}
             self._entries |= {name: name for name in names}
         elif not path.is_dir():
-            raise ValueError(f"image folder '{path}' does not exist")
+            raise UserError(f"image folder '{path}' does not exist")
 
     def holds(self, name: str) -> bool:
         """Whether there is a file of this name."""
@@ -56,16 +58,16 @@ class Store:
         """The file's bytes.
 
         Raises:
-            ValueError: it is missing or cannot be read.
+            UserError: it is missing or cannot be read.
         """
         if self._entries is None:
             return _read(self.path / name)
         if name not in self._entries:
-            raise ValueError(f"picture '{name}' is not in '{self.path}'")
+            raise UserError(f"picture '{name}' is not in '{self.path}'")
         try:
             return self._archive().read(self._entries[name])
         except _DAMAGED as error:
-            raise ValueError(f"picture '{self.path}/{name}' cannot be read: {error}") from error
+            raise UserError(f"picture '{self.path}/{name}' cannot be read: {error}") from error
 
     def picture(self, name: str) -> npt.NDArray[np.uint8]:
         """(H, W, 3) uint8 RGB, as stored; see :func:`decode`."""
@@ -86,7 +88,7 @@ def read_picture(path: str | Path, upright: bool = True) -> npt.NDArray[np.uint8
     By default upright, which is how a predictor sees the file.
 
     Raises:
-        ValueError: the file is missing, truncated or not a picture.
+        UserError: the file is missing, truncated or not a picture.
     """
     return decode(_read(Path(path)), str(path), upright)
 
@@ -101,28 +103,28 @@ def decode(data: bytes, name: str, upright: bool = False) -> npt.NDArray[np.uint
             given as stored, which is what COCO's annotations refer to.
 
     Raises:
-        ValueError: the data are truncated or not a picture.
+        UserError: the data are truncated or not a picture.
     """
     if _is_truncated(data):
         # OpenCV would decode what is there and leave the rest grey.
-        raise ValueError(f"picture '{name}' is truncated")
+        raise UserError(f"picture '{name}' is truncated")
     flags = cv2.IMREAD_COLOR_RGB | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
     except cv2.error:  # larger than OpenCV is willing to decode
         image = None
     if image is None:
-        raise ValueError(f"picture '{name}' cannot be decoded")
+        raise UserError(f"picture '{name}' cannot be decoded")
     return np.asarray(image, dtype=np.uint8)
 
 
 def _read(path: Path) -> bytes:
     if not path.is_file():
-        raise ValueError(f"picture '{path}' does not exist")
+        raise UserError(f"picture '{path}' does not exist")
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ValueError(f"picture '{path}' cannot be read: {error.strerror}") from error
+        raise UserError(f"picture '{path}' cannot be read: {error.strerror}") from error
 
 
 def _is_truncated(data: bytes) -> bool:

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..errors import UserError
 from ..fetch import download, verify
 from ..files import write_json
 
@@ -64,11 +65,11 @@ def prepare(name: str, folder: Path, fetch: bool = True) -> list[str]:
         what was found, one sentence each.
 
     Raises:
-        ValueError: something must be downloaded by hand, or does not match its checksum or count.
+        UserError: something must be downloaded by hand, or does not match its checksum or count.
         OSError: the network or the disk failed; a download goes on where it stopped next time.
     """
     if name not in RECIPES:
-        raise ValueError(f"no recipe for '{name}'; there are {', '.join(RECIPES)}")
+        raise UserError(f"no recipe for '{name}'; there are {', '.join(RECIPES)}")
     recipe = RECIPES[name]
     for archive in recipe.archives:
         done = folder / f".{archive.name}.unpacked"
@@ -78,13 +79,13 @@ def prepare(name: str, folder: Path, fetch: bool = True) -> list[str]:
         if not file.is_file():
             if not archive.url or not fetch:
                 where = f" from {archive.url}" if archive.url else f". {recipe.by_hand}"
-                raise ValueError(f"'{file}' is missing; download it by hand{where}")
+                raise UserError(f"'{file}' is missing; download it by hand{where}")
             download(archive.url, file, partial(verify, checksum=archive.md5))
         else:
             verify(file, archive.md5)
         unpack(file, folder / archive.into)
         if not (folder / archive.holds).exists():
-            raise ValueError(f"'{file}' was unpacked, but holds no '{archive.holds}'")
+            raise UserError(f"'{file}' was unpacked, but holds no '{archive.holds}'")
         done.touch()
     recipe.finish(folder)
     return [_counted(folder, *pair) for pair in recipe.pictures.items()]
@@ -99,7 +100,7 @@ def unpack(file: Path, folder: Path) -> None:
     """Unpack a .zip or .tar.gz; anything else is taken as it is.
 
     Raises:
-        ValueError: the archive is damaged.
+        UserError: the archive is damaged.
     """
     try:
         if zipfile.is_zipfile(file):
@@ -109,18 +110,18 @@ def unpack(file: Path, folder: Path) -> None:
             with tarfile.open(file) as tar:
                 tar.extractall(folder, filter="data")
         elif file.suffix in {".zip", ".gz", ".tar"}:
-            raise ValueError(f"'{file}' is not a readable archive; delete it and try again")
+            raise UserError(f"'{file}' is not a readable archive; delete it and try again")
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError) as error:
-        raise ValueError(f"'{file}' is damaged: {error}; delete it and try again") from error
+        raise UserError(f"'{file}' is damaged: {error}; delete it and try again") from error
 
 
 def _counted(folder: Path, file: str, expected: int) -> str:
     path = folder / file
     if not path.is_file():
-        raise ValueError(f"'{path}' is missing")
+        raise UserError(f"'{path}' is missing")
     found = len(json.loads(path.read_bytes())["images"])
     if found != expected:
-        raise ValueError(f"'{path}' lists {found} pictures, not {expected}: it is another version")
+        raise UserError(f"'{path}' lists {found} pictures, not {expected}: it is another version")
     return f"{file}: {found} pictures"
 
 
@@ -128,11 +129,11 @@ def join(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
     """Two annotation files of different pictures as one, with fresh annotation ids.
 
     Raises:
-        ValueError: they share a picture.
+        UserError: they share a picture.
     """
     both = {image["id"] for image in first["images"]} & {image["id"] for image in second["images"]}
     if both:
-        raise ValueError(f"both files list picture {sorted(both)[0]}; they cannot be joined")
+        raise UserError(f"both files list picture {sorted(both)[0]}; they cannot be joined")
     people = [*first["annotations"], *second["annotations"]]
     return {
         **first,
@@ -148,7 +149,7 @@ def _join_crowdpose(folder: Path) -> None:
     parts = [folder / "json" / f"crowdpose_{split}.json" for split in ("train", "val")]
     for part in parts:
         if not part.is_file():
-            raise ValueError(f"'{part}' is missing. {RECIPES['crowdpose'].by_hand}")
+            raise UserError(f"'{part}' is missing. {RECIPES['crowdpose'].by_hand}")
     write_json(joined, join(*(json.loads(part.read_bytes()) for part in parts)))
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import UserError
 from ..poses import ABSENT, SEEN, Poses
 from ..skeleton import Skeleton
 from .oks import closeness, suppress
@@ -117,10 +118,10 @@ def calibrate(
         duplicate: see :class:`OperatingPoint`.
 
     Raises:
-        ValueError: the precision is out of range.
+        UserError: the precision is out of range.
     """
     if not 0 < precision < 1:
-        raise ValueError(f"a precision lies between 0 and 1, not at {precision}")
+        raise UserError(f"a precision lies between 0 and 1, not at {precision}")
     by_picture: dict[int | str, list[Record]] = defaultdict(list)
     for number, record in enumerate(annotations["annotations"], 1):
         by_picture[record["image_id"]].append(truth_record(number, record))

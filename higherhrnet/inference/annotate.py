@@ -16,6 +16,7 @@ from tqdm import tqdm
 from .. import show
 from ..boxes import Boxes
 from ..datasets.pictures import read_picture
+from ..errors import UserError
 from ..poses import Poses
 from . import pipeline
 from .frames import output_names
@@ -58,7 +59,7 @@ class Done:
     pictures: int = 0
     failures: int = 0
 
-    def fail(self, error: ValueError, name: str = "") -> None:
+    def fail(self, error: UserError, name: str = "") -> None:
         """Say what is wrong with an input, by its name if the error does not tell, and count it."""
         about = f"'{name}': " if name and name not in str(error) else ""
         tqdm.write(f"higherhrnet: {about}{error}", file=sys.stderr)
@@ -109,7 +110,7 @@ def pictures(
     with closing(results) as stream:
         for job, found in _progress(stream, len(jobs), "pictures", talk or process > 0):
             image, job.image = job.image, None  # the list of jobs must not keep all pixels
-            if isinstance(found, ValueError):
+            if isinstance(found, UserError):
                 done.fail(found, str(job.path))
                 continue
             poses, maps = found
@@ -117,7 +118,7 @@ def pictures(
             into.add(job.number, str(job.path), image.shape[:2], poses)
             try:
                 _draw(predictor, image, poses, maps, wishes, wishes.output / job.name)
-            except ValueError as error:  # too large for its format
+            except UserError as error:  # too large for its format
                 done.fail(error, str(job.path))
                 continue
             done.pictures += 1
@@ -135,9 +136,7 @@ def _listed(boxes: Mapping[int | str, Boxes], paths: Sequence[Path]) -> list[Box
         keys += [path.stem, path.name]
         found.append(next((boxes[key] for key in keys if key in boxes), None))
     if paths and all(one is None for one in found):
-        raise ValueError(
-            "the box file lists none of the pictures by the number or word of its name"
-        )
+        raise UserError("the box file lists none of the pictures by the number or word of its name")
     return [Boxes.of([]) if one is None else one for one in found]
 
 
@@ -188,7 +187,7 @@ def video(
         try:
             for frame, found in _progress(stream, source.count, "frames", False):
                 seen, end = seen + 1, frame.time + 1 / float(source.rate)
-                if isinstance(found, ValueError):
+                if isinstance(found, UserError):
                     done.fail(found, name)
                     continue
                 poses, maps = found
@@ -211,7 +210,7 @@ def video(
     if interrupt is not None:
         raise interrupt
     if done.pictures == before:
-        raise ValueError(f"'{name}' holds no frame that can be read")
+        raise UserError(f"'{name}' holds no frame that can be read")
     # Empty frames and cut ones are announced too, but leave no time out.
     fewer = not source.announced or seen < _CUT * source.announced
     if fewer and end < _CUT * source.length:
@@ -220,7 +219,7 @@ def video(
             if source.announced
             else f"{end:.1f} of {source.length:.1f} seconds"
         )
-        raise ValueError(f"'{name}' breaks off after {came}")
+        raise UserError(f"'{name}' breaks off after {came}")
 
 
 def _draw(

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from .. import geometry
+from ..errors import UserError
 from ..fields import Outputs, View
 
 Network = Callable[[torch.Tensor], Outputs]
@@ -37,9 +38,9 @@ class Protocol:
 
     def __post_init__(self) -> None:
         if not self.scales or any(scale <= 0 for scale in self.scales):
-            raise ValueError(f"TEST.SCALES must be numbers above 0, not {list(self.scales)}")
+            raise UserError(f"TEST.SCALES must be numbers above 0, not {list(self.scales)}")
         if self.input_size % 64:
-            raise ValueError(f"INPUT_SIZE must be a multiple of 64, not {self.input_size}")
+            raise UserError(f"INPUT_SIZE must be a multiple of 64, not {self.input_size}")
 
     def projected_shape(self, picture: tuple[int, int]) -> tuple[int, int] | None:
         """(H, W) of the maps for a picture (H, W), or None to leave them as they come."""
@@ -59,7 +60,7 @@ class Protocol:
         With ``flip`` the second of each pair is mirrored.
 
         Raises:
-            ValueError: the scales give a size that the network cannot halve five times, or the
+            UserError: the scales give a size that the network cannot halve five times, or the
                 picture is so long and narrow that its input would not fit into any memory.
         """
         views = []
@@ -68,13 +69,13 @@ class Protocol:
                 image.shape[:2], self.input_size, scale, min(self.scales)
             )
             if shape[0] % 32 or shape[1] % 32:
-                raise ValueError(
+                raise UserError(
                     f"TEST.SCALES {list(self.scales)} with INPUT_SIZE {self.input_size} makes an "
                     f"input of {shape[1]}x{shape[0]} pixels; both must be multiples of 32"
                 )
             if shape[0] * shape[1] > _MOST_PIXELS:
                 height, width = image.shape[:2]
-                raise ValueError(
+                raise UserError(
                     f"a picture of {width}x{height} pixels would be looked at in "
                     f"{shape[1]}x{shape[0]}, which is too much; cut it, or set "
                     "DATASET.INPUT_SIZE or TEST.SCALES lower"

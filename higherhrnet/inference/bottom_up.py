@@ -13,6 +13,7 @@ import torch
 from .. import geometry
 from ..codecs.bottom_up import BottomUpCodec
 from ..codecs.maps import Maps
+from ..errors import UserError
 from ..fields import View
 from ..poses import Poses
 from .augmented import Protocol, look
@@ -50,7 +51,7 @@ class BottomUp(Predictor):
     def boxes_of(self, given: BoxesLike | None) -> None:
         """See :class:`Predictor`."""
         if given is not None:
-            raise ValueError(
+            raise UserError(
                 "a bottom-up predictor finds people by itself: boxes serve a top-down one"
             )
 

@@ -14,6 +14,7 @@ from torch import nn
 from torchvision.models import detection
 
 from ..boxes import Boxes
+from ..errors import UserError
 from ..models.published import OFFLINE
 from .predictor import Image, Predictor
 
@@ -79,7 +80,7 @@ def torchvision_detector(
         pretrained: without weights (for tests) it finds nothing of use.
 
     Raises:
-        ValueError: the weights are not there and cannot be fetched.
+        UserError: the weights are not there and cannot be fetched.
     """
     build, weights = TORCHVISION[name]
     if not pretrained:
@@ -92,7 +93,7 @@ def torchvision_detector(
         # Without a backbone of its own: the detector's weights hold it.
         network = build(weights=weights, weights_backbone=None)
     except (OSError, RuntimeError) as error:  # RuntimeError: the file's hash is wrong
-        raise ValueError(
+        raise UserError(
             f"the weights of detector '{name}' are neither in {here.parent} "
             f"nor can they be fetched from {weights.url} ({error}); put the file there, or take "
             "boxes from a result file or from bottom-up weights (TEST.BOXES higherhrnet_w18_mini)"

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..errors import UserError
+
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 VIDEOS = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts"})
 _LONGEST_STEM = 220
@@ -35,7 +37,7 @@ def find_inputs(names: Sequence[str]) -> Inputs:
     """Files named by paths, folders (not their subfolders) and globs, and cameras.
 
     Raises:
-        ValueError: an input does not exist, or a folder or glob holds no pictures or videos.
+        UserError: an input does not exist, or a folder or glob holds no pictures or videos.
     """
     found: dict[str, Path] = {}
     cameras: dict[int, None] = {}
@@ -57,7 +59,7 @@ def _files(name: str) -> list[Path]:
     if path.is_dir():
         files = _of_known_kind(list(path.iterdir()))
         if not files:
-            raise ValueError(
+            raise UserError(
                 f"folder '{name}' holds no pictures ({', '.join(sorted(PICTURES))}) and no videos "
                 f"({', '.join(sorted(VIDEOS))})"
             )
@@ -65,9 +67,9 @@ def _files(name: str) -> list[Path]:
     if glob.has_magic(name):
         files = _of_known_kind([Path(p) for p in glob.glob(str(path), recursive=True)])  # noqa: PTH207
         if not files:
-            raise ValueError(f"nothing that is a picture or a video matches '{name}'")
+            raise UserError(f"nothing that is a picture or a video matches '{name}'")
         return files
-    raise ValueError(f"input '{name}' does not exist")
+    raise UserError(f"input '{name}' does not exist")
 
 
 def _of_known_kind(files: Sequence[Path]) -> list[Path]:

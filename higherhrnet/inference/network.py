@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from ..errors import UserError
 from ..fields import Outputs
 from ..models.pixels import normalise
 from ..models.precision import best_precision, forbid_rounded_floats
@@ -40,10 +41,10 @@ def ready(
         graphs: replay CUDA graphs, one an input size; on GPUs only.
 
     Raises:
-        ValueError: graphs without a GPU.
+        UserError: graphs without a GPU.
     """
     if graphs and device.type != "cuda":
-        raise ValueError(f"TEST.CUDA_GRAPHS needs a GPU, not '{device}'")
+        raise UserError(f"TEST.CUDA_GRAPHS needs a GPU, not '{device}'")
     dtype = _TYPES[best_precision(device) if precision == "auto" else precision]
     if dtype == torch.float32 and device.type == "cuda":
         forbid_rounded_floats()

@@ -20,10 +20,10 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any, TypeVar
 
-import cv2
 import numpy as np
 
 from ..datasets.pictures import read_picture
+from ..errors import UserError
 from ..poses import Poses
 from .predictor import BoxesLike, Drawable, Image, Predictor, Prepared, Scene
 
@@ -35,7 +35,7 @@ def run(
     predictor: Predictor,
     jobs: Iterable[Job],
     load: Callable[[Job], Scene],
-) -> Generator[tuple[Job, Found | ValueError], None, None]:
+) -> Generator[tuple[Job, Found | UserError], None, None]:
     """People of every job's picture, in the order of the jobs.
 
     Only a few pictures are held at a time, however many jobs there are.
@@ -43,7 +43,7 @@ def run(
     Args:
         predictor: who predicts.
         jobs: what to load pictures by; asked for as needed.
-        load: job → picture, with boxes where they are known. A ``ValueError`` of it, or of what
+        load: job → picture, with boxes where they are known. A ``UserError`` of it, or of what
             finds boxes, stands in for the result of its job.
     """
     batch, workers = predictor.batch, predictor.workers
@@ -62,7 +62,7 @@ def run(
             waiting = buckets.pop(bucket)
             try:
                 views = predictor.answer([prepared for prepared, _ in waiting])
-            except ValueError as error:  # a detector cannot take one of them
+            except UserError as error:  # a detector cannot take one of them
                 if len(waiting) == 1:
                     waiting[0][1].error = error
                 else:
@@ -91,7 +91,7 @@ def run(
                 results.append((job, slot))
                 try:
                     prepared = future.result()
-                except ValueError as error:
+                except UserError as error:
                     slot.error = error
                 else:
                     slot.bucket = prepared.bucket
@@ -120,7 +120,7 @@ def run_aside(
     predictor: Predictor,
     jobs: Iterable[Job],
     load: Callable[[Job], Scene],
-) -> Generator[tuple[Job, Found | ValueError], None, None]:
+) -> Generator[tuple[Job, Found | UserError], None, None]:
     """Like :func:`run`, in a thread of its own that is one batch ahead of the caller."""
     return _made_ahead(run(predictor, jobs, load), predictor.batch)
 
@@ -129,7 +129,7 @@ def predict_many(
     predictor: Predictor,
     images: Iterable[Image | str | Path],
     boxes: Iterable[BoxesLike] | None = None,
-    broken: Callable[[int, ValueError], object] | None = None,
+    broken: Callable[[int, UserError], object] | None = None,
 ) -> Generator[Poses, None, None]:
     """People of many pictures, in their order: read ahead, and batched as the predictor is set.
 
@@ -143,16 +143,16 @@ def predict_many(
             nobody, and the others follow. Without it the error is raised and ends all.
 
     Raises:
-        ValueError: ``images`` is one picture; or what a call of the predictor would raise for one
+        UserError: ``images`` is one picture; or what a call of the predictor would raise for one
             of them, or too few or too many boxes, when it is their turn.
     """
     if isinstance(images, str | Path) or (isinstance(images, np.ndarray) and images.ndim == 3):
-        raise ValueError("predict_many takes several pictures; call the predictor for one")
+        raise UserError("predict_many takes several pictures; call the predictor for one")
 
     def load(job: tuple[Any, Any]) -> Scene:
         image, where = job
         if image is _END or where is _END:
-            raise ValueError(
+            raise UserError(
                 "predict_many wants boxes for each picture, and was given "
                 + ("fewer" if where is _END else "more")
             )
@@ -176,12 +176,12 @@ def _asked(
 
 def _people(
     predictor: Predictor,
-    results: Generator[tuple[Any, Found | ValueError], None, None],
-    broken: Callable[[int, ValueError], object] | None,
+    results: Generator[tuple[Any, Found | UserError], None, None],
+    broken: Callable[[int, UserError], object] | None,
 ) -> Generator[Poses, None, None]:
     with closing(results) as stream:
         for place, (job, found) in enumerate(stream):
-            if not isinstance(found, ValueError):
+            if not isinstance(found, UserError):
                 yield found[0]
             elif broken is None or any(part is _END for part in job):
                 raise found
@@ -195,7 +195,7 @@ class _Slot:
 
     def __init__(self) -> None:
         self.bucket: object = None
-        self.error: ValueError | None = None
+        self.error: UserError | None = None
         self.future: Future[Found] | None = None
 
     @property
@@ -256,16 +256,15 @@ def _made_ahead(jobs: Iterable[Job], most: int) -> Generator[Job, None, None]:
 def _load(predictor: Predictor, load: Callable[[Job], Scene], job: Job) -> Prepared:
     try:
         return predictor.prepare(load(job))
-    except (cv2.error, MemoryError) as error:
-        reason = str(error).splitlines()[0] if str(error) else "not enough memory"
-        raise ValueError(f"a picture cannot be made ready: {reason}") from error
+    except MemoryError as error:
+        raise UserError("there is not enough memory for a picture of this size") from error
 
 
-def _done(job: Job, slot: _Slot) -> tuple[Job, Found | ValueError]:
+def _done(job: Job, slot: _Slot) -> tuple[Job, Found | UserError]:
     if slot.error is not None:
         return job, slot.error
     assert slot.future is not None
     try:
         return job, slot.future.result()
-    except ValueError as error:  # boxes of impossible sizes, say
+    except UserError as error:  # boxes of impossible sizes, say
         return job, error

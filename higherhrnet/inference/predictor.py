@@ -20,6 +20,7 @@ from torch import nn
 
 from ..boxes import Boxes
 from ..datasets.pictures import read_picture
+from ..errors import UserError
 from ..evaluation.operating_point import OperatingPoint
 from ..fields import View
 from ..poses import Poses
@@ -123,7 +124,7 @@ class Predictor(ABC):
                 The bottom-up mode finds people by itself and takes none.
 
         Raises:
-            ValueError: the file cannot be read, the array is not such a picture, the boxes are no
+            UserError: the file cannot be read, the array is not such a picture, the boxes are no
                 boxes or of no use, or there are neither boxes nor a detector that would find them.
         """
         return self.predict(image, boxes)[0]
@@ -141,7 +142,7 @@ class Predictor(ABC):
         """What a caller gave, as boxes.
 
         Raises:
-            ValueError: they are no boxes, or this mode has no use for them.
+            UserError: they are no boxes, or this mode has no use for them.
         """
         return given if given is None or isinstance(given, Boxes) else Boxes.of(given)
 
@@ -149,11 +150,11 @@ class Predictor(ABC):
         """Fit a picture to the network; may run in several threads.
 
         Raises:
-            ValueError: the array is not a picture.
+            UserError: the array is not a picture.
         """
         picture = scene.image
         if not _is_picture(picture):
-            raise ValueError(
+            raise UserError(
                 "an image must be an (H, W, 3) uint8 RGB array with at least one pixel, not "
                 f"{type(picture).__name__} {getattr(picture, 'shape', '')} "
                 f"{getattr(picture, 'dtype', '')}"

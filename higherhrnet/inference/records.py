@@ -16,6 +16,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from ..errors import WriteError
 from ..files import whole
 from ..poses import ABSENT, Poses
 from ..skeleton import Skeleton
@@ -177,9 +178,9 @@ class Predictions:
     def _part(self, key: str, process: int) -> Path:
         return self.folder / f".predictions.{process}.{key}.partial"
 
-    def _sentence(self, error: OSError) -> OSError:
+    def _sentence(self, error: OSError) -> WriteError:
         reason = error.strerror or str(error)
-        return OSError(f"could not write predictions to '{self.folder}': {reason}")
+        return WriteError(f"could not write predictions to '{self.folder}': {reason}")
 
     def __exit__(self, *_: object) -> None:
         try:

@@ -12,6 +12,7 @@ import torch
 from .. import geometry
 from ..boxes import Boxes
 from ..codecs.top_down import CropMaps, TopDownCodec
+from ..errors import UserError
 from ..evaluation.oks import suppress, suppress_softly
 from ..fields import Outputs, View
 from ..poses import Poses
@@ -70,7 +71,7 @@ class TopDown(Predictor):
             boxes = scene.boxes.usable(self.box_score).within(shape)
             return Crops(shape, None, boxes, self._cut(scene.image, boxes))
         if self.detector is None:
-            raise ValueError(
+            raise UserError(
                 "the top-down mode needs boxes around people, and this picture comes without: name "
                 "a detector, a result file or bottom-up weights with TEST.BOXES"
             )

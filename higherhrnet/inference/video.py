@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import UserError
+
 Image = npt.NDArray[np.uint8]
 
 
@@ -37,10 +39,10 @@ class Frame:
         """The image.
 
         Raises:
-            ValueError: there is none.
+            UserError: there is none.
         """
         if self.image is None:
-            raise ValueError(self.fault)
+            raise UserError(self.fault)
         return self.image
 
 
@@ -48,12 +50,12 @@ def pyav() -> Any:
     """The library.
 
     Raises:
-        ValueError: it is not installed.
+        UserError: it is not installed.
     """
     try:
         import av
     except ImportError as error:
-        raise ValueError("videos need PyAV: pip install av") from error
+        raise UserError("videos need PyAV: pip install av") from error
     av.logging.set_level(av.logging.PANIC)
     return av
 
@@ -89,22 +91,22 @@ class VideoFile:
         origin: the file's time at the first frame, seconds; known when that has been read.
 
     Raises:
-        ValueError: PyAV is not installed, or the file is missing or holds no video.
+        UserError: PyAV is not installed, or the file is missing or holds no video.
     """
 
     def __init__(self, path: Path) -> None:
         av = pyav()
         self.path = path
         if not path.is_file():
-            raise ValueError(f"video '{path}' does not exist")
+            raise UserError(f"video '{path}' does not exist")
         try:
             self._container = av.open(address(path))
         except (av.error.FFmpegError, OSError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise ValueError(f"video '{path}' cannot be read: {reason}") from error
+            raise UserError(f"video '{path}' cannot be read: {reason}") from error
         if not self._container.streams.video:
             self._container.close()
-            raise ValueError(f"'{path}' holds no video")
+            raise UserError(f"'{path}' holds no video")
         self._stream = self._container.streams.video[0]
         self._stream.thread_type = "AUTO"
         self.origin = 0.0
@@ -186,7 +188,7 @@ class Camera:
     """A camera by number, watched until the caller stops.
 
     Raises:
-        ValueError: it cannot be opened.
+        UserError: it cannot be opened.
     """
 
     count = announced = 0
@@ -196,7 +198,7 @@ class Camera:
         self.number = number
         self._capture = cv2.VideoCapture(number)
         if not self._capture.isOpened():
-            raise ValueError(f"camera {number} cannot be opened")
+            raise UserError(f"camera {number} cannot be opened")
         self.rate = Fraction(round(self._capture.get(cv2.CAP_PROP_FPS)) or 30)
 
     def __iter__(self) -> Iterator[Frame]:

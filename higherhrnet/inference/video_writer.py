@@ -14,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ..errors import WriteError
 from ..files import whole
 from .video import Image, address, pyav, zero
 
@@ -35,7 +36,7 @@ class VideoWriter:
         origin: the sound's time at the first frame, seconds; to be set before that is added.
 
     Raises:
-        ValueError: PyAV is not installed.
+        UserError: PyAV is not installed.
         OSError: the file cannot be written.
     """
 
@@ -74,7 +75,7 @@ class VideoWriter:
                 if name == "libx264":
                     stream.options = {"preset": "veryfast", "crf": "20"}
                 return stream
-        raise OSError(f"could not write '{self.path}': no encoder among {', '.join(_CODECS)}")
+        raise WriteError(f"could not write '{self.path}': no encoder among {', '.join(_CODECS)}")
 
     def _open_sound(self) -> None:
         """The sound's packets are copied as they are; sound that mp4 cannot hold is left out.
@@ -154,7 +155,7 @@ class VideoWriter:
             for packet in make():
                 self._container.mux(packet)
         except self._av.error.FFmpegError as error:
-            raise OSError(error.errno, error.strerror) from error
+            raise WriteError(error.errno, error.strerror) from error
 
     def __exit__(
         self,

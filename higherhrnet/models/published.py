@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..errors import UserError
 from ..fetch import download, verify
 
 _MMPOSE = "https://download.openmmlab.com/mmpose/"
@@ -158,7 +159,7 @@ def fetch(name: str) -> Path:
     counts; another one starts anew, so that no two versions are joined.
 
     Raises:
-        ValueError: a browser is needed, the network is forbidden, or the file is damaged.
+        UserError: a browser is needed, the network is forbidden, or the file is damaged.
         OSError: the network or the disk failed.
     """
     known = PUBLISHED[name]
@@ -166,12 +167,12 @@ def fetch(name: str) -> Path:
     if file.is_file():
         return file
     if not known.url:
-        raise ValueError(
+        raise UserError(
             f"'{name}' is handed out to browsers only: find {known.file} at {known.page} and put "
             f"it into {file.parent}"
         )
     if os.environ.get(OFFLINE):
-        raise ValueError(
+        raise UserError(
             f"'{name}' is not in {file.parent}, and the network is forbidden; fetch {known.url} "
             f"elsewhere and put {known.file} there"
         )

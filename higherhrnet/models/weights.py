@@ -21,6 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import nn
 
+from ..errors import UserError, WriteError
 from ..files import whole
 from ..skeleton import Skeleton
 from .layouts import State, named_by_mmpose, official_names
@@ -79,11 +80,11 @@ def read(path: str | Path) -> Checkpoint:
     """Read ``.safetensors`` or ``.pth`` / ``.pt`` / ``.bin`` (never unpickling code).
 
     Raises:
-        ValueError: no such file, not a weights file, or no tensors in it.
+        UserError: no such file, not a weights file, or no tensors in it.
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"weights file '{path}' does not exist")
+        raise UserError(f"weights file '{path}' does not exist")
     metadata: Mapping[str, str] = {}
     try:
         if path.suffix == ".safetensors":
@@ -97,28 +98,28 @@ def read(path: str | Path) -> Checkpoint:
             state = _unwrap(loaded)
     except (pickle.UnpicklingError, KeyError) as error:
         # torch's own words advise to read it without looking, which would run what is inside.
-        raise ValueError(
+        raise UserError(
             f"'{path}' is not a readable weights file: it is no torch file, or holds more than "
             "tensors"
         ) from error
     except Exception as error:  # arbitrary bytes make the readers raise nearly anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"'{path}' is not a readable weights file: {reason}") from error
+        raise UserError(f"'{path}' is not a readable weights file: {reason}") from error
     if not state:
-        raise ValueError(f"'{path}' holds no tensors")
+        raise UserError(f"'{path}' holds no tensors")
     if any(tensor.is_meta for tensor in state.values()):
-        raise ValueError(f"'{path}' holds names and shapes alone, no numbers")
+        raise UserError(f"'{path}' holds names and shapes alone, no numbers")
     broken = next((n for n, t in state.items() if t.is_floating_point() and not _finite(t)), None)
     if broken is not None:
-        raise ValueError(f"'{path}' holds values that are no finite numbers, in '{broken}'")
+        raise UserError(f"'{path}' holds values that are no finite numbers, in '{broken}'")
     try:
         stored = {name: json.loads(metadata[name]) for name in _EXTRAS if name in metadata}
         skeleton = Skeleton.from_dict(stored["skeleton"]) if "skeleton" in stored else None
         display = stored.get("display")
         if display is not None and not {*map(type, display.values())} <= {int, float}:
-            raise ValueError("an operating point must be numbers")
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
-        raise ValueError(f"'{path}' is damaged: its description cannot be read: {error}") from error
+            raise UserError("an operating point must be numbers")
+    except (UserError, ValueError, TypeError, AttributeError, KeyError) as error:
+        raise UserError(f"'{path}' is damaged: its description cannot be read: {error}") from error
     return Checkpoint(
         path=path,
         state=official_names(state) if "config" in metadata else named_by_mmpose(state),
@@ -183,18 +184,18 @@ def load_all(
         joints: what the model is to predict; None takes the checkpoint's word.
 
     Raises:
-        ValueError: anything is missing, unexpected or of another shape, or the checkpoint predicts
+        UserError: anything is missing, unexpected or of another shape, or the checkpoint predicts
             other joints; nothing was loaded.
     """
     stored = checkpoint.skeleton
     if joints is not None and stored is not None and stored.joints != joints.joints:
-        raise ValueError(
+        raise UserError(
             f"'{checkpoint.path}' predicts the joints of skeleton '{stored.name}', not those of "
             f"'{joints.name}'"
         )
     report = compare(model, checkpoint.state)
     if report.missing or report.unexpected or report.reshaped:
-        raise ValueError(f"'{checkpoint.path}' is a checkpoint of another model: {report}")
+        raise UserError(f"'{checkpoint.path}' is a checkpoint of another model: {report}")
     model.load_state_dict(checkpoint.state, strict=False)
     return report
 
@@ -203,12 +204,12 @@ def load_trunk(model: nn.Module, checkpoint: Checkpoint) -> LoadReport:
     """Start a model from pre-trained weights: the trunk must fit, heads are taken where they do.
 
     Raises:
-        ValueError: a trunk tensor is missing or of another shape; nothing was loaded.
+        UserError: a trunk tensor is missing or of another shape; nothing was loaded.
     """
     report = compare(model, checkpoint.state)
     wrong = [name for name in (*report.missing, *report.reshaped) if not name.startswith(_HEADS)]
     if wrong:
-        raise ValueError(f"'{checkpoint.path}' does not hold the trunk of this model: {report}")
+        raise UserError(f"'{checkpoint.path}' does not hold the trunk of this model: {report}")
     fitting = {n: t for n, t in checkpoint.state.items() if n not in report.reshaped}
     model.load_state_dict(fitting, strict=False)
     return report
@@ -224,7 +225,7 @@ def load_start(
         old: what the checkpoint predicts; None for a trunk.
 
     Raises:
-        ValueError: the trunk does not fit; nothing was loaded.
+        UserError: the trunk does not fit; nothing was loaded.
     """
     if old is None or old.joints == new.joints:
         return load_trunk(model, checkpoint)
@@ -285,15 +286,15 @@ def averaged(checkpoints: Sequence[Checkpoint]) -> State:
     (Izmailov et al. 2018; of ends of runs that started from one another it often beats each).
 
     Raises:
-        ValueError: they are not of one network.
+        UserError: they are not of one network.
     """
     first = checkpoints[0]
     shapes = {name: tensor.shape for name, tensor in first.state.items()}
     for other in checkpoints[1:]:
         if {name: tensor.shape for name, tensor in other.state.items()} != shapes:
-            raise ValueError(f"'{other.path}' is of another network than '{first.path}'")
+            raise UserError(f"'{other.path}' is of another network than '{first.path}'")
         if other.skeleton != first.skeleton:
-            raise ValueError(f"'{other.path}' predicts other joints than '{first.path}'")
+            raise UserError(f"'{other.path}' predicts other joints than '{first.path}'")
     return {
         name: torch.stack([c.state[name].float() for c in checkpoints]).mean(dim=0)
         if tensor.is_floating_point()
@@ -340,13 +341,13 @@ def rewrite_display(path: Path, display: Mapping[str, Any]) -> None:
     """Put another operating point for pictures into a native file; the rest stays as it is.
 
     Raises:
-        ValueError: the file is not of our own.
+        UserError: the file is not of our own.
     """
     with safe_open(path, framework="pt") as file:
         metadata = dict(file.metadata() or {})
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if metadata.get("format") != "higherhrnet":
-        raise ValueError(f"'{path}' is not a file of higherhrnet and cannot hold settings")
+        raise UserError(f"'{path}' is not a file of higherhrnet and cannot hold settings")
     metadata["display"] = json.dumps(dict(display))
     with whole(path) as partial:
         partial.write_bytes(save(tensors, metadata))
@@ -373,4 +374,4 @@ def save_torch(path: str | Path, values: Mapping[str, Any]) -> None:
         except RuntimeError as error:  # torch's own writer tells of positions, not of a full disk
             full = shutil.disk_usage(partial.parent).free < _FULL
             reason = os.strerror(errno.ENOSPC) if full else str(error).splitlines()[0]
-            raise OSError(reason) from error
+            raise WriteError(reason) from error

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..errors import UserError
 from ..files import whole
 from ..models.weights import save_torch
 
@@ -45,22 +46,22 @@ def load(folder: Path) -> dict[str, Any]:
     """The folder's last checkpoint; random generators are set to where they were.
 
     Raises:
-        ValueError: there is none, or it is broken.
+        UserError: there is none, or it is broken.
     """
     path = folder / LAST
     if not path.is_file():
-        raise ValueError(f"there is no checkpoint to resume from: '{path}' does not exist")
+        raise UserError(f"there is no checkpoint to resume from: '{path}' does not exist")
     try:
         values: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # arbitrary bytes make torch's reader raise nearly anything
-        raise ValueError(f"checkpoint '{path}' cannot be read") from error
+        raise UserError(f"checkpoint '{path}' cannot be read") from error
     try:
         torch.set_rng_state(values["random"]["torch"])
         missing = _PARTS - values.keys()
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise ValueError(f"'{path}' is no checkpoint of a training") from error
+        raise UserError(f"'{path}' is no checkpoint of a training") from error
     if missing:
-        raise ValueError(f"'{path}' is no checkpoint of a training: it lacks {sorted(missing)}")
+        raise UserError(f"'{path}' is no checkpoint of a training: it lacks {sorted(missing)}")
     return values
 
 

@@ -17,11 +17,13 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from ..errors import RunError, UserError
+
 Value = TypeVar("Value")
 _SIGNS = ("connection", "peer", "nccl", "gloo", "timed out", "socket", "broken pipe")
 
 
-class PeerLostError(RuntimeError):
+class PeerLostError(RunError):
     """Another process of this group ended."""
 
 
@@ -119,7 +121,7 @@ def joined(on_gpu: bool, patience: timedelta | None = None) -> Iterator[Group]:
             default.
 
     Raises:
-        ValueError: there are more processes than GPUs.
+        UserError: there are more processes than GPUs.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -128,7 +130,7 @@ def joined(on_gpu: bool, patience: timedelta | None = None) -> Iterator[Group]:
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     if on_gpu:
         if local_rank >= torch.cuda.device_count():
-            raise ValueError(
+            raise UserError(
                 f"process {local_rank} has no GPU: this machine has {torch.cuda.device_count()}; "
                 "start as many processes as GPUs (torchrun --nproc_per_node)"
             )

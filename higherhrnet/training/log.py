@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.tensorboard import SummaryWriter
 
+from ..errors import UserError, WriteError
 from ..files import whole
 
 
@@ -56,7 +57,7 @@ class Log:
         no checkpoint either.
 
         Raises:
-            ValueError: another line cannot be read.
+            UserError: another line cannot be read.
         """
         if not self._lines.is_file():
             return []
@@ -67,7 +68,7 @@ class Log:
                 records.append(json.loads(line))
             except ValueError as error:
                 if number < len(lines):
-                    raise ValueError(f"'{self._lines}', line {number}, is not JSON") from error
+                    raise UserError(f"'{self._lines}', line {number}, is not JSON") from error
         return records
 
     def begin(self, epochs: int) -> None:
@@ -95,7 +96,7 @@ class Log:
             with self._lines.open("a") as file:
                 file.write(json.dumps(clean) + "\n")
         except OSError as error:
-            raise OSError(f"could not write '{self._lines}': {error.strerror}") from error
+            raise WriteError(f"could not write '{self._lines}': {error.strerror}") from error
         numbers = {k: v for k, v in clean.items() if isinstance(v, int | float)}
         self.scalars(record["epoch"], {f"epoch/{name}": v for name, v in numbers.items()})
         for number, alarm in enumerate(record.get("alarms", ())):

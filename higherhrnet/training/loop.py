@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
+from ..errors import UserError
 from . import checkpoint, health, report
 from .distributed import Group, lost_peers
 from .log import Log
@@ -145,7 +146,7 @@ class Trainer:
         Raises:
             DivergenceError: the loss became NaN or infinite; the last checkpoint is from before.
             StoppedError: by Ctrl-C or SIGTERM.
-            ValueError: a picture cannot be read.
+            UserError: a picture cannot be read.
             PeerLostError: another process of the training ended; the last checkpoint is of the last
                 epoch or ``save_every`` steps.
         """
@@ -160,7 +161,7 @@ class Trainer:
                     self._epoch()
             except (
                 StoppedError,
-                ValueError,
+                UserError,
             ):  # asked to end, or a broken picture: between two steps
                 self._save()
                 self._report()
@@ -233,7 +234,7 @@ class Trainer:
                     raise StoppedError(self.stop.signal or signal.SIGTERM)
                 try:
                     parts = [next(stream) for _ in range(batches.parts)]
-                except ValueError:  # a broken picture: the weights are kept if they are sound
+                except UserError:  # a broken picture: the weights are kept if they are sound
                     watch.fetch()
                     progress.sums, progress.counted = watch.sums, watch.steps
                     raise
@@ -323,12 +324,12 @@ class Trainer:
         stored = saved["optimizer"]["param_groups"]
         try:
             if {frozenset(group) for group in stored} != {frozenset(group) for group in groups}:
-                raise ValueError("it was made with another optimiser (TRAIN.OPTIMIZER)")
+                raise UserError("it was made with another optimiser (TRAIN.OPTIMIZER)")
             self.model.load_state_dict(saved["model"])
             self.optimizer.load_state_dict(saved["optimizer"])
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, UserError) as error:
             heading, *details = str(error).splitlines()  # torch heads what differs
-            raise ValueError(
+            raise UserError(
                 "the checkpoint to resume does not fit this config: "
                 + (details[0].strip() if details else heading)
             ) from error
@@ -344,7 +345,7 @@ class Trainer:
         unnamed = "AP" if self.settings.score == "PCKh" else self.settings.score
         self.progress = Progress(**{"score": unnamed, **saved["progress"]})
         if self.progress.step and self.progress.steps not in (0, self.batches.steps):
-            raise ValueError(
+            raise UserError(
                 f"the checkpoint to resume is from within an epoch of {self.progress.steps} steps, "
                 f"and this config's have {self.batches.steps}: TRAIN.BATCH or the pictures are "
                 "others"

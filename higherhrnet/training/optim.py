@@ -10,6 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from ..errors import UserError
+
 ScheduleKind = Literal["multistep", "cosine"]
 
 
@@ -55,7 +57,7 @@ def groups(model: nn.Module, factors: Mapping[str, float]) -> list[dict[str, Any
             fits counts, and names that none fits have factor 1.
 
     Raises:
-        ValueError: a prefix fits nothing.
+        UserError: a prefix fits nothing.
     """
     chosen: dict[float, list[nn.Parameter]] = {}
     used: set[str] = set()
@@ -66,7 +68,7 @@ def groups(model: nn.Module, factors: Mapping[str, float]) -> list[dict[str, Any
         chosen.setdefault(factor, []).append(parameter)
     for prefix in factors:
         if prefix not in used:
-            raise ValueError(f"no parameter starts with '{prefix}'")
+            raise UserError(f"no parameter starts with '{prefix}'")
     return [{"params": parameters, "scale": factor} for factor, parameters in chosen.items()]
 
 
@@ -74,12 +76,12 @@ def freeze(model: nn.Module, prefixes: Sequence[str]) -> None:
     """Stop training the parameters whose names start with one of the prefixes.
 
     Raises:
-        ValueError: a prefix fits nothing.
+        UserError: a prefix fits nothing.
     """
     for prefix in prefixes:
         chosen = [p for name, p in model.named_parameters() if name.startswith(prefix)]
         if not chosen:
-            raise ValueError(f"no parameter starts with '{prefix}'")
+            raise UserError(f"no parameter starts with '{prefix}'")
         for parameter in chosen:
             parameter.requires_grad_(False)
 

@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 
+from ..errors import RunError
 from .distributed import Group
 
 
-class DivergenceError(ArithmeticError):
+class DivergenceError(RunError):
     """The loss is not a number any more."""
 
 
