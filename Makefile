@@ -1,10 +1,11 @@
-# make demo   installs, finds people in a picture, writes output/demo/crowd_poses.jpg
+# make demo   installs, finds people in a photograph, writes output/demo/demo_poses.jpg
 # make test   installs, runs the tests
+# make docs   builds the documentation into site/
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint install clean
+.PHONY: demo test lint docs install clean
 
 demo: install
 	$(BIN)/higherhrnet demo --output output/demo
@@ -15,6 +16,10 @@ test: install
 lint: install
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
+docs: install
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+
 install: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml
@@ -24,4 +29,4 @@ $(VENV)/installed: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) output build *.egg-info
+	rm -rf $(VENV) output site build *.egg-info

@@ -12,22 +12,33 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Boxes", "Poses", "Skeleton", "__version__", "load", "predict_many", "read_picture"]
+__all__ = [
+    "Boxes",
+    "Poses",
+    "Skeleton",
+    "UserError",
+    "__version__",
+    "load",
+    "predict_many",
+    "read_image",
+]
 
 if TYPE_CHECKING:
     from .boxes import Boxes
-    from .build import load
-    from .datasets.pictures import read_picture
+    from .errors import UserError
+    from .factory.inference import load
     from .inference.pipeline import predict_many
+    from .io.images import read_image
     from .poses import Poses
     from .skeleton import Skeleton
 
 
-_ROOMS = {
-    "load": "build",
+_MODULES = {
+    "load": "factory.inference",
     "predict_many": "inference.pipeline",
-    "read_picture": "datasets.pictures",
+    "read_image": "io.images",
     "Boxes": "boxes",
+    "UserError": "errors",
     "Poses": "poses",
     "Skeleton": "skeleton",
 }
@@ -35,6 +46,6 @@ _ROOMS = {
 
 def __getattr__(name: str) -> Any:
     """Import on first use: ``import higherhrnet`` costs no second of torch."""
-    if name not in _ROOMS:
+    if name not in _MODULES:
         raise AttributeError(f"module 'higherhrnet' has no attribute '{name}'")
-    return getattr(import_module(f".{_ROOMS[name]}", __name__), name)
+    return getattr(import_module(f".{_MODULES[name]}", __name__), name)

@@ -10,7 +10,7 @@ import sys
 def main() -> None:
     """Run the command line and leave with its status."""
     try:
-        from .cli import main as run  # seconds of imports, in which Ctrl-C may come
+        from .cli import main as run
 
         status = run()
     except KeyboardInterrupt:

@@ -19,7 +19,7 @@ _UPRIGHT_SHIFT, _MPII_UNIT = 15.0, 200.0
 
 @dataclass(frozen=True, eq=False)
 class Boxes:
-    """Boxes of N people in one picture.
+    """Boxes of N people in one image.
 
     Attributes:
         xywh: (N, 4) float64 left, top, width, height, pixels.
@@ -75,7 +75,7 @@ class Boxes:
         return self.select((self.xywh[:, 2:] > 0).all(axis=1) & (self.score >= least))
 
     def within(self, shape: tuple[int, int]) -> Boxes:
-        """Those that cover some of a picture (H, W)."""
+        """Those that cover some of an image (H, W)."""
         low, high = self.xywh[:, :2], self.xywh[:, :2] + self.xywh[:, 2:]
         return self.select(np.asarray(((low < shape[::-1]) & (high > 0)).all(axis=1)))
 
@@ -96,15 +96,15 @@ class Boxes:
 def annotated_box(record: Mapping[str, Any], shape: tuple[float, float]) -> list[float]:
     """The box of an annotated person as the published top-down code has it: x, y, w, h.
 
-    COCO's are cut at the picture's edges, from the first to the last pixel that they cover. MPII
-    gives a centre and a scale of 200 px instead, whose square lies 15 px (times the scale) lower
+    COCO's are cut at the image's edges, from the first to the last pixel that they cover. MPII
+    gives a center and a scale of 200 px instead, whose square lies 15 px (times the scale) lower
     in published training; without either it is the box around the joints. Crowds get a box without
-    extent, and so do people whose annotated area is 0, unless MPII's centre says where they are
-    (a single joint has no area): nobody looks at them alone.
+    extent, and so do people whose annotated area is 0, unless MPII's center says where they are
+    (a single joint has no area): they are not looked at alone.
 
     Args:
         record: the annotation.
-        shape: (H, W) of the picture, infinite where it is not known.
+        shape: (H, W) of the image, infinite where it is not known.
     """
     if record.get("iscrowd"):
         return [0.0, 0.0, 0.0, 0.0]
@@ -129,7 +129,7 @@ def _pose(record: Mapping[str, Any]) -> Poses:
 
 
 def read_detections(path: Path) -> dict[int | str, Boxes]:
-    """Boxes by picture from a COCO detection result file: of people (category 1), or of whatever
+    """Boxes by image from a COCO detection result file: of people (category 1), or of whatever
     it lists if that is all of one other category.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Strokes: people on a picture, from plain arrays."""
+"""Strokes: people on an image, from plain arrays."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import numpy.typing as npt
 from .skeleton import Side, Skeleton
 
 Image = npt.NDArray[np.uint8]
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 Rectangle = tuple[int, int, int, int]
 """Left, top, right, bottom, the last pixels included."""
 
-COLOURS = {
+COLORS = {
     Side.LEFT: (0, 190, 255),
     Side.RIGHT: (255, 120, 30),
-    Side.CENTRE: (190, 255, 80),
+    Side.CENTER: (190, 255, 80),
 }
-"""RGB of the person's left, right and middle, apart for colour-blind eyes too."""
+"""RGB of the person's left, right and middle, apart for color-blind eyes too."""
 
 _RIM = (20, 20, 20)
 _SUB = 4  # OpenCV draws at 1/16 pixel when coordinates are shifted by four bits
@@ -33,9 +33,9 @@ def draw_people(
     sure: npt.NDArray[np.bool_],
     skeleton: Skeleton,
     labels: Sequence[str] = (),
-    rims: Sequence[Colour] = (),
+    rims: Sequence[Color] = (),
 ) -> None:
-    """Draw people onto a picture, the first one at the bottom.
+    """Draw people onto an image, the first one at the bottom.
 
     Args:
         image: (H, W, 3) uint8 RGB, drawn on.
@@ -45,7 +45,7 @@ def draw_people(
         labels: what is written above each person.
         rims: the outline of each person, and the ground of the label; dark if not given.
     """
-    above: list[tuple[int, str, float, float, Colour]] = []
+    above: list[tuple[int, str, float, float, Color]] = []
     for person, joints in enumerate(xy):
         here = present[person]
         if not here.any():
@@ -57,32 +57,32 @@ def draw_people(
             for a, b in skeleton.limbs:
                 if here[a] and here[b]:
                     thickness = width if sure[person, [a, b]].all() else max(1, width // 2)
-                    colour = rim if outline else _limb_colour(skeleton, a, b)
-                    _line(image, joints[a], joints[b], colour, thickness + (2 if outline else 0))
+                    color = rim if outline else _limb_color(skeleton, a, b)
+                    _line(image, joints[a], joints[b], color, thickness + (2 if outline else 0))
         for joint in np.flatnonzero(here):
-            colour = _joint_colour(skeleton, int(joint))
+            color = _joint_color(skeleton, int(joint))
             radius = max(2, round(width * 0.9))
             if sure[person, joint]:
                 _dot(image, joints[joint], radius + 1, rim, -1)
-                _dot(image, joints[joint], radius, colour, -1)
+                _dot(image, joints[joint], radius, color, -1)
             else:
                 _dot(image, joints[joint], radius, rim, 3)
-                _dot(image, joints[joint], radius, colour, 1)
+                _dot(image, joints[joint], radius, color, 1)
         if labels:
             label = labels[person]
             x, y = float(low[0] + high[0]) / 2, float(low[1]) - 2 * width
             above.append((len(label), label, x, y, rim))
     taken: list[Rectangle] = []
-    # On top of everybody, and in the numbers' order, which stays the same from frame to frame.
+    # On top of all people, and in the numbers' order, which stays the same from frame to frame.
     for _, label, x, y, rim in sorted(above):
         taken.append(write(image, label, x, y, rim, taken))
 
 
-def colour_of(number: int) -> Colour:
-    """A strong colour for a person's number; neighbours in number are far apart in hue."""
+def color_of(number: int) -> Color:
+    """A strong color for a person's number; neighbors in number are far apart in hue."""
     hue = int(number * 0.618034 * 180) % 180
-    colour = cv2.cvtColor(np.array([[[hue, 200, 230]]], np.uint8), cv2.COLOR_HSV2RGB)[0, 0]
-    return int(colour[0]), int(colour[1]), int(colour[2])
+    color = cv2.cvtColor(np.array([[[hue, 200, 230]]], np.uint8), cv2.COLOR_HSV2RGB)[0, 0]
+    return int(color[0]), int(color[1]), int(color[2])
 
 
 def write(
@@ -90,10 +90,10 @@ def write(
     text: str,
     x: float,
     y: float,
-    ground: Colour = _RIM,
+    ground: Color = _RIM,
     taken: Sequence[Rectangle] = (),
 ) -> Rectangle:
-    """Put a line of text above (x, y), centred, on a ground; kept inside the picture, and above or
+    """Put a line of text above (x, y), centerd, on a ground; kept inside the image, and above or
     else below what is taken, as long as there is room. Returns what it covers."""
     height, width = image.shape[:2]
     size = max(0.4, 0.0009 * max(height, width))
@@ -119,9 +119,9 @@ def write(
     ends = covered(foot)
     cv2.rectangle(image, ends[:2], ends[2:], ground, -1)
     dark = sum(ground) > 330
-    colour = (0, 0, 0) if dark else (255, 255, 255)
+    color = (0, 0, 0) if dark else (255, 255, 255)
     cv2.putText(
-        image, text, (left, foot), cv2.FONT_HERSHEY_SIMPLEX, size, colour, weight, cv2.LINE_AA
+        image, text, (left, foot), cv2.FONT_HERSHEY_SIMPLEX, size, color, weight, cv2.LINE_AA
     )
     return ends
 
@@ -130,23 +130,23 @@ def _overlap(one: Rectangle, other: Rectangle) -> bool:
     return one[0] <= other[2] and other[0] <= one[2] and one[1] <= other[3] and other[1] <= one[3]
 
 
-def _limb_width(extent: float, picture: tuple[int, ...]) -> int:
-    """Pixels: 2 % of the person's larger side, at least 2 and at most 1.5 % of the picture."""
-    return round(float(np.clip(0.02 * extent, 2, max(2.0, 0.015 * max(picture)))))
+def _limb_width(extent: float, image: tuple[int, ...]) -> int:
+    """Pixels: 2 % of the person's larger side, at least 2 and at most 1.5 % of the image."""
+    return round(float(np.clip(0.02 * extent, 2, max(2.0, 0.015 * max(image)))))
 
 
-def _joint_colour(skeleton: Skeleton, joint: int) -> Colour:
-    return skeleton.colours[joint] if skeleton.colours else COLOURS[skeleton.sides[joint]]
+def _joint_color(skeleton: Skeleton, joint: int) -> Color:
+    return skeleton.colors[joint] if skeleton.colors else COLORS[skeleton.sides[joint]]
 
 
-def _limb_colour(skeleton: Skeleton, a: int, b: int) -> Colour:
-    return skeleton.colours[b] if skeleton.colours else COLOURS[_limb_side(skeleton, a, b)]
+def _limb_color(skeleton: Skeleton, a: int, b: int) -> Color:
+    return skeleton.colors[b] if skeleton.colors else COLORS[_limb_side(skeleton, a, b)]
 
 
 def _limb_side(skeleton: Skeleton, a: int, b: int) -> Side:
     """A limb belongs to a side if one end does and the other does not contradict."""
-    sides = {skeleton.sides[a], skeleton.sides[b]} - {Side.CENTRE}
-    return sides.pop() if len(sides) == 1 else Side.CENTRE
+    sides = {skeleton.sides[a], skeleton.sides[b]} - {Side.CENTER}
+    return sides.pop() if len(sides) == 1 else Side.CENTER
 
 
 def _fixed(point: npt.NDArray[np.float64]) -> tuple[int, int]:
@@ -158,13 +158,13 @@ def _line(
     canvas: Image,
     a: npt.NDArray[np.float64],
     b: npt.NDArray[np.float64],
-    colour: Colour,
+    color: Color,
     thickness: int,
 ) -> None:
-    cv2.line(canvas, _fixed(a), _fixed(b), colour, thickness, cv2.LINE_AA, _SUB)
+    cv2.line(canvas, _fixed(a), _fixed(b), color, thickness, cv2.LINE_AA, _SUB)
 
 
 def _dot(
-    canvas: Image, centre: npt.NDArray[np.float64], radius: int, colour: Colour, thickness: int
+    canvas: Image, center: npt.NDArray[np.float64], radius: int, color: Color, thickness: int
 ) -> None:
-    cv2.circle(canvas, _fixed(centre), radius << _SUB, colour, thickness, cv2.LINE_AA, _SUB)
+    cv2.circle(canvas, _fixed(center), radius << _SUB, color, thickness, cv2.LINE_AA, _SUB)

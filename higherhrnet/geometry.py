@@ -1,7 +1,7 @@
-"""Plane geometry of pictures: the one place where coordinates are given a meaning.
+"""Plane geometry of images: the one place where coordinates are given a meaning.
 
-**Convention.** x runs right, y runs down, in pixels. The centre of the top-left pixel is the
-point (0, 0), so a picture W pixels wide covers x from -0.5 to W - 0.5. Points are ``(x, y)``,
+**Convention.** x runs right, y runs down, in pixels. The center of the top-left pixel is the
+point (0, 0), so an image W pixels wide covers x from -0.5 to W - 0.5. Points are ``(x, y)``,
 shapes ``(H, W)``, and an :data:`Affine` is a 3x3 float64 matrix that carries *source points to
 target points*; ``b @ a`` does a first. OpenCV's warps use the same convention.
 
@@ -40,20 +40,20 @@ def translation(dx: float, dy: float) -> Affine:
     return np.array([[1.0, 0.0, dx], [0.0, 1.0, dy], [0.0, 0.0, 1.0]])
 
 
-def rotation(degrees: float, centre: tuple[float, float]) -> Affine:
-    """Rotate about ``centre``; positive turns what is seen counter-clockwise (y runs down)."""
+def rotation(degrees: float, center: tuple[float, float]) -> Affine:
+    """Rotate about ``center``; positive turns what is seen counter-clockwise (y runs down)."""
     radians = np.deg2rad(-degrees)
     cosine, sine = np.cos(radians), np.sin(radians)
     turn = np.array([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]])
-    return translation(*centre) @ turn @ translation(-centre[0], -centre[1])
+    return translation(*center) @ turn @ translation(-center[0], -center[1])
 
 
-def mirror(width: float) -> Affine:
-    """Exchange left and right of a picture ``width`` pixels wide; its own inverse."""
+def horizontal_flip(width: float) -> Affine:
+    """Exchange left and right of an image ``width`` pixels wide; its own inverse."""
     return np.array([[-1.0, 0.0, width - 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
 
 
-def is_mirrored(affine: Affine) -> bool:
+def is_flipped(affine: Affine) -> bool:
     """Whether the affine turns a left hand into a right one."""
     return bool(np.linalg.det(affine[:2, :2]) < 0)
 
@@ -74,7 +74,7 @@ def warp(
 ) -> npt.NDArray[np.uint8]:
     """Draw ``image`` (H, W) or (H, W, C) through the affine on a canvas of ``shape`` (H, W).
 
-    Bilinear; what the picture does not cover is 0.
+    Bilinear; what the image does not cover is 0.
 
     Raises:
         UserError: a side of the image is longer than OpenCV's warp takes.
@@ -90,43 +90,43 @@ def warp(
 
 
 def placed(
-    centre: tuple[float, float], scale: Affine, shape: tuple[int, int], degrees: float = 0.0
+    center: tuple[float, float], scale: Affine, shape: tuple[int, int], degrees: float = 0.0
 ) -> Affine:
-    """Bring ``centre`` to the middle (W/2, H/2) of a canvas, scaled, then turned."""
+    """Bring ``center`` to the middle (W/2, H/2) of a canvas, scaled, then turned."""
     height, width = shape
     middle = (width / 2, height / 2)
-    affine = translation(*middle) @ scale @ translation(-centre[0], -centre[1])
+    affine = translation(*middle) @ scale @ translation(-center[0], -center[1])
     return affine if degrees == 0 else rotation(degrees, middle) @ affine
 
 
 def fit_view(
-    picture: tuple[int, int], input_size: int, scale: float, smallest_scale: float
+    image: tuple[int, int], input_size: int, scale: float, smallest_scale: float
 ) -> tuple[tuple[int, int], Affine]:
-    """Where the published test protocol places a whole picture for one test scale.
+    """Where the published test protocol places a whole image for one test scale.
 
     The short side becomes ``input_size`` (rounded up to a multiple of 64 at the smallest scale
     of the list), the long side follows and is rounded *up* to a multiple of 64 at the smallest
-    scale; larger scales are multiples of that. The picture is scaled without distortion so that
-    its width (if it is the short side) or height fits, and centred on the whole pixel nearest
+    scale; larger scales are multiples of that. The image is scaled without distortion so that
+    its width (if it is the short side) or height fits, and centerd on the whole pixel nearest
     to its middle.
 
     Args:
-        picture: (H, W) of the picture.
+        image: (H, W) of the image.
         input_size: short side of the input at scale 1, pixels.
         scale: the test scale, > 0.
         smallest_scale: smallest scale of the list that is tested.
 
     Returns:
-        (H, W) of the network's input, and the affine picture → input.
+        (H, W) of the network's input, and the affine image → input.
     """
-    height, width = picture
+    height, width = image
     unit = int((smallest_scale * input_size + 63) // 64 * 64)
     short, long = min(height, width), max(height, width)
     short_out = _multiplied(unit, scale, smallest_scale)
     long_out = int((unit / short * long + 63) // 64 * 64)
     long_out = _multiplied(long_out, scale, smallest_scale)
     shape = (long_out, short_out) if width < height else (short_out, long_out)
-    return shape, fit_map(picture, shape, shape)
+    return shape, fit_map(image, shape, shape)
 
 
 def _multiplied(side: int, scale: float, smallest_scale: float) -> int:
@@ -135,25 +135,25 @@ def _multiplied(side: int, scale: float, smallest_scale: float) -> int:
     return int(side * scale / smallest_scale + 1e-6)
 
 
-def fit_map(picture: tuple[int, int], view: tuple[int, int], shape: tuple[int, int]) -> Affine:
-    """Picture → a map (H, W) of what :func:`fit_view` placed on a view (H, W)."""
-    height, width = picture
-    # The picture's extent that the view's width shows: all of it in portrait; in landscape as
+def fit_map(image: tuple[int, int], view: tuple[int, int], shape: tuple[int, int]) -> Affine:
+    """Image → a map (H, W) of what :func:`fit_view` placed on a view (H, W)."""
+    height, width = image
+    # The image's extent that the view's width shows: all of it in portrait; in landscape as
     # much as the rounded-up long side asks for, the rest of the canvas staying black.
     extent = width if width < height else view[1] / view[0] * height
-    centre = (int(width / 2.0 + 0.5), int(height / 2.0 + 0.5))
-    return placed(centre, scaling(shape[1] / extent), shape)
+    center = (int(width / 2.0 + 0.5), int(height / 2.0 + 0.5))
+    return placed(center, scaling(shape[1] / extent), shape)
 
 
 def square_crop(
-    centre: tuple[float, float], side: float, shape: tuple[int, int], degrees: float = 0.0
+    center: tuple[float, float], side: float, shape: tuple[int, int], degrees: float = 0.0
 ) -> Affine:
     """Affine of the published training view: a square of ``side`` px fills the canvas, turned.
 
-    A canvas (H, W) that is not square stretches the picture, as the published code does.
+    A canvas (H, W) that is not square stretches the image, as the published code does.
     """
     height, width = shape
-    return placed(centre, scaling(width / side, height / side), shape, degrees)
+    return placed(center, scaling(width / side, height / side), shape, degrees)
 
 
 def box_crop(
@@ -161,18 +161,18 @@ def box_crop(
     shape: tuple[int, int],
     padding: float = 1.25,
 ) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Centre and extent of the top-down view of a person box.
+    """Center and extent of the top-down view of a person box.
 
     The box is grown to the canvas's aspect ratio, then by ``padding`` (HRNet, Sun et al. 2019,
     sec. 4: a fixed aspect ratio of 4:3, extended box).
 
     Args:
-        box: (x, y, w, h) in picture pixels.
+        box: (x, y, w, h) in image pixels.
         shape: (H, W) of the network's input.
         padding: growth of both sides.
 
     Returns:
-        (x, y) of the centre and (w, h) of the padded extent, pixels.
+        (x, y) of the center and (w, h) of the padded extent, pixels.
     """
     x, y, w, h = box
     aspect = shape[1] / shape[0]
@@ -180,26 +180,26 @@ def box_crop(
         h = w / aspect
     elif w < aspect * h:
         w = h * aspect
-    centre = (x + box[2] * 0.5, y + box[3] * 0.5)
-    return centre, (w * padding, h * padding)
+    center = (x + box[2] * 0.5, y + box[3] * 0.5)
+    return center, (w * padding, h * padding)
 
 
 def person_crop(
-    centre: tuple[float, float], width: float, shape: tuple[int, int], degrees: float = 0.0
+    center: tuple[float, float], width: float, shape: tuple[int, int], degrees: float = 0.0
 ) -> Affine:
-    """Affine of a top-down view ``width`` picture pixels wide; positive degrees turn the crop."""
-    return placed(centre, scaling(shape[1] / width), shape, degrees)
+    """Affine of a top-down view ``width`` image pixels wide; positive degrees turn the crop."""
+    return placed(center, scaling(shape[1] / width), shape, degrees)
 
 
-def map_affine(stride: int, mirrored: bool) -> Affine:
-    """Input pixels → cells of a map at 1/``stride``, as the published training places joints.
+def map_affine(stride: int, flipped: bool) -> Affine:
+    """Input pixels → pixels of a map at 1/``stride``, as the published training places joints.
 
-    Cells are input pixels divided by the stride (no half-pixel shift), and the published code
-    mirrors every map about *its own* middle column. A picture that was mirrored at full size is
-    therefore (stride - 1) / stride cells further left. The two cases are off the pixel-centre
+    Map pixels are input pixels divided by the stride (no half-pixel shift), and the published code
+    flips every map about *its own* middle column. An image that was flipped at full size is
+    therefore (stride - 1) / stride map pixels further left. The two cases are off the pixel-center
     convention by the same amount in opposite directions.
     """
     affine = scaling(1.0 / stride)
-    if mirrored:
+    if flipped:
         affine = translation(-(stride - 1) / stride, 0.0) @ affine
     return affine

@@ -1,6 +1,6 @@
-"""Poses: the people of one picture, annotated or predicted.
+"""Poses: the people of one image, annotated or predicted.
 
-The same value type carries ground truth and predictions, so that warps, mirrors, drawing and
+The same value type carries ground truth and predictions, so that warps, flips, drawing and
 COCO records are written once.
 """
 
@@ -21,21 +21,21 @@ from .skeleton import Skeleton
 
 Image = npt.NDArray[np.uint8]
 
-ABSENT, INFERRED, SEEN = 0, 1, 2
-"""Visibility of a joint. Annotated: unlabelled, labelled but hidden, visible. Predicted: missing,
+ABSENT, REFINED, SEEN = 0, 1, 2
+"""Visibility of a joint. Annotated: unlabeled, labeled but hidden, visible. Predicted: missing,
 filled in from the heatmap by refine, found as a peak."""
 
 
-def is_labelled(record: Mapping[str, Any]) -> bool:
-    """Whether a COCO annotation has at least one labelled joint."""
+def is_labeled(record: Mapping[str, Any]) -> bool:
+    """Whether a COCO annotation has at least one labeled joint."""
     return any(visibility > 0 for visibility in record["keypoints"][2::3])
 
 
-def people_by_picture(annotations: Mapping[str, Any]) -> dict[int | str, list[Mapping[str, Any]]]:
-    """Image id → annotated people with joints, crowds left out; pictures without any are absent."""
+def people_by_image(annotations: Mapping[str, Any]) -> dict[int | str, list[Mapping[str, Any]]]:
+    """Image id → annotated people with joints, crowds left out; images without any are absent."""
     people: dict[int | str, list[Mapping[str, Any]]] = {}
     for record in annotations["annotations"]:
-        if is_labelled(record) and not record.get("iscrowd"):
+        if is_labeled(record) and not record.get("iscrowd"):
             people.setdefault(record["image_id"], []).append(record)
     return people
 
@@ -48,7 +48,7 @@ class Poses:
         xy: (N, K, 2) float64, pixels; (0, 0) where a joint is absent.
         score: (N, K) float64 joint confidence, about 0..1; 0 where absent, 1 where annotated.
         person_score: (N,) float64 confidence of each person; 1 where annotated.
-        visibility: (N, K) int8, one of ABSENT, INFERRED, SEEN.
+        visibility: (N, K) int8, one of ABSENT, REFINED, SEEN.
         tag: (N, T) float64, the mean of each person's tags; T = 0 where there are none.
         track: (N,) int64, number of the same person through a video; -1 where not followed.
     """
@@ -72,7 +72,7 @@ class Poses:
 
     @classmethod
     def empty(cls, joints: int) -> Poses:
-        """Nobody."""
+        """No people."""
         return cls.annotated(np.zeros((0, joints, 3)))
 
     @classmethod
@@ -89,10 +89,10 @@ class Poses:
         )
 
     @property
-    def filled(self) -> npt.NDArray[np.bool_]:
+    def refined(self) -> npt.NDArray[np.bool_]:
         """(N, K) joints that are annotated as hidden, or were filled in by refine."""
-        filled: npt.NDArray[np.bool_] = self.visibility == INFERRED
-        return filled
+        refined: npt.NDArray[np.bool_] = self.visibility == REFINED
+        return refined
 
     @property
     def boxes(self) -> npt.NDArray[np.float64]:
@@ -127,9 +127,9 @@ class Poses:
         if math.isnan(person) or math.isnan(joint):
             raise UserError(f"limits must be numbers, not {person} and {joint}")
         kept = self.select(self.person_score >= person)
-        return kept.without(kept.score < joint)
+        return kept.drop_keypoints(kept.score < joint)
 
-    def without(self, joints: npt.NDArray[np.bool_]) -> Poses:
+    def drop_keypoints(self, joints: npt.NDArray[np.bool_]) -> Poses:
         """The same people with some joints (N, K) made absent."""
         return replace(
             self,
@@ -139,19 +139,19 @@ class Poses:
         )
 
     def within(self, shape: tuple[int, int]) -> Poses:
-        """The same people without joints beyond the edges of a picture (H, W)."""
+        """The same people without joints beyond the edges of an image (H, W)."""
         last = np.array(shape[::-1]) - 0.5
         past: npt.NDArray[np.bool_] = np.any((self.xy < -0.5) | (self.xy > last), axis=2)
-        return self.without(past)
+        return self.drop_keypoints(past)
 
     def warp(self, affine: Affine) -> Poses:
         """The same people in other pixels; absent joints stay at (0, 0)."""
         moved = geometry.apply(affine, self.xy)
         return replace(self, xy=np.where((self.visibility > ABSENT)[..., None], moved, 0.0))
 
-    def exchanged(self, skeleton: Skeleton) -> Poses:
-        """Left and right joints renamed; with a mirroring affine this mirrors the people."""
-        flip = skeleton.flip
+    def swap_sides(self, skeleton: Skeleton) -> Poses:
+        """Left and right joints renamed; with a flipping affine this flips the people."""
+        flip = skeleton.flip_indices
         return replace(
             self,
             xy=self.xy[:, flip],
@@ -167,12 +167,12 @@ class Poses:
         )
 
     def draw(self, image: Image, skeleton: Skeleton) -> Image:
-        """The picture with the people on it, the most confident on top.
+        """The image with the people on it, the most confident on top.
 
-        Limbs are coloured by side and as wide as suits the person's size; a dark rim keeps them
+        Limbs are colored by side and as wide as suits the person's size; a dark rim keeps them
         visible on any ground. A joint that refine filled in (or that is annotated as hidden) is a
         hollow ring, a limb to it is thin. A person who is followed has a number, and a rim of its
-        own colour.
+        own color.
         """
         canvas = image.copy()
         ordered = self.select(np.argsort(self.person_score))
@@ -181,18 +181,18 @@ class Poses:
             canvas,
             ordered.xy,
             ordered.visibility > ABSENT,
-            ~ordered.filled,
+            ~ordered.refined,
             skeleton,
             labels=[str(track) for track in ordered.track] if followed else (),
-            rims=[drawing.colour_of(track) for track in ordered.track] if followed else (),
+            rims=[drawing.color_of(track) for track in ordered.track] if followed else (),
         )
         return canvas
 
     def to_rows(self, skeleton: Skeleton) -> list[dict[str, Any]]:
         """One row for every present joint, for a table: ``pandas.DataFrame(poses.to_rows(s))``.
 
-        Columns: person (number in this picture), track, person_score, joint (name), x, y (pixels),
-        score, filled (by refine).
+        Columns: person (number in this image), track, person_score, joint (name), x, y (pixels),
+        score, refined (by refine).
         """
         return [
             {
@@ -203,7 +203,7 @@ class Poses:
                 "x": float(self.xy[person, joint, 0]),
                 "y": float(self.xy[person, joint, 1]),
                 "score": float(self.score[person, joint]),
-                "filled": bool(self.filled[person, joint]),
+                "refined": bool(self.refined[person, joint]),
             }
             for person, joint in np.argwhere(self.visibility > ABSENT)
         ]

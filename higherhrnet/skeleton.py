@@ -1,8 +1,8 @@
 """Skeletons: which joints a person (or animal) has, given by name; everything else is derived.
 
-A skeleton is written with joint *names*. Mirror partners come from the words ``left`` and
+A skeleton is written with joint *names*. Flip pairs come from the words ``left`` and
 ``right`` in the names unless they are listed, and the flip table, bone indices, grouping order
-and colours' sides follow from the names, so that no table of indices can go out of step.
+and colors' sides follow from the names, so that no table of indices can go out of step.
 
 The OKS sigmas are those of the COCO and CrowdPose evaluations (Ronchi & Perona 2017, sec. 3;
 Li et al. 2019). The grouping order is that of Newell et al. 2017: head first, then the joints
@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import strict_yaml
 from .errors import UserError
+from .io import yaml as strict_yaml
 
 _UPPER = ("nose", "eye", "ear", "head", "neck", "thorax", "shoulder", "elbow", "wrist")
 
@@ -33,7 +33,10 @@ class Side(Enum):
 
     LEFT = "left"
     RIGHT = "right"
-    CENTRE = "centre"
+    CENTER = "center"
+
+
+_FORMER = {"mirror": "flip_pairs", "colours": "colors"}
 
 
 @dataclass(frozen=True)
@@ -46,12 +49,12 @@ class Skeleton:
         bones: pairs of joint names drawn as limbs.
         sigmas: K OKS falloffs, each > 0, in units of the square root of the person's area.
         grouping_order: the K names in the order in which grouping visits them.
-        mirror: pairs of joint names that change places in a mirrored picture; a joint in no
-            pair is its own mirror image.
-        colours: K RGB colours 0..255 to draw joints with, or none: then by side.
+        flip_pairs: pairs of joint names that change places in a flipped image; other joints stay
+            what they are.
+        colors: K RGB colors 0..255 to draw joints with, or none: then by side.
 
     Raises:
-        UserError: a name is repeated or unknown, a count is wrong, or the mirror is asymmetric.
+        UserError: a name is repeated or unknown, a count is wrong, or flip pairs are asymmetric.
     """
 
     name: str
@@ -59,8 +62,8 @@ class Skeleton:
     bones: tuple[tuple[str, str], ...]
     sigmas: tuple[float, ...]
     grouping_order: tuple[str, ...]
-    mirror: tuple[tuple[str, str], ...]
-    colours: tuple[tuple[int, int, int], ...] = ()
+    flip_pairs: tuple[tuple[str, str], ...]
+    colors: tuple[tuple[int, int, int], ...] = ()
 
     def __post_init__(self) -> None:
         where = f"skeleton '{self.name}'"
@@ -75,23 +78,23 @@ class Skeleton:
             )
         if any(not 0 < sigma < math.inf for sigma in self.sigmas):
             raise UserError(f"{where}: every sigma must be a finite number greater than 0")
-        for what, pairs in (("bone", self.bones), ("mirror pair", self.mirror)):
+        for what, pairs in (("bone", self.bones), ("flip pair", self.flip_pairs)):
             for pair in pairs:
                 unknown = [joint for joint in pair if joint not in known]
                 if unknown or len(pair) != 2 or pair[0] == pair[1]:
                     raise UserError(
                         f"{where}: {what} {list(pair)} must name two different joints of it"
                     )
-        if self.colours and (
-            len(self.colours) != len(self.joints)
-            or any(len(c) != 3 or not all(0 <= v <= 255 for v in c) for c in self.colours)
+        if self.colors and (
+            len(self.colors) != len(self.joints)
+            or any(len(c) != 3 or not all(0 <= v <= 255 for v in c) for c in self.colors)
         ):
-            raise UserError(f"{where}: colours must be one [R, G, B] of 0..255 for each joint")
+            raise UserError(f"{where}: colors must be one [R, G, B] of 0..255 for each joint")
         if sorted(self.grouping_order) != sorted(self.joints):
             raise UserError(f"{where}: the grouping order must name every joint exactly once")
-        mirrored = [joint for pair in self.mirror for joint in pair]
-        if len(set(mirrored)) != len(mirrored):
-            raise UserError(f"{where}: the mirror is asymmetric, a joint is in two mirror pairs")
+        flipped = [joint for pair in self.flip_pairs for joint in pair]
+        if len(set(flipped)) != len(flipped):
+            raise UserError(f"{where}: the flip pairs are asymmetric, a joint is in two of them")
 
     def __len__(self) -> int:
         return len(self.joints)
@@ -103,10 +106,10 @@ class Skeleton:
         return self.joints.index(joint)
 
     @cached_property
-    def flip(self) -> npt.NDArray[np.int64]:
-        """(K,) ``flip[k]`` is the joint that joint k becomes in a mirrored picture."""
+    def flip_indices(self) -> npt.NDArray[np.int64]:
+        """(K,) ``flip_indices[k]`` is the joint that joint k becomes in a flipped image."""
         table = np.arange(len(self))
-        for a, b in self.mirror:
+        for a, b in self.flip_pairs:
             table[self.index(a)], table[self.index(b)] = self.index(b), self.index(a)
         assert (table[table] == np.arange(len(self))).all()
         return table
@@ -130,9 +133,9 @@ class Skeleton:
 
     @cached_property
     def sides(self) -> tuple[Side, ...]:
-        """(K,) side of each joint: first of a mirror pair left, second right, others centre."""
-        side = dict.fromkeys(self.joints, Side.CENTRE)
-        for left, right in self.mirror:
+        """(K,) side of each joint: first of a flip pair left, second right, others center."""
+        side = dict.fromkeys(self.joints, Side.CENTER)
+        for left, right in self.flip_pairs:
             side[left], side[right] = Side.LEFT, Side.RIGHT
         return tuple(side[joint] for joint in self.joints)
 
@@ -144,20 +147,21 @@ class Skeleton:
             "bones": [list(bone) for bone in self.bones],
             "sigmas": list(self.sigmas),
             "grouping_order": list(self.grouping_order),
-            "mirror": [list(pair) for pair in self.mirror],
-            **({"colours": [list(colour) for colour in self.colours]} if self.colours else {}),
+            "flip_pairs": [list(pair) for pair in self.flip_pairs],
+            **({"colors": [list(color) for color in self.colors]} if self.colors else {}),
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Skeleton:
         """Inverse of :meth:`to_dict`.
 
-        ``grouping_order`` may be left out (joint order), ``mirror`` too (from the names),
-        and ``colours``.
+        ``grouping_order`` may be left out (joint order), ``flip_pairs`` too (from the names), and
+        ``colors``. Older files call the latter two ``mirror`` and ``colours``.
         """
+        values = {_FORMER.get(key, key): value for key, value in values.items()}
         required, optional = (
             {"name", "joints", "bones", "sigmas"},
-            {"grouping_order", "mirror", "colours"},
+            {"grouping_order", "flip_pairs", "colors"},
         )
         name = values.get("name", "?")
         missing = required - values.keys()
@@ -166,26 +170,26 @@ class Skeleton:
             problem = f"lacks {sorted(missing)}" if missing else f"has unknown {sorted(unknown)}"
             raise UserError(f"skeleton '{name}' {problem}")
         joints = tuple(str(joint) for joint in values["joints"])
-        mirror = values.get("mirror")
+        flip_pairs = values.get("flip_pairs")
         return cls(
             name=str(name),
             joints=joints,
             bones=tuple((str(a), str(b)) for a, b in values["bones"]),
             sigmas=tuple(float(sigma) for sigma in values["sigmas"]),
             grouping_order=tuple(str(joint) for joint in values.get("grouping_order", joints)),
-            mirror=mirror_from_names(joints)
-            if mirror is None
-            else tuple((str(a), str(b)) for a, b in mirror),
-            colours=tuple((int(r), int(g), int(b)) for r, g, b in values.get("colours") or ()),
+            flip_pairs=flip_pairs_from_names(joints)
+            if flip_pairs is None
+            else tuple((str(a), str(b)) for a, b in flip_pairs),
+            colors=tuple((int(r), int(g), int(b)) for r, g, b in values.get("colors") or ()),
         )
 
 
-def mirror_from_names(joints: Sequence[str]) -> tuple[tuple[str, str], ...]:
+def flip_pairs_from_names(joints: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """Pairs (left, right) found by exchanging the word ``left`` for ``right`` in a name; also
     ``Left`` and ``LEFT``, and ``l_`` or ``_l`` for ``r_`` or ``_r`` (or capitals) at an end.
 
     Raises:
-        UserError: a sided joint has no partner, which would make the mirror asymmetric.
+        UserError: a sided joint has no partner, which would make the flip pairs asymmetric.
     """
     pairs = []
     for joint in joints:
@@ -194,7 +198,9 @@ def mirror_from_names(joints: Sequence[str]) -> tuple[tuple[str, str], ...]:
                 if spell(side) in joint:
                     partner = joint.replace(spell(side), spell(other))
                     if partner not in joints:
-                        raise UserError(f"the mirror is asymmetric: '{joint}' has no '{partner}'")
+                        raise UserError(
+                            f"the flip pairs are asymmetric: '{joint}' has no '{partner}'"
+                        )
                     if side == "left":
                         pairs.append((joint, partner))
         for left, right in ("lr", "LR"):  # l_eye, eye_L: sides only where there is a partner
@@ -258,7 +264,7 @@ COCO = Skeleton(
     grouping_order=(
         *_COCO_JOINTS[:7], "left_hip", "right_hip", *_COCO_JOINTS[7:11], *_COCO_JOINTS[13:],
     ),
-    mirror=mirror_from_names(_COCO_JOINTS),
+    flip_pairs=flip_pairs_from_names(_COCO_JOINTS),
 )  # fmt: skip
 
 _CROWDPOSE_JOINTS = (
@@ -280,7 +286,7 @@ CROWDPOSE = Skeleton(
     grouping_order=(
         *_CROWDPOSE_JOINTS[:7], *_CROWDPOSE_JOINTS[11:13], *_CROWDPOSE_JOINTS[7:11], "neck",
     ),
-    mirror=mirror_from_names(_CROWDPOSE_JOINTS),
+    flip_pairs=flip_pairs_from_names(_CROWDPOSE_JOINTS),
 )  # fmt: skip
 
 _MPII_JOINTS = (
@@ -308,7 +314,7 @@ MPII = Skeleton(
         "left_hip", "right_hip", "left_elbow", "right_elbow", "left_wrist", "right_wrist",
         "left_knee", "right_knee", "left_ankle", "right_ankle",
     ),
-    mirror=mirror_from_names(_MPII_JOINTS),
+    flip_pairs=flip_pairs_from_names(_MPII_JOINTS),
 )  # fmt: skip
 
 SKELETONS: dict[str, Skeleton] = {s.name: s for s in (COCO, CROWDPOSE, MPII)}

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("HIGHERHRNET_SHARED", ROOT.parent / "shared"))
 needs_shared = pytest.mark.skipif(
     not SHARED.is_dir(),
-    reason="HIGHERHRNET_SHARED is unset and ../shared is absent: no real pictures or weights",
+    reason="HIGHERHRNET_SHARED is unset and ../shared is absent: no real images or weights",
 )
 
 

@@ -1,6 +1,7 @@
 """The ablation: plans, cached runs, paired differences, autopsy, costs and the report."""
 
 import json
+import logging
 import os
 import time
 
@@ -9,34 +10,44 @@ import pytest
 import torch
 import yaml
 
-from higherhrnet import build
-from higherhrnet.ablation import autopsy, compare, cost, plan, processes
 from higherhrnet.boxes import Boxes
 from higherhrnet.cli import main
-from higherhrnet.config import parse_config, read_config
-from higherhrnet.datasets.toy import DrawnPeople, write_coco
+from higherhrnet.config import override_config, parse_config, read_config, to_yaml
 from higherhrnet.errors import UserError
-from higherhrnet.evaluation.results import evaluate
+from higherhrnet.evaluation.evaluator import CocoEvaluator
+from higherhrnet.factory.inference import build_predictor
+from higherhrnet.research.ablation import compare, cost, plan, processes
+from higherhrnet.research.ablation.fairness import compare_test_images, find_unfairness
+from higherhrnet.research.ablation.oracle_analysis import oracle_analysis
+from higherhrnet.research.synthetic.dataset import SyntheticPeople, write_coco
 from higherhrnet.skeleton import COCO
+from tests.build import build_model
 
 from .shared import ROOT
 
 PLANS = sorted((ROOT / "configs" / "ablation").glob("*.yaml"))
 TINY = """
-MODEL: {WIDTH: 4, MODULES: [1, 1, 1], BLOCKS: 1, RESIDUAL_BLOCKS: 1}
-DATASET: {KIND: toy, INPUT_SIZE: 64, CROP: [64, 64]}
-TOY: {TRAIN_IMAGES: 8, TEST_IMAGES: 4, SIZE: 96}
-TRAIN: {EPOCHS: 1, BATCH: 4, PRECISION: fp32, WORKERS: 0}
-TEST: {PRECISION: fp32, ASSIGNMENT: strongest}
+MODEL: {WIDTH: 4, NUM_MODULES: [1, 1, 1], NUM_BLOCKS: 1, NUM_BASIC_BLOCKS: 1}
+DATASET: {DATASET: synthetic, INPUT_SIZE: 64}
+SYNTHETIC: {TRAIN_IMAGES: 8, TEST_IMAGES: 4, SIZE: 96}
+TRAIN: {END_EPOCH: 1, BATCH_SIZE: 4, PRECISION: fp32, WORKERS: 0}
+TEST: {PRECISION: fp32, ASSIGNMENT: hungarian_score_tiebreak}
+"""
+TOP_DOWN = """
+MODEL: {NAME: pose_hrnet, WIDTH: 4, NUM_MODULES: [1, 1, 1], NUM_BLOCKS: 1, IMAGE_SIZE: [64, 64]}
+DATASET: {DATASET: synthetic}
+SYNTHETIC: {TRAIN_IMAGES: 8, TEST_IMAGES: 4, SIZE: 96}
+TRAIN: {END_EPOCH: 1, BATCH_SIZE: 4, PRECISION: fp32, WORKERS: 0, LR_STEP: [200, 260]}
+TEST: {PRECISION: fp32}
 """
 
 
-def perfect(truth, jitter=0.0):
+def perfect(ground_truth, jitter=0.0):
     """The truth as results, every joint moved by up to some pixels."""
     rng = np.random.default_rng(0)
     records = []
-    for number in range(len(truth)):
-        sample = truth.sample(number)
+    for number in range(len(ground_truth)):
+        sample = ground_truth.sample(number)
         for record in sample.poses.to_coco(sample.id):
             moved = np.array(record["keypoints"]).reshape(-1, 3)
             moved[:, :2] += rng.uniform(-jitter, jitter, (17, 2))
@@ -48,28 +59,28 @@ def perfect(truth, jitter=0.0):
 def test_plans_load_with_all_their_configs(path, monkeypatch):
     monkeypatch.chdir(ROOT)
     found = plan.read_plan(path)
-    head = path.read_text().split("ARMS:")[0]
+    head = path.read_text().split("RUNS:")[0]
     assert f"# higherhrnet ablate configs/ablation/{path.name}" in head
-    for arm in found.arms:
-        config = read_config(arm.config, arm.settings)
-        rows = [row for row in found.rows if row.arm == arm.name]
-        texts = {build.to_yaml(build.varied(config, row.settings)) for row in rows}
-        assert len(texts) == len(rows)  # twins would be refused
+    for run in found.runs:
+        config = read_config(run.config, run.settings)
+        evaluations = [e for e in found.evaluations if e.run == run.name]
+        texts = {to_yaml(override_config(config, e.settings)) for e in evaluations}
+        assert len(texts) == len(evaluations)  # twins would be refused
 
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"ROW": {}}, "unknown key 'ROW' in .* did you mean 'ROWS'"),
-        ({"ROWS": {"a": {"ARM": "none"}}}, "row 'a' needs an ARM, one of one"),
-        ({"ARMS": {"one": {}}}, "arm 'one' needs a CONFIG"),
-        ({"AUTOPSY": ["b"]}, "there is no row 'b' among a"),
-        ({"COMPARE": [["a"]]}, "COMPARE lists pairs of rows"),
+        ({"RUN": {}}, "unknown key 'RUN' in .* did you mean 'RUNS'"),
+        ({"EVALUATIONS": {"a": {"RUN": "no"}}}, "evaluation 'a' needs a RUN, one of one"),
+        ({"RUNS": {"one": {}}}, "run 'one' needs a CONFIG"),
+        ({"ORACLE_ANALYSIS": ["b"]}, "there is no evaluation 'b' among a"),
+        ({"COMPARE": [["a"]]}, "COMPARE lists pairs of evaluations"),
         ({"COST": {"PEPLE": [1]}}, "unknown key 'PEPLE'.*did you mean 'PEOPLE'"),
     ],
 )
 def test_a_wrong_plan_is_one_sentence(tmp_path, change, sentence):
-    right = {"ARMS": {"one": {"CONFIG": "x.yaml"}}, "ROWS": {"a": {"ARM": "one"}}}
+    right = {"RUNS": {"one": {"CONFIG": "x.yaml"}}, "EVALUATIONS": {"a": {"RUN": "one"}}}
     (tmp_path / "p.yaml").write_text(yaml.safe_dump(right | change))
     with pytest.raises(UserError, match=sentence):
         plan.read_plan(tmp_path / "p.yaml")
@@ -78,21 +89,22 @@ def test_a_wrong_plan_is_one_sentence(tmp_path, change, sentence):
 @pytest.mark.parametrize("processes", ["1", "2"])
 def test_a_whole_ablation_runs_once_and_reports(tmp_path, processes, capsys):
     (tmp_path / "tiny.yaml").write_text(TINY)
+    (tmp_path / "top_down.yaml").write_text(TOP_DOWN)
     content = {
-        "ARMS": {
+        "RUNS": {
             "bottom-up": {"CONFIG": str(tmp_path / "tiny.yaml")},
-            "top-down": {"CONFIG": str(tmp_path / "tiny.yaml"), "MODEL.NAME": "pose_hrnet"},
+            "top-down": {"CONFIG": str(tmp_path / "top_down.yaml")},
         },
-        "ROWS": {
-            "bottom-up": {"ARM": "bottom-up"},
-            "no flip": {"ARM": "bottom-up", "TEST.FLIP": False},
-            "true boxes": {"ARM": "top-down"},
-            "jittered boxes": {"ARM": "top-down", "TEST.JITTER": 0.1},
+        "EVALUATIONS": {
+            "bottom-up": {"RUN": "bottom-up"},
+            "no flip": {"RUN": "bottom-up", "TEST.FLIP_TEST": False},
+            "true boxes": {"RUN": "top-down"},
+            "jittered boxes": {"RUN": "top-down", "TEST.BBOX_JITTER": 0.1},
         },
         "COMPARE": [["bottom-up", "true boxes"]],
-        "AUTOPSY": ["bottom-up", "jittered boxes"],
-        "COST": {"ROWS": ["bottom-up", "true boxes"], "PEOPLE": [1, 3], "SIZE": 96, "REPEATS": 1,
-                 "PICTURES": 2, "DETECTOR": ""},
+        "ORACLE_ANALYSIS": ["bottom-up", "jittered boxes"],
+        "COST": {"EVALUATIONS": ["bottom-up", "true boxes"], "PEOPLE": [1, 3], "SIZE": 96,
+                 "REPEATS": 1, "IMAGES": 2, "DETECTOR": ""},
     }  # fmt: skip
     costs = processes == "1"  # timed alone in either case, and slow
     if not costs:
@@ -105,31 +117,33 @@ def test_a_whole_ablation_runs_once_and_reports(tmp_path, processes, capsys):
     assert "AP" in capsys.readouterr().out
     out = tmp_path / "out"
     found = json.loads((out / "report.json").read_text())
-    assert [row["name"] for row in found["rows"]] == list(content["ROWS"])
-    assert len({row["hash"] for row in found["rows"]}) == 4
-    drawn = {p["people"] for p in found["cost"] if p["pictures"] == "drawn"}
+    assert [e["name"] for e in found["evaluations"]] == list(content["EVALUATIONS"])
+    assert len({e["hash"] for e in found["evaluations"]}) == 4
+    drawn = {p["people"] for p in found["cost"] if p["images"] == "synthetic"}
     assert drawn == ({1, 3} if costs else set())
-    assert [c["replaced"] for c in found["autopsy"]["jittered boxes"]] == [
+    assert [c["replaced"] for c in found["oracle_analysis"]["jittered boxes"]] == [
         "nothing", "heatmaps", "boxes", "boxes and heatmaps",
     ]  # fmt: skip
     text = (out / "report.md").read_text()
-    for name in ("rows.csv", "compare.csv", "autopsy.csv", "cost.csv")[: 4 if costs else 3]:
+    for name in ("evaluations.csv", "compare.csv", "oracle_analysis.csv", "cost.csv")[
+        : 4 if costs else 3
+    ]:
         assert (out / name).stat().st_size
-    for name in ("compare_1.png", "autopsy.png", "cost.png")[: 3 if costs else 2]:
+    for name in ("compare_1.png", "oracle_analysis.png", "cost.png")[: 3 if costs else 2]:
         assert f"![]({name})" in text
         assert (out / name).stat().st_size > 5000
-    assert found["rows"][0]["hash"] in text
-    assert found["compare"][0]["first row"] == "bottom-up"
+    assert found["evaluations"][0]["hash"] in text
+    assert found["compare"][0]["first evaluation"] == "bottom-up"
     assert found["compare"][0]["people"] > 0
     # A second time nothing is trained or evaluated again.
     times = {file: file.stat().st_mtime_ns for file in out.rglob("*.safetensors")}
-    times |= {file: file.stat().st_mtime_ns for file in (out / "rows").iterdir()}
+    times |= {file: file.stat().st_mtime_ns for file in (out / "evaluations").iterdir()}
     assert len(times) == 6
-    content["ROWS"]["more"] = {"ARM": "top-down", "TEST.DECODING": "dark"}
+    content["EVALUATIONS"]["more"] = {"RUN": "top-down", "TEST.DECODING": "dark"}
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     assert main([*words[:-2], "--processes", "1"]) == 0
     assert all(file.stat().st_mtime_ns == time for file, time in times.items())
-    assert len(list((out / "rows").iterdir())) == 5
+    assert len(list((out / "evaluations").iterdir())) == 5
 
 
 def seen_gpus(number):
@@ -137,27 +151,39 @@ def seen_gpus(number):
     return os.environ.get("CUDA_VISIBLE_DEVICES")
 
 
-def test_processes_take_turns_with_the_gpus(monkeypatch):
+def test_processes_take_turns_with_the_gpus(monkeypatch, caplog):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    said = []
-    found = processes.all_of(seen_gpus, range(6), 3, ["3", "5"], str, said.append)
+    with caplog.at_level(logging.INFO, "higherhrnet"):
+        found = processes.run_jobs(seen_gpus, range(6), 3, ["3", "5"], str)
     assert set(found) == {"3", "5"}
+    said = [record.getMessage() for record in caplog.records]
     assert sorted(said) == [f"{number}: done" for number in range(6)]
-    assert processes.all_of(seen_gpus, [1], 2, [], str, said.append) == [None]
+    assert processes.run_jobs(seen_gpus, [1], 2, [], str) == [None]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert [processes.gpus(device) for device in ("auto", "cuda:1", "cpu")] == [["0", "1"], [], []]
+    assert [processes.list_gpus(device) for device in ("auto", "cuda:1", "cpu")] == [
+        ["0", "1"],
+        [],
+        [],
+    ]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, 7,-1")
-    assert processes.gpus("cuda") == ["4", "7"]
+    assert processes.list_gpus("cuda") == ["4", "7"]
 
 
 def test_other_annotations_are_another_row(tmp_path):
-    file = write_coco(tmp_path / "data", DrawnPeople(3, size=96))
-    text = "DATASET: {KIND: coco, ROOT: '" + str(tmp_path / "data") + "', TRAIN: toy, TEST: toy}\n"
+    file = write_coco(tmp_path / "data", SyntheticPeople(3, size=96))
+    text = (
+        "DATASET: {DATASET: coco, ROOT: '"
+        + str(tmp_path / "data")
+        + "', TRAIN: synthetic, TEST: synthetic}\n"
+    )
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(
         yaml.safe_load(TINY) | {"DATASET": yaml.safe_load(text)["DATASET"] | {"INPUT_SIZE": 64}}
     ))  # fmt: skip
-    content = {"ARMS": {1: {"CONFIG": str(tmp_path / "tiny.yaml")}}, "ROWS": {64: {"ARM": 1}}}
+    content = {
+        "RUNS": {1: {"CONFIG": str(tmp_path / "tiny.yaml")}},
+        "EVALUATIONS": {64: {"RUN": 1}},
+    }
     (tmp_path / "p.yaml").write_text(yaml.safe_dump(content))
     seen = []
     for _ in range(2):
@@ -169,39 +195,46 @@ def test_other_annotations_are_another_row(tmp_path):
         kept = {image["id"] for image in annotations["images"]}
         people = [a for a in annotations["annotations"] if a["image_id"] in kept]
         file.write_text(json.dumps(annotations | {"annotations": people}))
-    assert seen[0]["rows"][0]["hash"] != seen[1]["rows"][0]["hash"]
-    assert len(list((tmp_path / "out" / "arms").iterdir())) == 2
+    assert seen[0]["evaluations"][0]["hash"] != seen[1]["evaluations"][0]["hash"]
+    assert len(list((tmp_path / "out" / "runs").iterdir())) == 2
 
 
-def test_a_difference_is_as_sure_as_the_pictures_allow():
-    truth = DrawnPeople(25, people=(1, 5), size=128)
-    right, wrong = perfect(truth), perfect(truth, jitter=6.0)
-    parts = compare.compare(right, wrong, truth.annotations, COCO)
+def test_a_difference_is_as_sure_as_the_images_allow():
+    ground_truth = SyntheticPeople(25, people=(1, 5), size=128)
+    right, wrong = perfect(ground_truth), perfect(ground_truth, jitter=6.0)
+    parts = compare.compare(right, wrong, ground_truth.annotations, COCO)
     whole = parts[0]
     assert whole.first == pytest.approx(1.0)
     assert whole.second < 0.9
     assert whole.low <= whole.difference <= whole.high
     assert whole.verdict == "first"
-    same = compare.compare(right, right, truth.annotations, COCO)[0]
+    same = compare.compare(right, right, ground_truth.annotations, COCO)[0]
     assert same.difference == same.low == same.high == 0
     assert same.verdict == "undecided"
-    (picture, apart), *_ = compare.most_different(right, wrong, truth.annotations, COCO)
+    (image, apart), *_ = compare.most_different(right, wrong, ground_truth.annotations, COCO)
     assert apart > 0
-    assert any(i["id"] == picture for i in truth.annotations["images"])
+    assert any(i["id"] == image for i in ground_truth.annotations["images"])
 
 
 def test_the_truth_in_place_of_every_answer_is_perfect():
     """Whatever the network says: true heatmaps and tags, or true boxes and heatmaps, find all."""
-    truth = DrawnPeople(6, people=(1, 3), size=256, overlap=0.0, occlusion=0)
-    for name in ("higher_hrnet", "pose_hrnet"):
-        settings = ["MODEL.NAME", name, "DATASET.INPUT_SIZE", "256", "DATASET.CROP", "[256, 192]"]
-        config = parse_config(TINY, settings)
+    ground_truth = SyntheticPeople(6, people=(1, 3), size=256, overlap=0.0, occlusion=0)
+    for text, settings in (
+        (TINY, ["DATASET.INPUT_SIZE", "256"]),
+        (TOP_DOWN, ["MODEL.IMAGE_SIZE", "[192, 256]"]),
+    ):
+        config = parse_config(text, settings)
         torch.manual_seed(0)
-        network = build.model(config, 17)
-        ready = build.predictor(config, network, COCO, torch.device("cpu"))
-        causes = autopsy.autopsy(ready, truth, lambda s: Boxes.of(s.boxes), evaluate)
-        by_name = {cause.replaced: cause for cause in causes}
-        whole = "heatmaps and tags" if name == "higher_hrnet" else "boxes and heatmaps"
+        network = build_model(config, 17)
+        ready = build_predictor(config, network, COCO, torch.device("cpu"))
+        results = oracle_analysis(
+            ready,
+            ground_truth,
+            lambda sample: Boxes.of(sample.boxes),
+            lambda: CocoEvaluator(ground_truth),
+        )
+        by_name = {result.replaced: result for result in results}
+        whole = "heatmaps and tags" if text == TINY else "boxes and heatmaps"
         assert by_name[whole].AP > 0.95
         assert by_name["nothing"].AP < 0.2
         assert by_name[whole].gain == by_name[whole].AP - by_name["nothing"].AP
@@ -210,7 +243,7 @@ def test_the_truth_in_place_of_every_answer_is_perfect():
 def test_crossover_lies_between_the_crowds_where_it_happens():
     def points(row, times, detector=0.0):
         return [
-            cost.Point(row, detector > 0, "drawn", people, time, {}, detector, 0.0, 1)
+            cost.Point(row, detector == 0, "synthetic", people, time, {}, detector, 0.0, 1)
             for people, time in zip((1, 5, 10), times, strict=True)
         ]
 
@@ -223,72 +256,86 @@ def test_crossover_lies_between_the_crowds_where_it_happens():
 
 def test_crowds_have_as_many_people_as_they_say():
     for people in (1, 10, 50):
-        drawn = cost.crowd(people, 256)
+        drawn = cost.make_crowd(people, 256)
         assert len(drawn.boxes) == people
 
 
 def test_unequal_arms_are_named():
     one, other = (
-        parse_config(TINY, ["TRAIN.EPOCHS", n, "TOY.SIZE", s])
+        parse_config(TINY, ["TRAIN.END_EPOCH", n, "SYNTHETIC.SIZE", s])
         for n, s in (("1", "90"), ("2", "80"))
     )
-    assert build.unlike(one, one) == build.other_pictures(one, one) == []
-    assert build.unlike(one, other) == ["TRAIN.EPOCHS 1 and 2"]
-    assert build.unlike(one, other, given=True) == []
-    assert build.other_pictures(one, other) == ["TOY.SIZE 90 and 80"]
-    bilinear = parse_config(TINY, ["MODEL.FUSION", "bilinear", "TRAIN.MILESTONES", "[1]"])
-    assert build.unlike(one, bilinear) == [
-        "MODEL.FUSION nearest and bilinear", "TRAIN.MILESTONES [200, 260] and [1]",
+    assert find_unfairness(one, one) == compare_test_images(one, one) == []
+    assert find_unfairness(one, other) == ["TRAIN.END_EPOCH 1 and 2"]
+    assert find_unfairness(one, other, given=True) == []
+    assert compare_test_images(one, other) == ["SYNTHETIC.SIZE 90 and 80"]
+    bilinear = parse_config(TINY, ["MODEL.UPSAMPLE_MODE", "bilinear", "TRAIN.LR_STEP", "[1]"])
+    assert find_unfairness(one, bilinear) == [
+        "MODEL.UPSAMPLE_MODE nearest and bilinear", "TRAIN.LR_STEP (200, 260) and (1,)",
     ]  # fmt: skip
 
 
 def test_what_is_wrong_is_said_before_anything_is_trained(tmp_path, capsys):
+    tiny = str(tmp_path / "tiny.yaml")
     (tmp_path / "tiny.yaml").write_text(TINY)
+    (tmp_path / "top_down.yaml").write_text(TOP_DOWN)
     right = {
-        "ARMS": {"one": {"CONFIG": str(tmp_path / "tiny.yaml")}},
-        "ROWS": {"a": {"ARM": "one"}, "b": {"ARM": "one", "TOY.SIZE": 128}},
+        "RUNS": {"one": {"CONFIG": tiny}},
+        "EVALUATIONS": {"a": {"RUN": "one"}, "b": {"RUN": "one", "SYNTHETIC.SIZE": 128}},
     }
     wrong = [
-        ({"COMPARE": [["a", "b"]]}, "rows 'a' and 'b' see other pictures: TOY.SIZE 96 and 128"),
-        ({"COST": {"ROWS": ["a"], "DETECTOR": "yolo"}}, "COST.DETECTOR must be one of fasterrcnn"),
-        ({"ROWS": {"a": {"ARM": "one", "TEST.FLOP": 1}}}, "unknown config key 'TEST.FLOP'"),
         (
-            {"ARMS": {"one": {"CONFIG": str(tmp_path / "tiny.yaml"), "WEIGHTS": "none.pth"}}},
-            "arm 'one': weights file 'none.pth' does not exist",
+            {"COMPARE": [["a", "b"]]},
+            "evaluations 'a' and 'b' see other images: SYNTHETIC.SIZE 96 and 128",
         ),
         (
-            {"ARMS": {"one": {"CONFIG": str(tmp_path / "tiny.yaml"), "WEIGHTS": "hrnet_w18_mini"}}},
-            "another model",
+            {"COST": {"EVALUATIONS": ["a"], "DETECTOR": "yolo"}},
+            "COST.DETECTOR must be one of fasterrcnn",
+        ),
+        ({"EVALUATIONS": {"a": {"RUN": "one", "TEST.FLOP": 1}}}, "unknown config key 'TEST.FLOP'"),
+        (
+            {"RUNS": {"one": {"CONFIG": tiny, "WEIGHTS": "none.pth"}}},
+            "run 'one': weights file 'none.pth' does not exist",
+        ),
+        ({"RUNS": {"one": {"CONFIG": tiny, "WEIGHTS": "hrnet_w18_mini"}}}, "another model"),
+        (
+            {"RUNS": {"one": {"CONFIG": tiny, "MODEL.PRETRAINED": "/nowhere.pth"}}},
+            "run 'one': MODEL.PRETRAINED '/nowhere.pth' does not exist",
         ),
         (
-            {
-                "ARMS": {
-                    "one": {
-                        "CONFIG": str(tmp_path / "tiny.yaml"),
-                        "MODEL.PRETRAINED": "/nowhere.pth",
-                    }
-                }
-            },
-            "arm 'one': MODEL.PRETRAINED '/nowhere.pth' does not exist",
-        ),
-        (
-            {"ROWS": {"a": {"ARM": "one"}, "b": {"ARM": "one"}}},
-            "rows 'a' and 'b' have the same settings",
+            {"EVALUATIONS": {"a": {"RUN": "one"}, "b": {"RUN": "one"}}},
+            "evaluations 'a' and 'b' have the same settings",
         ),
         ({"COST": {"PEOPLE": 5}}, "COST.PEOPLE must be a rising list"),
-        ({"ARMS": []}, "ARMS must be a mapping"),
+        ({"RUNS": []}, "RUNS must be a mapping"),
     ]
-    top_down = {"CONFIG": str(tmp_path / "tiny.yaml"), "MODEL.NAME": "pose_hrnet"}
+    top_down = {"CONFIG": str(tmp_path / "top_down.yaml")}
     for boxes, said in (
-        ("fastrcnn_typo", "'TEST.BOXES' must be truth, FILE.json, bottom-up weights, or one of"),
-        ("nowhere.safetensors", "'TEST.BOXES' must be truth, FILE.json"),
-        ("hrnet_w18_mini", "row 'a': TEST.BOXES"),
+        (
+            "fastrcnn_typo",
+            "'TEST.BBOX_SOURCE' must be ground_truth, FILE.json, bottom-up weights, or one of",
+        ),
+        ("nowhere.safetensors", "'TEST.BBOX_SOURCE' must be ground_truth, FILE.json"),
+        ("hrnet_w18_mini", "evaluation 'a': TEST.BBOX_SOURCE"),
     ):
-        rows = {"a": {"ARM": "one", "TEST.BOXES": boxes}}
-        wrong.append(({"ARMS": {"one": top_down}, "ROWS": rows}, said))
+        evaluations = {"a": {"RUN": "one", "TEST.BBOX_SOURCE": boxes}}
+        wrong.append(({"RUNS": {"one": top_down}, "EVALUATIONS": evaluations}, said))
     for change, sentence in wrong:
         (tmp_path / "p.yaml").write_text(yaml.safe_dump(right | change))
         words = ["ablate", str(tmp_path / "p.yaml"), "--output", str(tmp_path / "out")]
         assert main([*words, "--device", "cpu"]) == 2
         assert sentence in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_plans_of_version_0_1_are_read(tmp_path):
+    former = {
+        "ARMS": {"one": {"CONFIG": "x.yaml"}},
+        "ROWS": {"a": {"ARM": "one"}, "b": {"ARM": "one", "TEST.FLIP": False}},
+        "AUTOPSY": ["a"],
+        "COST": {"ROWS": ["a"], "PICTURES": 2},
+    }
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(former))
+    found = plan.read_plan(tmp_path / "p.yaml")
+    assert [evaluation.run for evaluation in found.evaluations] == ["one", "one"]
+    assert (found.oracle_analysis, found.cost.images) == (("a",), 2)

@@ -17,35 +17,36 @@ from pycocotools import mask as rle
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from higherhrnet import build
 from higherhrnet.boxes import read_detections
 from higherhrnet.cli import main, split_overrides
-from higherhrnet.cli.arguments import default_output
-from higherhrnet.datasets.keypoints import valid_mask
-from higherhrnet.datasets.pictures import Store, read_picture
-from higherhrnet.datasets.toy import DrawnPeople, write_coco
+from higherhrnet.cli.types import default_output
+from higherhrnet.datasets.coco import valid_mask
 from higherhrnet.errors import UserError
-from higherhrnet.files import write_json
-from higherhrnet.show import save
+from higherhrnet.factory.checkpoints import open_checkpoint
+from higherhrnet.io.atomic import write_json
+from higherhrnet.io.images import Store, read_image
+from higherhrnet.models.model_zoo import BUNDLED
+from higherhrnet.research.synthetic.dataset import SyntheticPeople, write_coco
+from higherhrnet.visualization import save_image
 
 from .shared import ROOT, SHARED
 
 TINY = """
-MODEL: {WIDTH: 4, MODULES: [1, 1, 1], BLOCKS: 1, RESIDUAL_BLOCKS: 1}
-DATASET: {ROOT: %s, TRAIN: toy, TEST: toy, INPUT_SIZE: 64}
-TRAIN: {EPOCHS: 1, BATCH: 2, WORKERS: 0, PRECISION: fp32}
+MODEL: {WIDTH: 4, NUM_MODULES: [1, 1, 1], NUM_BLOCKS: 1, NUM_BASIC_BLOCKS: 1}
+DATASET: {ROOT: %s, TRAIN: synthetic, TEST: synthetic, INPUT_SIZE: 64}
+TRAIN: {END_EPOCH: 1, BATCH_SIZE: 2, WORKERS: 0, PRECISION: fp32}
 """
 
 
 @pytest.fixture
 def folder(tmp_path):
-    write_coco(tmp_path / "data", DrawnPeople(4, size=64))
+    write_coco(tmp_path / "data", SyntheticPeople(4, size=64))
     (tmp_path / "tiny.yaml").write_text(TINY % (tmp_path / "data"))
     return tmp_path
 
 
 def edit_annotations(folder, change):
-    file = folder / "data" / "annotations" / "person_keypoints_toy.json"
+    file = folder / "data" / "annotations" / "person_keypoints_synthetic.json"
     content = json.loads(file.read_text())
     change(content)
     file.write_text(json.dumps(content))
@@ -83,15 +84,17 @@ def test_train_valid_predict_convert(folder, capsys):
     for word in ("tensors matched", "flip True", "scales [1.0]", "refine True", "AP75"):
         assert word in said
 
-    pictures = folder / "data" / "images" / "toy"
-    found = run("predict", pictures, "--weights", best, "--output", out / "p", "TEST.FLIP", "False")
+    images = folder / "data" / "images" / "synthetic"
+    found = run(
+        "predict", images, "--weights", best, "--output", out / "p", "TEST.FLIP_TEST", "False"
+    )
     assert found[0] == 0
     written = json.loads((out / "p" / "predictions.json").read_text())
     assert len(written["images"]) == 4
     assert len(list((out / "p").glob("*_poses.jpg"))) == 4
     assert cv2.imread(str(next((out / "p").glob("*.jpg")))).shape == (64, 64, 3)
     said = capsys.readouterr().out
-    for word in ("people", "ms a picture", "network", "decode"):
+    for word in ("people", "ms an image", "forward", "decode"):
         assert word in said
 
     assert run("weights", "inspect", best)[0] == 0
@@ -102,7 +105,7 @@ def test_train_valid_predict_convert(folder, capsys):
     official = torch.load(out / "official.pth", weights_only=True)
     assert "stage4.0.fuse_layers.0.0.weight" not in official
     assert "deconv_layers.0.0.0.weight" in official
-    assert "higher_hrnet" in capsys.readouterr().out
+    assert "pose_higher_hrnet" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -134,10 +137,10 @@ def test_annotations_of_the_wrong_kind_are_named(folder, capsys, change, word):
     sentence(capsys, run("data", "check", folder / "tiny.yaml"), file.name, "annotation", word)
 
 
-def test_a_picture_id_is_there_once(folder, capsys):
+def test_a_image_id_is_there_once(folder, capsys):
     edit_annotations(folder, lambda content: content["images"][1].update(content["images"][0]))
     status = run("data", "check", folder / "tiny.yaml")
-    sentence(capsys, status, "person_keypoints_toy.json", "lists picture id", "twice")
+    sentence(capsys, status, "person_keypoints_synthetic.json", "lists image id", "twice")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links and pipes are POSIX's")
@@ -159,7 +162,7 @@ def test_what_is_written_is_a_file_and_a_link_stays_one(folder, capsys):
 
 
 def test_a_box_file_is_not_written_over(folder, capsys):
-    save(folder / "1.png", DrawnPeople(1, size=64).drawing(0).image)
+    save_image(folder / "1.png", SyntheticPeople(1, size=64).draw(0).image)
     boxes = folder / "predictions.json"
     boxes.write_text(
         json.dumps([{"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "score": 1}])
@@ -180,7 +183,7 @@ def test_boxes_of_another_category_are_used_where_there_are_no_people(tmp_path):
 
 
 def test_contradicting_words_are_refused(folder, capsys):
-    save(folder / "a.png", DrawnPeople(1, size=64).drawing(0).image)
+    save_image(folder / "a.png", SyntheticPeople(1, size=64).draw(0).image)
     said = run("predict", folder / "a.png", "--output", folder, "--show", "none", "poses")
     sentence(capsys, said, "--show none and --show poses contradict")
     said = run("predict", folder / "a.png", "--output", folder, "--boxes", "higherhrnet_w18_mini")
@@ -189,7 +192,7 @@ def test_contradicting_words_are_refused(folder, capsys):
 
 def test_a_run_that_finds_nothing_leaves_older_results(folder, capsys):
     out = folder / "out"
-    save(folder / "a.png", DrawnPeople(1, size=64).drawing(0).image)
+    save_image(folder / "a.png", SyntheticPeople(1, size=64).draw(0).image)
     assert run("predict", folder / "a.png", "--output", out)[0] == 0
     before = (out / "predictions.json").read_bytes()
     capsys.readouterr()
@@ -201,11 +204,11 @@ def test_a_run_that_finds_nothing_leaves_older_results(folder, capsys):
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 def test_sigterm_ends_predict_as_ctrl_c_does(folder):
     """What was found so far is written; nothing half-written stays."""
-    pictures, out = folder / "pictures", folder / "out"
-    pictures.mkdir()
+    images, out = folder / "images", folder / "out"
+    images.mkdir()
     for number in range(60):
-        save(pictures / f"{number:02d}.png", DrawnPeople(1, size=128).drawing(0).image)
-    command = [sys.executable, "-m", "higherhrnet", "predict", pictures, "--output", out]
+        save_image(images / f"{number:02d}.png", SyntheticPeople(1, size=128).draw(0).image)
+    command = [sys.executable, "-m", "higherhrnet", "predict", images, "--output", out]
     process = subprocess.Popen(
         [*map(str, command), "--device", "cpu"], cwd=ROOT, stderr=subprocess.PIPE, text=True
     )
@@ -246,11 +249,11 @@ main()
     assert (done.returncode, done.stderr) == (128 + signal.SIGINT, "higherhrnet: interrupted\n")
 
 
-def test_a_report_on_pictures_without_people(folder, capsys):
+def test_a_report_on_images_without_people(folder, capsys):
     edit_annotations(folder, lambda content: content["annotations"].clear())
     out, name = folder / "out", "higherhrnet_w18_mini"
-    settings = ("MODEL.WIDTH", 18, "MODEL.MODULES", "[1, 4, 3]", "MODEL.BLOCKS", 4)
-    settings += ("MODEL.RESIDUAL_BLOCKS", 4)
+    settings = ("MODEL.WIDTH", 18, "MODEL.NUM_MODULES", "[1, 4, 3]", "MODEL.NUM_BLOCKS", 4)
+    settings += ("MODEL.NUM_BASIC_BLOCKS", 4)
     words = ("--weights", name, "--report", "--output", out, *settings)
     assert run("valid", folder / "tiny.yaml", *words)[0] == 0
     assert (out / "report.png").is_file()
@@ -259,11 +262,11 @@ def test_a_report_on_pictures_without_people(folder, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("TRAIN.CLIP", -1), "'TRAIN.CLIP' must be at least 0, not -1"),
+        (("TRAIN.GRAD_CLIP_NORM", -1), "'TRAIN.GRAD_CLIP_NORM' must be at least 0, not -1"),
         (("TRAIN.FREEZE", "['']"), "'TRAIN.FREEZE' leaves nothing to train"),
-        (("TRAIN.RATE_FACTORS", "['stage2 -5']"), "no factor for a rate is 'stage2 -5'"),
-        (("TRAIN.EMA", 1), "'TRAIN.EMA' must be in 0..0.999999, not 1.0"),
-        (("TEST.SCALES", "[1, 1]"), "lists a scale twice"),
+        (("TRAIN.LR_MULT", "['stage2 -5']"), "'stage2 -5' is no factor for a rate"),
+        (("TRAIN.EMA_DECAY", 1), "'TRAIN.EMA_DECAY' must be in 0..0.999999, not 1.0"),
+        (("TEST.SCALE_FACTOR", "[1, 1]"), "must list scales, each once"),
         (("--device", "meta"), "device 'meta' cannot be used"),
     ],
 )
@@ -278,8 +281,8 @@ def test_what_cannot_be_read_back_is_not_written(folder, capsys):
         (("convert", name, folder / "x.pth", "--to", "native"), "ends in .safetensors"),
         (("convert", name, folder / "x.safetensors", "--to", "official"), "does not end"),
         (("convert", name, folder / "x.pth", "--half"), "--half is for native files"),
-        (("average", name, folder / "tiny.yaml"), "two files or more"),
-        (("average", name, name, folder / "tiny.yaml"), "is there already"),
+        (("average", name, folder / "tiny.yaml"), "two or more files"),
+        (("average", name, name, folder / "tiny.yaml"), "exists already"),
     ):
         sentence(capsys, run("weights", *words), said)
     torch.save({"a": torch.zeros(3, device="meta")}, folder / "meta.pth")
@@ -291,23 +294,27 @@ def test_what_cannot_be_read_back_is_not_written(folder, capsys):
 
 def test_the_packages_own_files_are_not_calibrated_by_any_name(folder, capsys):
     link = folder / "link"
-    link.symlink_to(build.BUNDLED)
+    link.symlink_to(BUNDLED)
     file = link / "hrnet_w18_mini.safetensors"
     status = run("valid", folder / "tiny.yaml", "--weights", file, "--calibrate")
     sentence(capsys, status, "belongs to the package")
 
 
-def test_another_fusion_is_another_model(folder, capsys):
+def test_another_upsampling_is_another_model(folder, capsys):
     name = "higherhrnet_w18_mini"
     config = ROOT / "configs" / "mini" / "higherhrnet_w18_256.yaml"
-    status = run("valid", config, "--weights", name, "MODEL.FUSION", "bilinear")
-    sentence(capsys, status, "trained with MODEL.FUSION nearest, but the config has bilinear")
+    status = run("valid", config, "--weights", name, "MODEL.UPSAMPLE_MODE", "bilinear")
+    sentence(
+        capsys, status, "trained with MODEL.UPSAMPLE_MODE nearest, but the config has bilinear"
+    )
 
-    picture = ROOT / "higherhrnet" / "assets" / "crowd.png"
+    image = ROOT / "higherhrnet" / "assets" / "demo.jpg"
     out = folder / "p"
-    status = run("predict", picture, "--output", out, "MODEL.FUSION", "bilinear")
-    sentence(capsys, status, "trained with MODEL.FUSION nearest, but the config has bilinear")
-    source = build.BUNDLED / f"{name}.safetensors"
+    status = run("predict", image, "--output", out, "MODEL.UPSAMPLE_MODE", "bilinear")
+    sentence(
+        capsys, status, "trained with MODEL.UPSAMPLE_MODE nearest, but the config has bilinear"
+    )
+    source = BUNDLED / f"{name}.safetensors"
     other = folder / "other.safetensors"
     with safe_open(source, framework="pt") as file:
         metadata = file.metadata()
@@ -315,7 +322,7 @@ def test_another_fusion_is_another_model(folder, capsys):
     metadata["config"] = metadata["config"].replace("FUSION: nearest", "FUSION: bilinear")
     save_file(state, other, metadata)
     status = run("weights", "average", source, other, folder / "mean.safetensors")
-    sentence(capsys, status, "other.safetensors", "MODEL.FUSION is bilinear, not nearest")
+    sentence(capsys, status, "other.safetensors", "MODEL.UPSAMPLE_MODE is bilinear, not nearest")
     for config_text in ("MODEL: text", "{"):
         save_file(state, other, metadata | {"config": config_text})
         sentence(capsys, run("valid", config, "--weights", other), "its config cannot be read")
@@ -327,10 +334,10 @@ def test_another_fusion_is_another_model(folder, capsys):
 
 
 def test_names_that_look_like_something_else(folder, capsys, monkeypatch):
-    """A picture like a setting, a file of boxes like YAML, and weights that a shell lost."""
+    """An image like a setting, a file of boxes like YAML, and weights that a shell lost."""
     monkeypatch.chdir(folder)
-    save(folder / "TEST.JPG", np.zeros((64, 64, 3), np.uint8))
-    settings = ["DATASET.INPUT_SIZE", "64", "TEST.SCALES", "[1.0]", "TEST.FLIP", "False"]
+    save_image(folder / "TEST.JPG", np.zeros((64, 64, 3), np.uint8))
+    settings = ["DATASET.INPUT_SIZE", "64", "TEST.SCALE_FACTOR", "[1.0]", "TEST.FLIP_TEST", "False"]
     assert run("predict", "TEST.JPG", "--output", "p", *settings)[0] == 0
     assert (folder / "p" / "TEST_poses.jpg").is_file()
     sentence(capsys, run("predict", "TEST.JPG", "--weights", ""), "''")
@@ -347,7 +354,8 @@ def test_names_that_look_like_something_else(folder, capsys, monkeypatch):
 def test_configs_of_one_name_have_folders_of_their_own():
     places = {
         "configs/coco/w32.yaml": "output/coco/w32", "/a/configs/x/w32.yaml": "output/x/w32",
-        "configs/toy.yaml": "output/toy", "mine.yaml": "output/mine", "a/b.yaml": "output/b",
+        "configs/synthetic.yaml": "output/synthetic", "mine.yaml": "output/mine",
+        "a/b.yaml": "output/b",
         "output/run/config.yaml": "output/run", "configs/../other/x.yaml": "output/x",
         "/configs/a/configs/coco/x.yaml": "output/coco/x",
     }  # fmt: skip
@@ -357,18 +365,25 @@ def test_configs_of_one_name_have_folders_of_their_own():
 def test_nobody_found_is_ap_zero_not_a_crash(folder):
     config, out = folder / "tiny.yaml", folder / "out"
     run("train", config, "--output", out)
-    arguments = ("--weights", out / "best.safetensors", "--output", out, "TEST.THRESHOLD", "9.0")
+    arguments = (
+        "--weights",
+        out / "best.safetensors",
+        "--output",
+        out,
+        "TEST.DETECTION_THRESHOLD",
+        "9.0",
+    )
     assert run("valid", config, *arguments)[0] == 0
     assert json.loads((out / "results.json").read_text()) == []
     assert json.loads((out / "metrics.json").read_text())["metrics"]["AP"] == 0
     blank = folder / "blank.png"
-    save(blank, np.full((40, 60, 3), 90, np.uint8))
+    save_image(blank, np.full((40, 60, 3), 90, np.uint8))
     arguments = (
         "--weights",
         out / "best.safetensors",
         "--output",
         out / "p",
-        "TEST.THRESHOLD",
+        "TEST.DETECTION_THRESHOLD",
         "9.0",
     )
     assert run("predict", blank, *arguments)[0] == 0
@@ -377,11 +392,14 @@ def test_nobody_found_is_ap_zero_not_a_crash(folder):
 
 def test_data_verbs(folder, capsys):
     assert (
-        run("data", "toy", folder / "more", "--images", 3, "--people", 5, 5, "--overlap", 1)[0] == 0
+        run("data", "synthetic", folder / "more", "--images", 3, "--people", 5, 5, "--overlap", 1)[
+            0
+        ]
+        == 0
     )
-    assert len(list((folder / "more" / "images" / "toy").iterdir())) == 3
+    assert len(list((folder / "more" / "images" / "synthetic").iterdir())) == 3
     assert run("data", "check", folder / "tiny.yaml")[0] == 0
-    assert "4 pictures" in capsys.readouterr().out
+    assert "4 images" in capsys.readouterr().out
 
     def spoil(content):
         content["annotations"][0] |= {
@@ -391,7 +409,7 @@ def test_data_verbs(folder, capsys):
         }
 
     edit_annotations(folder, spoil)
-    (folder / "data" / "images" / "toy" / "000002.png").unlink()
+    (folder / "data" / "images" / "synthetic" / "000002.png").unlink()
     assert run("data", "check", folder / "tiny.yaml")[0] == 2
     said = "".join(capsys.readouterr())
     for word in ("area of 0", "num_keypoints", "used twice", "without a file: 000002.png"):
@@ -407,38 +425,38 @@ def test_help(capsys):
         assert verb in said
 
 
-def test_a_picture_too_long_for_any_memory_is_reported_and_the_rest_is_done(folder, capsys):
-    pictures = folder / "pictures"
-    pictures.mkdir()
-    save(pictures / "a.png", DrawnPeople(1, size=64).drawing(0).image)
-    save(pictures / "strip.png", np.zeros((5000, 1, 3), np.uint8))
-    status = run("predict", pictures, "--output", folder / "out", "TEST.FLIP", "False")
+def test_a_image_too_long_for_any_memory_is_reported_and_the_rest_is_done(folder, capsys):
+    images = folder / "images"
+    images.mkdir()
+    save_image(images / "a.png", SyntheticPeople(1, size=64).draw(0).image)
+    save_image(images / "strip.png", np.zeros((5000, 1, 3), np.uint8))
+    status = run("predict", images, "--output", folder / "out", "TEST.FLIP_TEST", "False")
     assert status[0] == 2
-    assert "strip.png" in sentence(capsys, status, "1x5000 pixels would be looked at in")
+    assert "strip.png" in sentence(capsys, status, "1x5000 pixels would become an input of")
     assert (folder / "out" / "a_poses.jpg").exists()
     listed = json.loads((folder / "out" / "predictions.json").read_text())["images"]
     assert [Path(image["file_name"]).name for image in listed] == ["a.png"]
 
 
 def test_an_input_is_not_written_over(folder, capsys):
-    pictures = folder / "pictures"
-    pictures.mkdir()
+    images = folder / "images"
+    images.mkdir()
     for name in ("a.png", "a_poses.jpg"):
-        save(pictures / name, DrawnPeople(1, size=64).drawing(0).image)
-    before = (pictures / "a_poses.jpg").read_bytes()
-    status = run("predict", pictures, "--output", pictures)
+        save_image(images / name, SyntheticPeople(1, size=64).draw(0).image)
+    before = (images / "a_poses.jpg").read_bytes()
+    status = run("predict", images, "--output", images)
     sentence(capsys, status, "a_poses.jpg' is an input and would be overwritten")
-    assert (pictures / "a_poses.jpg").read_bytes() == before
-    assert run("predict", pictures / "a_poses.jpg", "--output", pictures)[0] == 0
+    assert (images / "a_poses.jpg").read_bytes() == before
+    assert run("predict", images / "a_poses.jpg", "--output", images)[0] == 0
 
 
 def test_what_was_found_is_kept_when_a_drawing_cannot_be_written(folder, capsys):
-    pictures, out = folder / "pictures", folder / "out"
-    pictures.mkdir()
+    images, out = folder / "images", folder / "out"
+    images.mkdir()
     for name in ("a.png", "b.png"):
-        save(pictures / name, DrawnPeople(1, size=64).drawing(0).image)
+        save_image(images / name, SyntheticPeople(1, size=64).draw(0).image)
     (out / "b_poses.jpg").mkdir(parents=True)  # a folder has its name
-    status = run("predict", pictures, "--output", out)
+    status = run("predict", images, "--output", out)
     assert status[0] == 1
     sentence(capsys, status, "could not write", "b_poses.jpg")
     listed = json.loads((out / "predictions.json").read_text())["images"]
@@ -447,24 +465,24 @@ def test_what_was_found_is_kept_when_a_drawing_cannot_be_written(folder, capsys)
 
 def test_names_as_long_as_file_systems_allow(folder):
     name = "一" * 80 + ".png"  # 244 bytes
-    picture = DrawnPeople(1, size=64).drawing(0).image
-    save(folder / "short.png", picture)
+    image = SyntheticPeople(1, size=64).draw(0).image
+    save_image(folder / "short.png", image)
     (folder / "short.png").rename(folder / name)
     assert run("predict", folder / name, "--output", folder / "out")[0] == 0
     assert len(list((folder / "out").glob("一*_poses.jpg"))) == 1
 
 
 def test_what_cameras_append_to_a_jpeg_does_not_make_it_truncated(folder):
-    picture = DrawnPeople(1, size=64).drawing(0).image
-    save(folder / "a.jpg", picture)
+    image = SyntheticPeople(1, size=64).draw(0).image
+    save_image(folder / "a.jpg", image)
     content = (folder / "a.jpg").read_bytes()
     for number in range(5):
         appended = np.random.default_rng(number).bytes(300_000)
         (folder / "motion.jpg").write_bytes(content + appended)
-        assert read_picture(folder / "motion.jpg").shape == picture.shape
+        assert read_image(folder / "motion.jpg").shape == image.shape
     (folder / "cut.jpg").write_bytes(content[: len(content) // 2])
     with pytest.raises(UserError, match="is truncated"):
-        read_picture(folder / "cut.jpg")
+        read_image(folder / "cut.jpg")
 
 
 def test_the_package_s_own_weights_are_not_calibrated(folder, capsys):
@@ -474,8 +492,10 @@ def test_the_package_s_own_weights_are_not_calibrated(folder, capsys):
 
 def test_bench_refuses_what_it_does_not_measure(capsys):
     status = run("bench", "track", "--people", "1", "--weights", "hrnet_w18_mini")
-    sentence(capsys, status, "for bottom-up weights", "hrnet_w18_mini")
-    sentence(capsys, run("bench", "decode", "TEST.FLIP", "False"), "TEST.FLIP changes nothing")
+    sentence(capsys, status, "for weights that find people", "hrnet_w18_mini")
+    sentence(
+        capsys, run("bench", "decode", "TEST.FLIP_TEST", "False"), "TEST.FLIP_TEST changes nothing"
+    )
 
 
 def test_bench_wants_sensible_numbers(capsys):
@@ -491,7 +511,7 @@ def test_missing_inputs(folder, capsys):
     (folder / "empty").mkdir()
     cases = [
         (("predict", folder / "none.jpg"), "none.jpg", "does not exist"),
-        (("predict", folder / "empty"), "holds no pictures"),
+        (("predict", folder / "empty"), "holds no images"),
         (("predict", folder / "*.webp"), "*.webp"),
         (("train", folder / "none.yaml"), "none.yaml"),
         (("train", config, "TRAIN.EPOCH", "3"), "TRAIN.EPOCH", "did you mean"),
@@ -502,9 +522,12 @@ def test_missing_inputs(folder, capsys):
         (("valid", config, "--weights", "none.pth"), "none.pth"),
         (("predict", ROOT / "README.md", "--device", "quantum"), "quantum"),
         (("weights", "inspect", "none.pth"), "none.pth"),
-        (("data", "toy", out, "--images", "0"), "--images"),
-        (("weights", "list", "TEST.FLIP", "False"), "TEST.FLIP"),
-        (("train", config, "DATASET.KIND", "toy", "DATASET.SKELETON", "crowdpose"), "SKELETON"),
+        (("data", "synthetic", out, "--images", "0"), "--images"),
+        (("weights", "list", "TEST.FLIP_TEST", "False"), "TEST.FLIP_TEST"),
+        (
+            ("train", config, "DATASET.DATASET", "synthetic", "DATASET.SKELETON", "crowdpose"),
+            "SKELETON",
+        ),
     ]
     for arguments, *words in cases:
         extra = () if arguments[0] in ("weights", "data") else ("--output", out)
@@ -512,17 +535,17 @@ def test_missing_inputs(folder, capsys):
         assert not list(out.glob("**/*.json"))
 
 
-def test_broken_pictures_are_reported_and_the_rest_is_done(folder, capsys):
-    good = folder / "data" / "images" / "toy" / "000000.png"
+def test_broken_images_are_reported_and_the_rest_is_done(folder, capsys):
+    good = folder / "data" / "images" / "synthetic" / "000000.png"
     cut, text = folder / "cut.jpg", folder / "text.jpg"
-    save(cut, DrawnPeople(1).drawing(0).image)
+    save_image(cut, SyntheticPeople(1).draw(0).image)
     cut.write_bytes(cut.read_bytes()[:2000])
-    text.write_text("no picture")
+    text.write_text("no image")
     out = folder / "p"
     assert run("predict", cut, text, good, "--output", out, "DATASET.INPUT_SIZE", "64")[0] == 2
     error = capsys.readouterr().err
-    assert f"picture '{cut}' is truncated" in error
-    assert f"picture '{text}' cannot be decoded" in error
+    assert f"image '{cut}' is truncated" in error
+    assert f"image '{text}' cannot be decoded" in error
     assert [p.name for p in out.glob("*.jpg")] == ["000000_poses.jpg"]
     written = json.loads((out / "predictions.json").read_text())
     assert [image["file_name"] for image in written["images"]] == [str(good)]
@@ -538,8 +561,8 @@ def test_wrong_joint_count(folder, capsys):
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
-def test_missing_and_truncated_training_pictures(folder, capsys, workers):
-    file = folder / "data" / "images" / "toy" / "000001.png"
+def test_missing_and_truncated_training_images(folder, capsys, workers):
+    file = folder / "data" / "images" / "synthetic" / "000001.png"
     file.write_bytes(file.read_bytes()[:1000])
     for output, words in (("o1", "is truncated"), ("o2", "does not exist")):
         arguments = ("--output", folder / output, "TRAIN.WORKERS", workers)
@@ -549,9 +572,9 @@ def test_missing_and_truncated_training_pictures(folder, capsys, workers):
 
 
 def test_scales_that_the_network_cannot_take(folder, capsys):
-    picture = folder / "data" / "images" / "toy" / "000000.png"
-    status = run("predict", picture, "--output", folder / "p", "TEST.SCALES", "[1, 1.2]")
-    sentence(capsys, status, "TEST.SCALES", "multiples of 32")
+    image = folder / "data" / "images" / "synthetic" / "000000.png"
+    status = run("predict", image, "--output", folder / "p", "TEST.SCALE_FACTOR", "[1, 1.2]")
+    sentence(capsys, status, "TEST.SCALE_FACTOR", "multiples of 32")
 
 
 def test_resuming_with_another_model_or_a_broken_file(folder, capsys):
@@ -568,7 +591,7 @@ def test_resuming_with_another_model_or_a_broken_file(folder, capsys):
 
 def test_damaged_weights_are_named(folder, capsys):
     name = "hrnet_w18_mini"
-    file = build.open_weights(name)
+    file = open_checkpoint(name)
     for change, said in (
         ({"display": '{"person": "x"}'}, "damaged"),
         ({"skeleton": "[1]"}, "damaged"),
@@ -577,8 +600,8 @@ def test_damaged_weights_are_named(folder, capsys):
         metadata = {"format": "higherhrnet", "config": file.config or "", **change}
         save_file(file.state, folder / "x.safetensors", metadata)
         words = ("--weights", folder / "x.safetensors", "--output", folder / "out")
-        boxes = ("TEST.BOXES", "higherhrnet_w18_mini")
-        status = run("predict", ROOT / "higherhrnet" / "assets" / "crowd.png", *words, *boxes)
+        boxes = ("TEST.BBOX_SOURCE", "higherhrnet_w18_mini")
+        status = run("predict", ROOT / "higherhrnet" / "assets" / "demo.jpg", *words, *boxes)
         sentence(capsys, status, "x.safetensors", said)
     state = {**file.state, "conv1.weight": file.state["conv1.weight"] * float("nan")}
     save_file(state, folder / "x.safetensors", {"format": "higherhrnet"})
@@ -588,11 +611,11 @@ def test_damaged_weights_are_named(folder, capsys):
 
 
 def test_file_names_in_capitals_are_not_settings(tmp_path):
-    save(tmp_path / "PHOTO.JPG", DrawnPeople(1, size=64).drawing(0).image)
+    save_image(tmp_path / "PHOTO.JPG", SyntheticPeople(1, size=64).draw(0).image)
     assert run("predict", tmp_path / "PHOTO.JPG", "--output", tmp_path / "p")[0] == 0
-    assert split_overrides(["predict", "PHOTO.JPG", "TEST.FLIP", "False"]) == (
+    assert split_overrides(["predict", "PHOTO.JPG", "TEST.FLIP_TEST", "False"]) == (
         ["predict", "PHOTO.JPG"],
-        ["TEST.FLIP", "False"],
+        ["TEST.FLIP_TEST", "False"],
     )
 
 
@@ -605,13 +628,13 @@ def test_file_names_in_capitals_are_not_settings(tmp_path):
         (None, 2500),
         ({"size": [60, 60], "counts": [600, 600, 2400]}, 600),
         ({"size": [60, 60], "counts": "compressed"}, 3600),
-        ({"size": [9, 9], "counts": [81]}, 2500),  # of another picture
+        ({"size": [9, 9], "counts": [81]}, 2500),  # of another image
     ],
 )
 def test_ignored_regions_in_every_form(segmentation, ignored):
     if segmentation and segmentation == {"size": [60, 60], "counts": "compressed"}:
-        whole = rle.encode(np.asfortranarray(np.ones((60, 60), np.uint8)))
-        segmentation["counts"] = whole["counts"].decode()
+        atomic_write = rle.encode(np.asfortranarray(np.ones((60, 60), np.uint8)))
+        segmentation["counts"] = atomic_write["counts"].decode()
     record = {"keypoints": [0] * 51, "bbox": [0, 0, 50, 50], "segmentation": segmentation}
     valid = valid_mask([record], (60, 60))
     assert abs(int((valid == 0).sum()) - ignored) <= 45
@@ -623,24 +646,24 @@ def test_a_run_is_not_overwritten(folder, capsys):
     assert run(*arguments)[0] == 0
     capsys.readouterr()
     sentence(capsys, run(*arguments), "already holds a run", "--resume")
-    assert run(*arguments, "--resume", "TRAIN.EPOCHS", 2)[0] == 0
+    assert run(*arguments, "--resume", "TRAIN.END_EPOCH", 2)[0] == 0
 
 
-def test_pictures_are_turned_upright_to_predict_only(tmp_path):
+def test_images_are_turned_upright_to_predict_only(tmp_path):
     wide = tmp_path / "wide.jpg"
     orientation = Image.Exif()
     orientation[0x0112] = 6  # the camera was held upright
     Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(wide, exif=orientation)
-    assert read_picture(wide).shape == (30, 20, 3)
-    assert read_picture(wide, upright=False).shape == (20, 30, 3)
-    assert Store(tmp_path).picture("wide.jpg").shape == (20, 30, 3)  # as annotations have it
+    assert read_image(wide).shape == (30, 20, 3)
+    assert read_image(wide, upright=False).shape == (20, 30, 3)
+    assert Store(tmp_path).image("wide.jpg").shape == (20, 30, 3)  # as annotations have it
 
 
-def test_bytes_after_the_picture_do_no_harm(tmp_path):
+def test_bytes_after_the_image_do_no_harm(tmp_path):
     file = tmp_path / "camera.jpg"
-    save(file, DrawnPeople(1).drawing(0).image)
+    save_image(file, SyntheticPeople(1).draw(0).image)
     file.write_bytes(file.read_bytes() + bytes(1000))
-    assert read_picture(file).shape == (256, 256, 3)
+    assert read_image(file).shape == (256, 256, 3)
 
 
 def test_checkpoint_of_another_model(folder, capsys):
@@ -655,9 +678,9 @@ def test_checkpoint_of_another_model(folder, capsys):
 
 
 def test_nan_loss_exits_with_1(folder, capsys):
-    status = run("train", folder / "tiny.yaml", "--output", folder / "o", "TRAIN.RATE", "1e30")
+    status = run("train", folder / "tiny.yaml", "--output", folder / "o", "TRAIN.LR", "1e30")
     assert status[0] == 1
-    sentence(capsys, status, "the loss became", "on pictures")
+    sentence(capsys, status, "the loss became", "on images")
 
 
 def test_a_full_disk_exits_with_1(folder, capsys, monkeypatch):
@@ -665,7 +688,7 @@ def test_a_full_disk_exits_with_1(folder, capsys, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("pathlib.Path.write_bytes", full)
-    good = folder / "data" / "images" / "toy" / "000000.png"
+    good = folder / "data" / "images" / "synthetic" / "000000.png"
     status = run("predict", good, "--output", folder / "p", "DATASET.INPUT_SIZE", "64")
     assert status[0] == 1
     sentence(capsys, status, "could not write", "000000_poses.jpg", "No space left")
@@ -675,11 +698,11 @@ def test_a_full_disk_exits_with_1(folder, capsys, monkeypatch):
 
 
 @pytest.mark.data
-def test_real_pictures_end_to_end(tmp_path, capsys):
-    """Real COCO pictures, the real trunk: a few steps, AP of two pictures, and a drawing."""
+def test_real_images_end_to_end(tmp_path, capsys):
+    """Real COCO images, the real trunk: a few steps, AP of two images, and a drawing."""
     config = ROOT / "configs" / "mini" / "higherhrnet_w18_256.yaml"
-    short = ["DATASET.TRAIN_LIMIT", "4", "DATASET.TEST_LIMIT", "2", "TRAIN.BATCH", "2"]
-    short += ["TRAIN.EPOCHS", "1", "TRAIN.WORKERS", "0"]
+    short = ["DATASET.TRAIN_LIMIT", "4", "DATASET.TEST_LIMIT", "2", "TRAIN.BATCH_SIZE", "2"]
+    short += ["TRAIN.END_EPOCH", "1", "TRAIN.WORKERS", "0"]
     assert run("train", config, "--output", tmp_path, *short)[0] == 0
     assert "1460 tensors matched" in capsys.readouterr().out
     photos = sorted((SHARED / "coco_mini" / "images" / "val_mini").iterdir())[:2]
@@ -691,15 +714,18 @@ def test_real_pictures_end_to_end(tmp_path, capsys):
 def test_annotations_of_the_real_sets_are_sound(capsys):
     run("data", "check", ROOT / "configs" / "mini" / "higherhrnet_w18_256.yaml")
     said = capsys.readouterr().out
-    assert "train: 2489 pictures, 9662 people" in said
-    assert "test: 200 pictures" in said
+    assert "train: 2489 images, 9662 people" in said
+    assert "test: 200 images" in said
 
 
 @pytest.mark.parametrize("verb", ["train", "valid", "predict", "ablate"])
 def test_settings_that_the_shell_cut(verb, capsys):
     for words, sentence in (
-        (["TEST.SCALES", "[1,", "2]", "here"], "TEST.SCALES: '[1,' is part of a list; put the"),
-        (["here", "TEST.FLIP"], "'TEST.FLIP' has no value"),
+        (
+            ["TEST.SCALE_FACTOR", "[1,", "2]", "here"],
+            "TEST.SCALE_FACTOR: '[1,' is part of a list; put the",
+        ),
+        (["here", "TEST.FLIP_TEST"], "'TEST.FLIP_TEST' has no value"),
     ):
         assert main([verb, *words]) == 2
         assert sentence in capsys.readouterr().err

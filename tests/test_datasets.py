@@ -12,19 +12,20 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from higherhrnet import show
+from higherhrnet import visualization as show
 from higherhrnet.cli import main
 from higherhrnet.datasets import mpii, prepare
-from higherhrnet.datasets.catalog import find_split
-from higherhrnet.datasets.keypoints import CocoKeypoints, valid_mask
-from higherhrnet.datasets.packed import Packed
-from higherhrnet.datasets.pictures import Store
-from higherhrnet.datasets.stats import crowd_index, stats
-from higherhrnet.datasets.toy import DrawnPeople, write_coco
+from higherhrnet.datasets.coco import CocoKeypoints, valid_mask
+from higherhrnet.datasets.packed import PackedRecords
+from higherhrnet.datasets.paths import find_split
+from higherhrnet.datasets.stats import compute_stats, crowd_index
 from higherhrnet.errors import UserError
-from higherhrnet.evaluation import errors, report
-from higherhrnet.evaluation.results import evaluate
-from higherhrnet.poses import Poses, is_labelled
+from higherhrnet.evaluation import error_analysis as errors
+from higherhrnet.evaluation import report
+from higherhrnet.evaluation.evaluator import evaluate
+from higherhrnet.io.images import Store
+from higherhrnet.poses import Poses, is_labeled
+from higherhrnet.research.synthetic.dataset import SyntheticPeople, write_coco
 from higherhrnet.skeleton import COCO, Skeleton, load_skeleton
 
 from .shared import ROOT, SHARED
@@ -42,12 +43,12 @@ SAMPLES = [
 
 
 @pytest.mark.data
-@pytest.mark.parametrize(("file", "skeleton", "pictures", "people"), SAMPLES)
-def test_real_samples_are_read_and_their_truth_is_perfect(file, skeleton, pictures, people):
+@pytest.mark.parametrize(("file", "skeleton", "images", "people"), SAMPLES)
+def test_real_samples_are_read_and_their_truth_is_perfect(file, skeleton, images, people):
     path = SHARED / "samples" / file
     data = CocoKeypoints(path, path.parent, load_skeleton(skeleton))
     samples = [data.sample(n) for n in range(len(data))]
-    assert len(data) == pictures
+    assert len(data) == images
     assert len(data.annotations["annotations"]) == people
     records = [record for s in samples for record in s.poses.to_coco(s.id)]
     figures = evaluate(records, data.annotations, data.skeleton)
@@ -99,9 +100,9 @@ def test_mpii_mat(tmp_path):
         "objpos": {"x": 21.0, "y": 41.0}, "annopoints": points,
     }  # fmt: skip
     empty = {"scale": np.array([]), "objpos": np.array([])}
-    picture = {"image": {"name": "a.jpg"}, "annorect": [person, empty]}
+    image = {"image": {"name": "a.jpg"}, "annorect": [person, empty]}
     other = {"image": {"name": "b.jpg"}, "annorect": [person]}
-    release = {"annolist": [picture, other], "img_train": np.array([1, 0])}
+    release = {"annolist": [image, other], "img_train": np.array([1, 0])}
     savemat(tmp_path / "mpii.mat", {"RELEASE": release})
     content = mpii.from_mat(tmp_path / "mpii.mat")
     assert [image["file_name"] for image in content["images"]] == ["a.jpg"]
@@ -115,17 +116,17 @@ def test_mpii_mat(tmp_path):
 
 
 def test_a_test_set_without_annotations_gives_results_for_the_server(tmp_path):
-    write_coco(tmp_path, DrawnPeople(2, size=64))
-    file = tmp_path / "annotations" / "person_keypoints_toy.json"
+    write_coco(tmp_path, SyntheticPeople(2, size=64))
+    file = tmp_path / "annotations" / "person_keypoints_synthetic.json"
     content = json.loads(file.read_text())
     del content["annotations"]
     (tmp_path / "annotations" / "image_info_test-dev2017.json").write_text(json.dumps(content))
-    (tmp_path / "images" / "toy").rename(tmp_path / "images" / "test2017")
+    (tmp_path / "images" / "synthetic").rename(tmp_path / "images" / "test2017")
     file.unlink()
     config = ROOT / "configs" / "mini" / "higherhrnet_w18_256.yaml"
     words = ["valid", str(config), "--weights", "higherhrnet_w18_mini", "--output", str(tmp_path)]
     words += ["DATASET.ROOT", str(tmp_path), "DATASET.TEST", "test-dev2017"]
-    assert main([*words, "DATASET.INPUT_SIZE", "64", "TEST.FLIP", "False"]) == 0
+    assert main([*words, "DATASET.INPUT_SIZE", "64", "TEST.FLIP_TEST", "False"]) == 0
     assert isinstance(json.loads((tmp_path / "results.json").read_text()), list)
 
 
@@ -155,16 +156,16 @@ def test_crowd_index_is_the_share_of_others_joints():
     assert crowd_index([person_at(0, 0), elsewhere]) == 0.5
     annotations = {"images": [{"id": 1}, {"id": 2}]}
     annotations["annotations"] = [person_at(0, 0), large, person_at(9, 9, count=0)]
-    table = stats(annotations, COCO)
-    assert table["people a picture"]["0"] == 1
-    assert table["people a picture"]["2"] == 1
+    table = compute_stats(annotations, COCO)
+    assert table["people an image"]["0"] == 1
+    assert table["people an image"]["2"] == 1
     assert table["joints visible"]["nose"] == 1
     assert table["crowding"]["0.5 to 0.8"] == 1
 
 
 def test_check_says_what_is_wrong_and_draws_what_is_there(tmp_path, capsys):
-    write_coco(tmp_path, DrawnPeople(5, size=64, people=(2, 3)))
-    file = tmp_path / "annotations" / "person_keypoints_toy.json"
+    write_coco(tmp_path, SyntheticPeople(5, size=64, people=(2, 3)))
+    file = tmp_path / "annotations" / "person_keypoints_synthetic.json"
     content = json.loads(file.read_text())
     content["annotations"][0]["keypoints"][:3] = [900, 900, 2]
     content["annotations"][1]["image_id"] = 77
@@ -177,14 +178,14 @@ def test_check_says_what_is_wrong_and_draws_what_is_there(tmp_path, capsys):
     ]
     file.write_text(json.dumps(content))
     (tmp_path / "c.yaml").write_text(
-        f"DATASET: {{ROOT: {tmp_path}, TRAIN: toy, TEST: toy, INPUT_SIZE: 64}}\n"
+        f"DATASET: {{ROOT: {tmp_path}, TRAIN: synthetic, TEST: synthetic, INPUT_SIZE: 64}}\n"
         "TEST: {CANDIDATES: 1}"
     )
     assert main(["data", "check", str(tmp_path / "c.yaml"), "--output", str(tmp_path / "o")]) == 2
     said = "".join(capsys.readouterr())
     assert "cannot be read" not in said
     for sentence in (
-        "joints outside the picture", "not listed: ", "more than 1 people",
+        "joints outside the image", "not listed: ", "more than 1 people",
         "ignored to nine tenths or more: 000003.png", "1 crowd regions",
     ):  # fmt: skip
         assert sentence in said
@@ -194,30 +195,30 @@ def test_check_says_what_is_wrong_and_draws_what_is_there(tmp_path, capsys):
     content["annotations"][-1]["segmentation"] = {"counts": "broken", "size": [64, 64]}
     file.write_text(json.dumps(content))
     assert main(["data", "check", str(tmp_path / "c.yaml"), "--output", str(tmp_path / "o")]) == 2
-    assert "1 pictures whose segmentations cannot be read: 0000" in "".join(capsys.readouterr())
+    assert "1 images whose segmentations cannot be read: 0000" in "".join(capsys.readouterr())
     assert main(["data", "stats", str(tmp_path / "c.yaml")]) == 0
     assert "crowding" in capsys.readouterr().out
 
 
-def test_a_skeleton_file_may_have_colours(tmp_path):
-    values = COCO.to_dict() | {"name": "mine", "colours": [[n, 0, 255 - n] for n in range(17)]}
+def test_a_skeleton_file_may_have_colors(tmp_path):
+    values = COCO.to_dict() | {"name": "mine", "colors": [[n, 0, 255 - n] for n in range(17)]}
     skeleton = Skeleton.from_dict(values)
     assert Skeleton.from_dict(skeleton.to_dict()) == skeleton
     drawn = (
-        DrawnPeople(1, size=128)
+        SyntheticPeople(1, size=128)
         .sample(0)
         .poses.draw(np.full((128, 128, 3), 128, np.uint8), skeleton)
     )
     assert (drawn == (3, 0, 252)).all(axis=2).any()
     with pytest.raises(UserError, match="one \\[R, G, B\\]"):
-        Skeleton.from_dict(values | {"colours": [[1, 2, 3]]})
+        Skeleton.from_dict(values | {"colors": [[1, 2, 3]]})
 
 
 def shaken(annotations, seed=0):
     rng = np.random.default_rng(seed)
     records = []
     for person in annotations["annotations"]:
-        if is_labelled(person) and rng.random() < 0.8:
+        if is_labeled(person) and rng.random() < 0.8:
             keypoints = np.array(person["keypoints"], float).reshape(-1, 3)
             keypoints[:, :2] += rng.normal(0, 3, (17, 2))
             keypoints[:, 2] = 1
@@ -230,7 +231,8 @@ def shaken(annotations, seed=0):
 
 def test_joints_are_judged():
     drawn = (
-        DrawnPeople(1, seed=n, size=256, people=(2, 2), overlap=0, occlusion=0) for n in range(99)
+        SyntheticPeople(1, seed=n, size=256, people=(2, 2), overlap=0, occlusion=0)
+        for n in range(99)
     )
     annotations = next(
         d.annotations
@@ -256,22 +258,22 @@ def test_joints_are_judged():
     assert kinds["nose"] == "miss"
     assert kinds["left_ankle"] == "absent"
     assert kinds["right_hip"] == "good"
-    assert errors.worst(found, wrong, 5) == [(0, 4.0)]
+    assert errors.find_worst(found, wrong, 5) == [(0, 4.0)]
     nobody = errors.joint_errors([], annotations, COCO)
     assert {error.kind for error in nobody} == {"absent"}
 
 
 def test_the_report_is_written(tmp_path):
-    annotations = DrawnPeople(12, size=128, people=(1, 5), overlap=0.8).annotations
+    annotations = SyntheticPeople(12, size=128, people=(1, 5), overlap=0.8).annotations
     records = shaken(annotations)
     figures = evaluate(records, annotations, COCO)
-    rows = report.parts(records, annotations, COCO, {})
+    rows = report.evaluate_parts(records, annotations, COCO, {})
     assert rows[0]["AP"] == pytest.approx(figures["AP"], abs=1e-12)
     assert rows[0]["low"] <= rows[0]["AP"] <= rows[0]["high"]
-    by_count = [row for row in rows if row["by"] == "people a picture"]
+    by_count = [row for row in rows if row["by"] == "people an image"]
     assert sum(row["people"] for row in by_count) == rows[0]["people"]
     wrong = errors.joint_errors(records, annotations, COCO)
-    report.write(tmp_path, "a test", figures, rows, wrong, [("a.png", 3.0)], COCO)
+    report.write_report(tmp_path, "a test", figures, rows, wrong, [("a.png", 3.0)], COCO)
     text = (tmp_path / "report.md").read_text()
     assert "| left_wrist |" in text
     assert len((tmp_path / "keypoint_errors.csv").read_text().splitlines()) == len(wrong) + 1
@@ -279,16 +281,16 @@ def test_the_report_is_written(tmp_path):
 
 
 def test_valid_writes_a_report(tmp_path):
-    write_coco(tmp_path, DrawnPeople(3, size=64))
+    write_coco(tmp_path, SyntheticPeople(3, size=64))
     config = ROOT / "configs" / "mini" / "higherhrnet_w18_256.yaml"
     words = ["valid", str(config), "--weights", "higherhrnet_w18_mini", "--report"]
     words += ["--output", str(tmp_path / "o"), "DATASET.ROOT", str(tmp_path)]
-    assert main([*words, "DATASET.TEST", "toy", "DATASET.INPUT_SIZE", "64"]) == 0
+    assert main([*words, "DATASET.TEST", "synthetic", "DATASET.INPUT_SIZE", "64"]) == 0
     for name in ("report.md", "report.png", "worst.jpg", "keypoint_errors.csv"):
         assert (tmp_path / "o" / name).is_file()
 
 
-def test_a_contact_sheet_of_pictures_of_any_size():
+def test_a_contact_sheet_of_images_of_any_size():
     samples = [
         (np.zeros((40, 90, 3), np.uint8), Poses.empty(17), np.ones((40, 90), np.uint8)),
         (np.zeros((90, 40, 3), np.uint8), Poses.empty(17), np.zeros((90, 40), np.uint8)),
@@ -299,10 +301,10 @@ def test_a_contact_sheet_of_pictures_of_any_size():
 
 def test_packed_items_come_back_as_they_were():
     items = [{"a": [1, 2]}, "text", None, [], {"b": 1.5}]
-    packed = Packed(items)
+    packed = PackedRecords(items)
     assert list(packed) == items
     assert packed[-1] == items[-1]
-    assert list(Packed([])) == []
+    assert list(PackedRecords([])) == []
     with pytest.raises(IndexError):
         packed[5]
 
@@ -356,9 +358,9 @@ def test_a_set_is_fetched_resumed_checked_and_unpacked_once(tmp_path, server, mo
     folder = tmp_path / "data"
     folder.mkdir()
     (folder / "a.zip.partial").write_bytes(content[:50])  # an earlier try broke off here
-    assert prepare.prepare("mine", folder) == ["annotations/a.json: 1 pictures"]
+    assert prepare.prepare("mine", folder) == ["annotations/a.json: 1 images"]
     assert server.asked == [50]
-    assert prepare.prepare("mine", folder) == ["annotations/a.json: 1 pictures"]
+    assert prepare.prepare("mine", folder) == ["annotations/a.json: 1 images"]
     assert server.asked == [50]
 
 
@@ -399,7 +401,7 @@ def test_a_damaged_download_and_a_wrong_count_get_a_sentence(tmp_path, server, m
         prepare.prepare("mine", tmp_path / "d")
     assert not list((tmp_path / "d").glob("a.zip*"))  # the next try starts anew
     (tmp_path / "d" / "a.json").write_text('{"images": []}')
-    with pytest.raises(UserError, match="lists 0 pictures, not 3"):
+    with pytest.raises(UserError, match="lists 0 images, not 3"):
         prepare.prepare("mine", tmp_path / "d")
 
 
@@ -421,10 +423,10 @@ def test_crowdpose_train_and_val_are_joined(tmp_path, monkeypatch):
             "categories": [],
         }  # fmt: skip
         (tmp_path / "json" / f"crowdpose_{split}.json").write_text(json.dumps(content))
-    with pytest.raises(UserError, match="lists 1 pictures, not 10000"):
+    with pytest.raises(UserError, match="lists 1 images, not 10000"):
         prepare.prepare("crowdpose", tmp_path)
-    joined = json.loads((tmp_path / "json" / "crowdpose_trainval.json").read_text())
-    assert [image["id"] for image in joined["images"]] == [0, 1]
-    assert [record["id"] for record in joined["annotations"]] == [1, 2]
-    with pytest.raises(UserError, match="both files list picture 0"):
-        prepare.join(joined, joined)
+    init_distributed = json.loads((tmp_path / "json" / "crowdpose_trainval.json").read_text())
+    assert [image["id"] for image in init_distributed["images"]] == [0, 1]
+    assert [record["id"] for record in init_distributed["annotations"]] == [1, 2]
+    with pytest.raises(UserError, match="both files list image 0"):
+        prepare.join(init_distributed, init_distributed)

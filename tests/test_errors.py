@@ -5,20 +5,20 @@ import pytest
 
 from higherhrnet import load, predict_many
 from higherhrnet.cli import main
-from higherhrnet.codecs.bottom_up import BottomUpCodec
-from higherhrnet.datasets.toy import DrawnPeople, write_coco
 from higherhrnet.errors import UserError
+from higherhrnet.methods.bottom_up.codec import BottomUpCodec
+from higherhrnet.research.synthetic.dataset import SyntheticPeople, write_coco
 
 TINY = """
-MODEL: {WIDTH: 4, MODULES: [1, 1, 1], BLOCKS: 1, RESIDUAL_BLOCKS: 1}
-DATASET: {ROOT: %s, TRAIN: toy, TEST: toy, INPUT_SIZE: 64}
-TRAIN: {EPOCHS: 1, BATCH: 2, PRECISION: fp32}
+MODEL: {WIDTH: 4, NUM_MODULES: [1, 1, 1], NUM_BLOCKS: 1, NUM_BASIC_BLOCKS: 1}
+DATASET: {ROOT: %s, TRAIN: synthetic, TEST: synthetic, INPUT_SIZE: 64}
+TRAIN: {END_EPOCH: 1, BATCH_SIZE: 2, PRECISION: fp32}
 """
 
 
 @pytest.fixture
 def config(tmp_path):
-    write_coco(tmp_path / "data", DrawnPeople(4, size=64))
+    write_coco(tmp_path / "data", SyntheticPeople(4, size=64))
     (tmp_path / "tiny.yaml").write_text(TINY % (tmp_path / "data"))
     return tmp_path / "tiny.yaml"
 
@@ -34,7 +34,7 @@ def message_of(raised):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_bug_in_a_codec_keeps_its_traceback_in_training(config, tmp_path, monkeypatch, workers):
-    monkeypatch.setattr(BottomUpCodec, "mark", broken)
+    monkeypatch.setattr(BottomUpCodec, "index_keypoints", broken)
     words = ["train", str(config), "--output", str(tmp_path / "o"), "TRAIN.WORKERS", str(workers)]
     with pytest.raises(ValueError, match="could not be broadcast") as raised:
         main(words)
@@ -44,12 +44,12 @@ def test_a_bug_in_a_codec_keeps_its_traceback_in_training(config, tmp_path, monk
 
 def test_a_bug_in_a_codec_keeps_its_traceback_in_prediction(config, tmp_path, monkeypatch):
     monkeypatch.setattr(BottomUpCodec, "decode", broken)
-    image = tmp_path / "data" / "images" / "toy" / "000000.png"
+    image = tmp_path / "data" / "images" / "synthetic" / "000000.png"
     output = ["--output", str(tmp_path / "o"), "DATASET.INPUT_SIZE", "64"]
     with pytest.raises(ValueError, match="could not be broadcast"):
         main(["predict", str(image), *output])
     with pytest.raises(ValueError, match="could not be broadcast"):
-        list(predict_many(load(overrides=output[2:]), [image], broken=lambda *_: None))
+        list(predict_many(load(overrides=output[2:]), [image], on_error=lambda *_: None))
 
 
 @pytest.mark.parametrize("workers", [1, 2])

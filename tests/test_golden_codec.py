@@ -8,14 +8,14 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from higherhrnet import geometry
-from higherhrnet.bench import plain
-from higherhrnet.codecs import heatmaps as heat
-from higherhrnet.codecs import tags as tagging
-from higherhrnet.codecs.bottom_up import BottomUpCodec
-from higherhrnet.codecs.maps import DeviceMaps, HostMaps
-from higherhrnet.fields import Head, Outputs, View
+from higherhrnet.methods import heatmaps as heat
+from higherhrnet.methods.bottom_up import grouping as tagging
+from higherhrnet.methods.bottom_up.codec import BottomUpCodec
+from higherhrnet.methods.bottom_up.maps import DeviceMaps, HostMaps
 from higherhrnet.skeleton import COCO, CROWDPOSE
+from higherhrnet.structures import Head, Outputs, View
 
+from . import reference_decoder as plain
 from .shared import golden_arrays
 
 GROUPINGS = ("k0", "k1", "k3", "k4clean", "k8", "k8crowd", "multiscale", "crowdpose14")
@@ -51,7 +51,7 @@ def plainly_merged(codec, arrays, flip, project):
 def merged(codec, arrays, flip, project):
     views = views_of(arrays, len(codec.skeleton), flip)
     width, height = arrays["base_size"]
-    return codec.merge(views, (int(height), int(width)) if project else None)
+    return codec.aggregate(views, (int(height), int(width)) if project else None)
 
 
 def on_device(maps):
@@ -59,7 +59,7 @@ def on_device(maps):
     return DeviceMaps(torch.from_numpy(maps.heatmaps), torch.from_numpy(maps.tags))
 
 
-def to_picture(arrays, shape):
+def to_image(arrays, shape):
     width, height = arrays["image_wh"]
     smallest = 0.5 if "plain_out0_s1" in arrays else 1.0
     view, _ = geometry.fit_view((height, width), int(arrays["input_size"]), smallest, smallest)
@@ -96,21 +96,21 @@ def test_the_plain_way_stage_by_stage(name, flip, project):
         squares = (maps.astype(np.float64) ** 2).sum()
         np.testing.assert_allclose(squares, case[f"{key}_sumsq"], rtol=1e-5)
 
-    peaks = plain.find_peaks(fields, codec.threshold, codec.most_candidates)
+    peaks = plain.find_peaks(fields, codec.threshold, codec.max_candidates)
     for joint, found in enumerate(peaks):
         strong = case["topk_val"][joint] > codec.threshold
         np.testing.assert_allclose(found.score, case["topk_val"][joint][strong], atol=1e-5)
         np.testing.assert_array_equal(found.xy, case["topk_loc"][joint][strong])
         np.testing.assert_allclose(found.tags, case["topk_tag"][joint][strong], atol=1e-4)
 
-    people = tagging.assembled(peaks, codec.group(peaks))
+    people = tagging.assemble_people(peaks, codec.group(peaks))
     found = people.score > 0
     np.testing.assert_array_equal(people.xy, case["match"][..., :2])
     np.testing.assert_allclose(people.score, case["match"][..., 2], atol=1e-5)
     np.testing.assert_allclose(people.tags, case["match"][..., 3:], atol=1e-4)
-    np.testing.assert_allclose(people.place[found], case["adjust"][..., :2][found])
+    np.testing.assert_allclose(people.location[found], case["adjust"][..., :2][found])
     plain.refine(people, fields)
-    np.testing.assert_allclose(people.place, case["refine"][..., :2])
+    np.testing.assert_allclose(people.location, case["refine"][..., :2])
     np.testing.assert_allclose(people.score, case["refine"][..., 2], atol=1e-5)
 
 
@@ -123,12 +123,12 @@ def test_people(name, flip, project, device):
     maps = merged(codec, arrays, flip, project)
     if device:
         maps = on_device(maps)
-    for joint, found in enumerate(maps.peaks(codec.threshold, codec.most_candidates)):
+    for joint, found in enumerate(maps.peaks(codec.threshold, codec.max_candidates)):
         strong = case["topk_val"][joint] > codec.threshold
         np.testing.assert_allclose(found.score, case["topk_val"][joint][strong], atol=1e-5)
         np.testing.assert_array_equal(found.xy, case["topk_loc"][joint][strong])
         np.testing.assert_allclose(found.tags, case["topk_tag"][joint][strong], atol=1e-4)
-    poses = codec.decode(maps, to_picture(arrays, maps.shape)).poses
+    poses = codec.decode(maps, to_image(arrays, maps.shape)).poses
     assert len(poses) == len(case["final"])
     present = poses.visibility > 0
     np.testing.assert_allclose(poses.xy[present], case["final"][..., :2][present], atol=2e-4)
@@ -141,25 +141,25 @@ def test_people(name, flip, project, device):
     [
         ("_max5", {}),
         ("_max5_ignore", {"only_compared": True}),
-        ("_nodetval", {"most_compared": 30, "use_score": False}),
+        ("_nodetval", {"max_compared": 30, "use_score": False}),
     ],
 )
 def test_limits_and_costs(suffix, grouping):
     arrays = golden_arrays("grouping_k8crowd.npz")
-    most = grouping.get("most_compared", 5)
+    most = grouping.get("max_compared", 5)
     codec = BottomUpCodec(
         COCO,
         (Head(4, 17), Head(2)),
-        most_candidates=most,
-        grouping=tagging.Grouping(**{"most_compared": most, **grouping}),
+        max_candidates=most,
+        grouping=tagging.Grouping(**{"max_compared": most, **grouping}),
     )
     maps = merged(codec, arrays, flip=1, project=1)
     prefix = f"flip1_proj1{suffix}"
     if f"{prefix}/match" in arrays:
-        peaks = maps.peaks(codec.threshold, codec.most_candidates)
-        people = tagging.assembled(peaks, codec.group(peaks))
+        peaks = maps.peaks(codec.threshold, codec.max_candidates)
+        people = tagging.assemble_people(peaks, codec.group(peaks))
         equal_people(people, arrays[f"{prefix}/match"])
-    poses = codec.decode(maps, to_picture(arrays, maps.shape)).poses
+    poses = codec.decode(maps, to_image(arrays, maps.shape)).poses
     expected = arrays[f"{prefix}/final"]
     present = poses.visibility > 0
     np.testing.assert_allclose(poses.xy[present], expected[..., :2][present], atol=2e-4)
@@ -193,29 +193,29 @@ def test_targets(size):
     arrays = golden_arrays("targets.npz")
     joints = arrays[f"joints_{size}"]
     xy, present = joints[..., :2], joints[..., 2] > 0
-    cells = torch.from_numpy(tagging.joint_cells(xy, present, (size, size)))
-    stamped = heat.stamp(cells[None], (size, size), sigma=2)[0]
+    indices = torch.from_numpy(tagging.keypoint_indices(xy, present, (size, size)))
+    stamped = heat.draw_gaussians(indices[None], (size, size), sigma=2)[0]
     # Values went through exp(), whose last digit depends on the processor; zeros are exact.
     np.testing.assert_allclose(stamped, arrays[f"heatmaps_{size}"], rtol=1e-6)
     np.testing.assert_array_equal(stamped > 0, arrays[f"heatmaps_{size}"] > 0)
     np.testing.assert_allclose(heat.kernel(2), arrays["kernel_sigma2"], rtol=1e-14)
-    empty = heat.stamp(cells[None, :0], (size, size), sigma=2)
+    empty = heat.draw_gaussians(indices[None, :0], (size, size), sigma=2)
     assert empty.max() == arrays["empty_heatmap_max"]
-    cells = tagging.joint_cells(xy, present, (size, size))
+    indices = tagging.keypoint_indices(xy, present, (size, size))
     for key, per_joint in ((f"joints_list_{size}", 1), (f"joints_list_shared_{size}", 0)):
         original = arrays[key]
-        for person, row in enumerate(cells):
+        for person, row in enumerate(indices):
             flat = row + per_joint * np.arange(17) * size**2
             listed = original[person][original[person, :, 1] > 0, 0]
             np.testing.assert_array_equal(flat[row >= 0], listed)
-        assert not original[len(cells) :].any()
+        assert not original[len(indices) :].any()
 
 
 def test_a_31st_person_is_kept():
     joints = np.tile(np.array([[5.0, 5.0]]), (31, 17, 1))
-    cells = tagging.joint_cells(joints, np.ones((31, 17), bool), (16, 16))
-    assert cells.shape == (31, 17)
-    assert (cells == 85).all()
+    indices = tagging.keypoint_indices(joints, np.ones((31, 17), bool), (16, 16))
+    assert indices.shape == (31, 17)
+    assert (indices == 85).all()
 
 
 def test_scales_without_one_use_the_nearest_scale_for_tags():
@@ -223,10 +223,10 @@ def test_scales_without_one_use_the_nearest_scale_for_tags():
     arrays = golden_arrays("grouping_multiscale.npz")
     codec = codec_for("multiscale")
     views = [view for view in views_of(arrays, 17, flip=1) if view.scale != 1.0]
-    maps = codec.merge(views, (128, 128))
+    maps = codec.aggregate(views, (128, 128))
     assert maps.shape == (128, 128)
     assert maps.tags.shape[:2] == (2, 17)
-    assert len(codec.decode(maps, to_picture(arrays, maps.shape)).poses) > 0
+    assert len(codec.decode(maps, to_image(arrays, maps.shape)).poses) > 0
 
 
 def test_shared_tags_group_people():
@@ -277,7 +277,7 @@ def test_fast_decoding_finds_the_same_people_as_the_plain_way(people, assignment
             poses = codec.decode(found, geometry.identity()).poses
             present = poses.visibility > 0
             np.testing.assert_allclose(poses.score, expected.score, rtol=1e-6)
-            np.testing.assert_allclose(poses.xy[present], expected.place[present])
+            np.testing.assert_allclose(poses.xy[present], expected.location[present])
             np.testing.assert_allclose(poses.person_score, scores)
 
 
@@ -287,21 +287,23 @@ def test_smoothing_is_a_gaussian_over_the_merged_heatmaps(name):
     codec = codec_for(name)
     views = views_of(arrays, 17, flip=1)
     shape = tuple(int(side) for side in arrays["base_size"][::-1])
-    bare, smooth = (replace(codec, smooth=sigma).merge(views, shape) for sigma in (0.0, 2.0))
-    np.testing.assert_array_equal(smooth.tags, bare.tags)
+    bare, blur_sigma = (
+        replace(codec, blur_sigma=sigma).aggregate(views, shape) for sigma in (0.0, 2.0)
+    )
+    np.testing.assert_array_equal(blur_sigma.tags, bare.tags)
     expected = gaussian_filter(bare.heatmaps, (0, 2, 2), mode="mirror", radius=(0, 6, 6))
-    np.testing.assert_allclose(smooth.heatmaps, expected, atol=1e-6)
-    device = heat.smoothed_on_device(torch.from_numpy(bare.heatmaps[None]), 2.0)
+    np.testing.assert_allclose(blur_sigma.heatmaps, expected, atol=1e-6)
+    device = heat.gaussian_blur_on_device(torch.from_numpy(bare.heatmaps[None]), 2.0)
     np.testing.assert_allclose(device[0].numpy(), expected, atol=1e-6)
-    slow = plain.merge(views, COCO, shape, smooth=2.0)
+    slow = plain.merge(views, COCO, shape, blur_sigma=2.0)
     np.testing.assert_allclose(slow.heatmaps, expected, atol=1e-5)
 
 
 def test_the_most_people_are_the_best():
-    codec = BottomUpCodec(COCO, (Head(4, 17), Head(2)), most_candidates=4)
+    codec = BottomUpCodec(COCO, (Head(4, 17), Head(2)), max_candidates=4)
     maps = random_maps(0, 8)
     everyone = codec.decode(maps, geometry.identity())
-    few = replace(codec, most_people=3).decode(maps, geometry.identity())
+    few = replace(codec, max_detections=3).decode(maps, geometry.identity())
     assert everyone.people_dropped == 0
     assert everyone.candidates_dropped > 0
     assert few.people_dropped == len(everyone.poses) - 3

@@ -48,25 +48,25 @@ def test_training_view(case):
 def test_whole_training_geometry_from_its_draws(case):
     width, height = case["image_wh"]
     side = case["scale"] * 200
-    centre = (width / 2 + case["dx"], height / 2 + case["dy"])
-    affine = geometry.square_crop(centre, side, (512, 512), case["rot"])
+    center = (width / 2 + case["dx"], height / 2 + case["dy"])
+    affine = geometry.square_crop(center, side, (512, 512), case["rot"])
     np.testing.assert_allclose(affine[:2], case["matrix_512"], atol=1e-10)
     poses = Poses.annotated(np.array(case["joints"])).warp(affine)
     present = poses.visibility > 0
     for stride, size in ((4, 128), (2, 256)):
-        on_map = geometry.apply(geometry.map_affine(stride, mirrored=False), poses.xy)
+        on_map = geometry.apply(geometry.map_affine(stride, flipped=False), poses.xy)
         expected = np.array(case[f"joints_{size}"])[..., :2]
         np.testing.assert_allclose(on_map[present], expected[present], atol=1e-9)
         canvas = geometry.warp(
             np.full((height, width), 255, np.uint8),
-            geometry.map_affine(stride, mirrored=False) @ affine,
+            geometry.map_affine(stride, flipped=False) @ affine,
             (size, size),
         )
         assert abs(int((canvas > 127).sum()) - case[f"mask_sum_{size}"]) <= size
     # Mirrored as one composed affine and with left and right exchanged.
-    flipped = poses.warp(geometry.mirror(512)).exchanged(COCO)
-    assert geometry.is_mirrored(geometry.mirror(512) @ affine)
-    on_map = geometry.apply(geometry.map_affine(4, mirrored=True), flipped.xy)
+    flipped = poses.warp(geometry.horizontal_flip(512)).swap_sides(COCO)
+    assert geometry.is_flipped(geometry.horizontal_flip(512) @ affine)
+    on_map = geometry.apply(geometry.map_affine(4, flipped=True), flipped.xy)
     expected = np.array(case["joints_128_flipped"])[..., :2]
     shown = flipped.visibility > 0
     np.testing.assert_allclose(on_map[shown], expected[shown], atol=1e-9)
@@ -75,10 +75,10 @@ def test_whole_training_geometry_from_its_draws(case):
 @pytest.mark.parametrize("case", CASES["box_to_center_scale"])
 def test_person_box(case):
     width, height = case["image_size"]
-    centre, extent = geometry.box_crop(tuple(case["box_xywh"]), (height, width))
-    np.testing.assert_allclose(centre, case["center"], atol=2e-5)
+    center, extent = geometry.box_crop(tuple(case["box_xywh"]), (height, width))
+    np.testing.assert_allclose(center, case["center"], atol=2e-5)
     scale = np.array(case["scale"])
-    if centre[0] == -1:  # the original forgets the padding for this one centre; we do not
+    if center[0] == -1:  # the original forgets the padding for this one center; we do not
         scale = scale * 1.25
     np.testing.assert_allclose(np.array(extent) / 200, scale, atol=1e-6)
 
@@ -89,15 +89,15 @@ def test_person_view(case):
     affine = geometry.person_crop(
         tuple(case["center"]), case["scale"][0] * 200, (height, width), case["rot"]
     )
-    moved = geometry.apply(affine, np.array(case["points"]))
-    np.testing.assert_allclose(moved, case["points_out"], rtol=2e-6, atol=2e-4)
+    warp_annotations = geometry.apply(affine, np.array(case["points"]))
+    np.testing.assert_allclose(warp_annotations, case["points_out"], rtol=2e-6, atol=2e-4)
     np.testing.assert_allclose(affine[:2], case["matrix"], rtol=2e-6, atol=1e-3)
 
 
 @pytest.mark.parametrize("scale", [0.5, 1, 2])
-def test_resized_pictures(scale):
+def test_resized_images(scale):
     arrays = golden_arrays("warp.npz")
-    pictures = sorted({key.split("/")[0] for key in arrays})
+    images = sorted({key.split("/")[0] for key in arrays})
     compared = 0
     for key, expected in arrays.items():
         if not key.endswith(f"{scale:g}"):
@@ -108,4 +108,4 @@ def test_resized_pictures(scale):
         ours = geometry.warp(source, affine, shape)
         assert np.abs(ours.astype(int) - expected.astype(int)).max() <= 3
         compared += 1
-    assert compared == len(pictures)
+    assert compared == len(images)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from higherhrnet.fields import Head, Outputs, Targets
-from higherhrnet.losses import BottomUpLoss, heatmap_loss, tag_losses
+from higherhrnet.methods.bottom_up.losses import BottomUpLoss, heatmap_loss, tag_losses
+from higherhrnet.structures import Head, Outputs, Targets
 
 from .shared import golden_arrays
 
@@ -14,13 +14,13 @@ ARRAYS = golden_arrays("losses.npz")
 
 def cells_of(joints, size):
     """The original's compacted lists (B, 30, 17, 2) → (B, P, K) cells."""
-    cells = np.full((len(joints), 30, 17), -1)
+    indices = np.full((len(joints), 30, 17), -1)
     for image, people in enumerate(joints):
         for person, entries in enumerate(people):
             for flat, seen in entries:
                 if seen:
-                    cells[image, person, flat // size**2] = flat % size**2
-    return torch.from_numpy(cells)
+                    indices[image, person, flat // size**2] = flat % size**2
+    return torch.from_numpy(indices)
 
 
 @pytest.mark.parametrize("kind", ["exp", "max"])
@@ -46,14 +46,14 @@ def test_heatmap_loss():
 
 def multi_targets():
     """Targets of both outputs, made by the codec's own stamping from the joints behind them."""
-    from higherhrnet.codecs import heatmaps as heat
-    from higherhrnet.codecs.tags import joint_cells
+    from higherhrnet.methods import heatmaps as heat
+    from higherhrnet.methods.bottom_up.grouping import keypoint_indices
 
     maps = []
     for image in range(4):
         joints = ARRAYS[f"joints_xyv_{image}"]
-        cells = joint_cells(joints[..., :2] * 2, joints[..., 2] > 0, (64, 64))
-        maps.append(heat.stamp(torch.from_numpy(cells)[None], (64, 64), 2))
+        indices = keypoint_indices(joints[..., :2] * 2, joints[..., 2] > 0, (64, 64))
+        maps.append(heat.draw_gaussians(torch.from_numpy(indices)[None], (64, 64), 2))
     mask = ARRAYS["hm_mask"].astype(np.float32)[:, None]
     return Targets(
         heatmaps=(torch.from_numpy(ARRAYS["hm_gt"]), torch.cat(maps)),
@@ -61,7 +61,7 @@ def multi_targets():
             torch.from_numpy(mask),
             torch.from_numpy(mask.repeat(2, axis=2).repeat(2, axis=3)),
         ),
-        cells=(cells_of(ARRAYS["joints"], 32), torch.zeros((4, 0, 17), dtype=torch.int64)),
+        indices=(cells_of(ARRAYS["joints"], 32), torch.zeros((4, 0, 17), dtype=torch.int64)),
     )
 
 
@@ -106,8 +106,8 @@ def test_nobody_anywhere():
 
 def test_one_shared_tag_map():
     tags = torch.randn(1, 1, 8, 8)
-    cells = torch.tensor([[[3, 9], [20, -1]]])
-    pull, push = tag_losses(tags, cells)
+    indices = torch.tensor([[[3, 9], [20, -1]]])
+    pull, push = tag_losses(tags, indices)
     read = tags.flatten()[[3, 9, 20]]
     means = torch.stack([read[:2].mean(), read[2]])
     torch.testing.assert_close(pull[0], (read[:2] - means[0]).square().mean() / 2)

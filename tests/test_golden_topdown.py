@@ -6,13 +6,13 @@ import torch
 
 from higherhrnet import geometry
 from higherhrnet.boxes import Boxes
-from higherhrnet.codecs.top_down import TopDownCodec
-from higherhrnet.datasets.transforms import half_body
-from higherhrnet.evaluation.oks import suppress
-from higherhrnet.fields import Head, Outputs, Targets, View
-from higherhrnet.losses import TopDownLoss
+from higherhrnet.evaluation.oks import oks_nms
+from higherhrnet.methods.top_down.codec import TopDownCodec
+from higherhrnet.methods.top_down.losses import TopDownLoss
+from higherhrnet.methods.top_down.transforms import half_body
 from higherhrnet.poses import Poses
 from higherhrnet.skeleton import COCO
+from higherhrnet.structures import Head, Outputs, Targets, View
 
 from .shared import golden_arrays, golden_json
 
@@ -38,14 +38,14 @@ def test_joints_from_heatmaps(case):
     heatmaps = a["heatmaps"].astype(np.float32)
     shape = heatmaps.shape[2:]
     back = [
-        geometry.invert(geometry.person_crop(tuple(centre), scale[0] * 200, shape))
-        for centre, scale in zip(a["center"], a["scale"], strict=True)
+        geometry.invert(geometry.person_crop(tuple(center), scale[0] * 200, shape))
+        for center, scale in zip(a["center"], a["scale"], strict=True)
     ]
     poses = CODEC.decode(heatmaps, back, Boxes.of(np.ones((len(back), 4))))
     np.testing.assert_allclose(poses.xy, a["coords_post1"], rtol=2e-6, atol=2e-3)
     np.testing.assert_array_equal(poses.score, np.maximum(a["maxvals"][..., 0], 0))
-    cells = np.array([h.reshape(17, -1).argmax(1) for h in heatmaps])
-    plain = np.stack([cells % shape[1], cells // shape[1]], axis=2) * (a["maxvals"] > 0)
+    indices = np.array([h.reshape(17, -1).argmax(1) for h in heatmaps])
+    plain = np.stack([indices % shape[1], indices // shape[1]], axis=2) * (a["maxvals"] > 0)
     plain = np.array([geometry.apply(b, p) for b, p in zip(back, plain, strict=True)])
     np.testing.assert_allclose(plain, a["coords_post0"], rtol=2e-6, atol=2e-3)
     shifted = np.abs(poses.xy - plain).max(axis=2) > 1e-3
@@ -56,10 +56,10 @@ def test_joints_from_heatmaps(case):
 def test_mirrored_view(shift):
     a = part("flip")
     views = [
-        View(outputs(a["plain"]), 1.0, mirrored=False),
-        View(outputs(a["flipped_raw"]), 1.0, mirrored=True),
+        View(outputs(a["plain"]), 1.0, flipped=False),
+        View(outputs(a["flipped_raw"]), 1.0, flipped=True),
     ]
-    merged = TopDownCodec(COCO, HEADS, shift_mirrored=shift).merge(views)
+    merged = TopDownCodec(COCO, HEADS, shift_heatmap=shift).aggregate(views)
     np.testing.assert_array_equal(merged, a[f"output_shift{int(shift)}"])
 
 
@@ -69,8 +69,14 @@ def test_targets_and_their_weights(case):
     width, height = a["image_size"]
     keypoints = np.concatenate([a["joints"][:, :2], a["vis"][:, :1]], axis=1)[None]
     # Absent joints are at (0, 0) here; the original's stand where they were and weigh nothing.
-    mark = CODEC.mark(Poses.annotated(keypoints), np.ones((height, width), np.uint8))
-    targets = CODEC.encode(mark._replace(cells=(mark.cells[0][None],), valid=mark.valid[None]))
+    index_keypoints = CODEC.index_keypoints(
+        Poses.annotated(keypoints), np.ones((height, width), np.uint8)
+    )
+    targets = CODEC.encode(
+        index_keypoints._replace(
+            indices=(index_keypoints.indices[0][None],), valid=index_keypoints.valid[None]
+        )
+    )
     np.testing.assert_array_equal(targets.weights[0][0, :, :, 0], a["weight_plain"])
     counted = a["weight_plain"][:, 0] > 0
     heatmaps = targets.heatmaps[0][0].numpy()[counted]  # exp() differs in its last digit
@@ -106,31 +112,33 @@ def test_loss(weighted):
     assert float(loss) == pytest.approx(float(a[f"mse_weighted{weighted}"]), rel=1e-6)
     (gradient,) = torch.autograd.grad(loss, prediction)
     np.testing.assert_allclose(gradient, a[f"mse_weighted{weighted}_grad"], rtol=1e-5, atol=1e-10)
-    hard = TopDownLoss(HEADS, hardest=8)(Outputs((prediction,), ()), targets)["heatmap/4"]
+    hard = TopDownLoss(HEADS, ohkm_topk=8)(Outputs((prediction,), ()), targets)["heatmap/4"]
     assert float(hard) == pytest.approx(float(a[f"ohkm8_weighted{weighted}"]), rel=1e-6)
 
 
 @pytest.mark.parametrize("number", range(6))
 def test_half_a_body(number):
     a = part(f"halfbody{number}")
-    labelled = a["vis"][:, 0] > 0
+    labeled = a["vis"][:, 0] > 0
     found = half_body(
-        a["joints"][:, :2], labelled, np.array(COCO.upper), a["normal_draw"] < 0.5, (256, 192)
+        a["joints"][:, :2], labeled, np.array(COCO.upper), a["normal_draw"] < 0.5, (256, 192)
     )
     if not len(a["center"]):
         assert found is None
         return
-    centre, width = found
-    np.testing.assert_allclose(centre, a["center"], rtol=1e-6)
+    center, width = found
+    np.testing.assert_allclose(center, a["center"], rtol=1e-6)
     assert width / 200 == pytest.approx(float(a["scale"][0]), rel=1e-6)
 
 
 def test_mirrored_joints():
     a = part("fliplr")
     keypoints = np.concatenate([a["joints"][:, :2], a["vis"][:, :1]], axis=1)[None]
-    mirrored = Poses.annotated(keypoints).warp(geometry.mirror(int(a["width"]))).exchanged(COCO)
-    np.testing.assert_allclose(mirrored.xy[0], a["joints_out"][:, :2] * a["vis_out"][:, :2])
-    np.testing.assert_array_equal(mirrored.visibility[0] > 0, a["vis_out"][:, 0] > 0)
+    flipped = (
+        Poses.annotated(keypoints).warp(geometry.horizontal_flip(int(a["width"]))).swap_sides(COCO)
+    )
+    np.testing.assert_allclose(flipped.xy[0], a["joints_out"][:, :2] * a["vis_out"][:, :2])
+    np.testing.assert_array_equal(flipped.visibility[0] > 0, a["vis_out"][:, 0] > 0)
 
 
 def test_scores_and_what_remains():
@@ -144,7 +152,7 @@ def test_scores_and_what_remains():
         score = CODEC.decode(heatmaps, back, boxes).person_score
         np.testing.assert_allclose(score, case["rescored_all"], rtol=1e-6)
         for threshold in (0.9, 0.5):
-            kept = suppress(
+            kept = oks_nms(
                 keypoints[..., :2], keypoints[..., 2], score, area, COCO.sigmas, threshold
             )
             assert kept == case[f"rescored_kept_{threshold}"]

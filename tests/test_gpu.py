@@ -5,25 +5,32 @@ import numpy as np
 import pytest
 import torch
 
-from higherhrnet import build, geometry, load
-from higherhrnet.codecs import heatmaps as heat
-from higherhrnet.codecs.bottom_up import BottomUpCodec
-from higherhrnet.codecs.maps import DeviceMaps
+from higherhrnet import geometry, load
 from higherhrnet.config import parse_config
-from higherhrnet.datasets.toy import DrawnPeople, write_coco
-from higherhrnet.fields import Head, Outputs
+from higherhrnet.factory.training import train
 from higherhrnet.inference import pipeline
-from higherhrnet.inference.network import _Filled
+from higherhrnet.inference.engine import _PadBatch
 from higherhrnet.inference.predictor import Scene
+from higherhrnet.methods import heatmaps as heat
+from higherhrnet.methods.bottom_up.codec import BottomUpCodec
+from higherhrnet.methods.bottom_up.maps import DeviceMaps
+from higherhrnet.research.synthetic.dataset import SyntheticPeople, write_coco
 from higherhrnet.skeleton import COCO
+from higherhrnet.structures import Head, Outputs
 
 from .test_golden_codec import random_maps
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 TINY = """
-MODEL: {WIDTH: 4, MODULES: [1, 1, 1], BLOCKS: 1, RESIDUAL_BLOCKS: 1}
-DATASET: {INPUT_SIZE: 64, CROP: [64, 96]}
-TRAIN: {EPOCHS: 2, BATCH: 4, WORKERS: 1, VALIDATE_EVERY: 1}
+MODEL: {WIDTH: 4, NUM_MODULES: [1, 1, 1], NUM_BLOCKS: 1, NUM_BASIC_BLOCKS: 1}
+DATASET: {INPUT_SIZE: 64}
+TRAIN: {END_EPOCH: 2, BATCH_SIZE: 4, WORKERS: 1, VALIDATE_EVERY: 1}
+"""
+
+
+TOP_DOWN = """
+MODEL: {NAME: pose_hrnet, WIDTH: 4, NUM_MODULES: [1, 1, 1], NUM_BLOCKS: 1, IMAGE_SIZE: [96, 64]}
+TRAIN: {END_EPOCH: 2, BATCH_SIZE: 4, WORKERS: 1, VALIDATE_EVERY: 1}
 """
 
 
@@ -31,7 +38,7 @@ def scenes(*sizes):
     """Drawn crowds of several shapes, with their boxes."""
     found = []
     for number, (height, width) in enumerate(sizes):
-        drawn = DrawnPeople(1, seed=number, size=max(height, width), people=(3, 3)).drawing(0)
+        drawn = SyntheticPeople(1, seed=number, size=max(height, width), people=(3, 3)).draw(0)
         found.append(Scene(np.ascontiguousarray(drawn.image[:height, :width]), drawn.boxes))
     return found
 
@@ -48,15 +55,15 @@ def test_maps_on_a_device_give_the_same_people(device, people):
     found = codec.decode(there, geometry.identity()).poses
     np.testing.assert_allclose(found.score, expected.score, atol=1e-6)
     np.testing.assert_allclose(found.xy, expected.xy, atol=1e-4)
-    smooth = heat.smoothed_on_device(there.heatmaps[None], 1.5)[0].cpu().numpy()
-    expected_heat = [heat.smoothed(one, 1.5) for one in maps.heatmaps]
-    np.testing.assert_allclose(smooth, expected_heat, atol=1e-6)
+    blur_sigma = heat.gaussian_blur_on_device(there.heatmaps[None], 1.5)[0].cpu().numpy()
+    expected_heat = [heat.gaussian_blur(one, 1.5) for one in maps.heatmaps]
+    np.testing.assert_allclose(blur_sigma, expected_heat, atol=1e-6)
 
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", ["higherhrnet_w18_mini", "hrnet_w18_mini"])
 def test_a_predictor_on_a_device_finds_the_same_people(device, name):
-    settings = ["TEST.PRECISION", "fp32", "TEST.SCALES", "[1]"]
+    settings = ["TEST.PRECISION", "fp32"]
     (scene,) = scenes((256, 256))
     boxes = scene.boxes if name == "hrnet_w18_mini" else None
     expected = load(name, "cpu", settings, raw=True)(scene.image, boxes)
@@ -72,16 +79,16 @@ def test_a_predictor_on_a_device_finds_the_same_people(device, name):
 def test_recorded_graphs_answer_as_the_network_does(name):
     """Two sizes, a smaller last batch, decoding threads at work meanwhile; the second round replays
     recordings over answers that the decoders may still be reading."""
-    pictures = scenes((256, 256), (256, 256), (256, 256), (192, 256), (192, 256))
+    images = scenes((256, 256), (256, 256), (256, 256), (192, 256), (192, 256))
     if name == "higherhrnet_w18_mini":
-        pictures = [Scene(scene.image) for scene in pictures]
-    settings = ["TEST.SCALES", "[1]", "TEST.BATCH", "2", "TEST.PRECISION", "fp32"]
+        images = [Scene(scene.image) for scene in images]
+    settings = ["TEST.BATCH_SIZE", "2", "TEST.PRECISION", "fp32"]
     plain = load(name, "cuda", settings, raw=True)
     recorded = load(name, "cuda", [*settings, "TEST.CUDA_GRAPHS", "True"], raw=True)
     for _ in range(2):
         for (_, expected), (_, found) in zip(
-            pipeline.run(plain, pictures, lambda scene: scene),
-            pipeline.run(recorded, pictures, lambda scene: scene),
+            pipeline.run(plain, images, lambda scene: scene),
+            pipeline.run(recorded, images, lambda scene: scene),
             strict=True,
         ):
             assert len(found[0]) == len(expected[0])
@@ -89,21 +96,22 @@ def test_recorded_graphs_answer_as_the_network_does(name):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("mode", ["higher_hrnet", "pose_hrnet"])
-def test_training_on_a_device_goes_on_where_it_stopped(tmp_path, device, mode):
-    """With pictures cached and views made there, and whatever else a GPU does differently."""
-    write_coco(tmp_path / "data", DrawnPeople(8, size=64))
+@pytest.mark.parametrize("text", [TINY, TOP_DOWN], ids=["bottom-up", "top-down"])
+def test_training_on_a_device_goes_on_where_it_stopped(tmp_path, device, text):
+    """With images cached and views made there, and whatever else a GPU does differently."""
+    write_coco(tmp_path / "data", SyntheticPeople(8, size=64))
     settings = [
-        "MODEL.NAME", mode, "DATASET.ROOT", str(tmp_path / "data"), "DATASET.TRAIN", "toy",
-        "DATASET.TEST", "toy", "DATASET.CACHE", "device", "DATASET.WARP", "device", "TRAIN.EMA",
-        "0.9", "TRAIN.CHECKPOINTING", "True",
+        "DATASET.ROOT", str(tmp_path / "data"), "DATASET.TRAIN", "synthetic",
+        "DATASET.TEST", "synthetic", "DATASET.CACHE", "device", "DATASET.WARP", "device",
+        "TRAIN.EMA_DECAY",
+        "0.9", "TRAIN.ACTIVATION_CHECKPOINTING", "True",
     ]  # fmt: skip
     if device == "cuda":
-        settings += ["TRAIN.NORM", "sync"]
+        settings += ["TRAIN.BN_MODE", "sync"]
     run = tmp_path / "run"
-    build.train(parse_config(TINY, settings), run, device)
-    longer = parse_config(TINY, [*settings, "TRAIN.EPOCHS", "3"])
-    assert build.train(longer, run, device, resume=True).best >= 0
+    train(parse_config(text, settings), run, device)
+    longer = parse_config(text, [*settings, "TRAIN.END_EPOCH", "3"])
+    assert train(longer, run, device, resume=True).best >= 0
     assert len((run / "log.jsonl").read_text().splitlines()) == 3
 
 
@@ -115,10 +123,10 @@ def test_a_smaller_last_batch_is_filled_up():
         seen.append(tuple(images.shape))
         return Outputs((images.float().sum(dim=1, keepdim=True),), (images[:, :0].float(),))
 
-    filled = _Filled(network)
+    refined = _PadBatch(network)
     for count, side in ((1, 8), (4, 8), (2, 8), (2, 6)):
         images = torch.randint(255, (count, 3, side, side))
-        answer = filled(images)
+        answer = refined(images)
         assert torch.equal(answer.heatmaps[0], images.float().sum(dim=1, keepdim=True))
         assert answer.tags[0].shape == (count, 0, side, side)
     assert [shape[0] for shape in seen] == [1, 4, 4, 2]

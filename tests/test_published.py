@@ -9,12 +9,14 @@ from typing import ClassVar
 import pytest
 import torch
 
-from higherhrnet import build
+from higherhrnet import load
 from higherhrnet.cli import main
 from higherhrnet.config import parse_config
 from higherhrnet.errors import UserError
-from higherhrnet.models import published, weights
-from higherhrnet.models.published import PUBLISHED
+from higherhrnet.models import model_zoo as published
+from higherhrnet.models import weights
+from higherhrnet.models.model_zoo import MODEL_ZOO
+from tests.build import build_model
 
 NAME = "mmpose/higherhrnet_w32_512"
 
@@ -22,8 +24,8 @@ NAME = "mmpose/higherhrnet_w32_512"
 @pytest.fixture
 def served(tmp_path, monkeypatch):
     """A published checkpoint on a server of our own; ``asked`` lists the ranges asked for."""
-    text = "MODEL: {WIDTH: 4, MODULES: [1, 1, 1], BLOCKS: 1, RESIDUAL_BLOCKS: 1}"
-    network = build.model(parse_config(text), 17)
+    text = "MODEL: {WIDTH: 4, NUM_MODULES: [1, 1, 1], NUM_BLOCKS: 1, NUM_BASIC_BLOCKS: 1}"
+    network = build_model(parse_config(text), 17)
     state = {f"backbone.{k}": v for k, v in network.state_dict().items()}
     file = tmp_path / "server" / "tiny.pth"
     file.parent.mkdir()
@@ -52,15 +54,15 @@ def served(tmp_path, monkeypatch):
     monkeypatch.delenv(published.OFFLINE, raising=False)
     url = f"http://127.0.0.1:{server.server_port}/tiny.pth"
     digest = hashlib.sha256(content).hexdigest()[:8]
-    entry = replace(PUBLISHED[NAME], file="tiny.pth", url=url, sha256=digest)
-    monkeypatch.setitem(PUBLISHED, NAME, entry)
+    entry = replace(MODEL_ZOO[NAME], file="tiny.pth", url=url, sha256=digest)
+    monkeypatch.setitem(MODEL_ZOO, NAME, entry)
     yield Handler
     server.shutdown()
 
 
 def test_a_name_is_fetched_once_and_loads(served, tmp_path):
     for _ in range(2):
-        predictor = build.load(NAME, "cpu", ["DATASET.INPUT_SIZE", "64"])
+        predictor = load(NAME, "cpu", ["DATASET.INPUT_SIZE", "64"])
     assert len(predictor.skeleton) == 17
     assert served.asked == [None]
     assert [f.name for f in (tmp_path / "cache").glob("tiny*")] == ["tiny.pth"]
@@ -69,14 +71,14 @@ def test_a_name_is_fetched_once_and_loads(served, tmp_path):
 def test_a_broken_off_download_goes_on(served, tmp_path):
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "tiny.pth.partial").write_bytes(served.shown[:1000])
-    assert weights.read(published.fetch(NAME)).state
+    assert weights.read_checkpoint(published.fetch_weights(NAME)).state
     assert served.asked == ["bytes=1000-"]
 
 
 def test_a_damaged_file_never_counts(served, tmp_path):
     served.shown = served.shown[:-1] + b"?"
     with pytest.raises(UserError, match=r"has sha256 .*it is damaged"):
-        published.fetch(NAME)
+        published.fetch_weights(NAME)
     assert not list((tmp_path / "cache").glob("tiny*"))
 
 
@@ -102,7 +104,7 @@ def test_what_only_browsers_get(served, capsys):
 def test_the_list_names_all(served, capsys):
     assert main(["weights", "list"]) == 0
     said = capsys.readouterr().out
-    for name, entry in PUBLISHED.items():
+    for name, entry in MODEL_ZOO.items():
         assert name in said
         assert entry.what in said
         assert entry.url or entry.page

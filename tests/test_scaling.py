@@ -14,26 +14,35 @@ import numpy as np
 import pytest
 import torch
 
-from higherhrnet import build, geometry
+from higherhrnet import geometry, load
 from higherhrnet.cli import main
-from higherhrnet.codecs import heatmaps as heat
-from higherhrnet.config import parse_config
-from higherhrnet.datasets import on_device
-from higherhrnet.datasets.pictures import Store
-from higherhrnet.datasets.toy import DrawnPeople, write_coco
-from higherhrnet.datasets.transforms import RandomView
+from higherhrnet.config import override_config, parse_config
+from higherhrnet.datasets import device_transforms as on_device
 from higherhrnet.errors import UserError
-from higherhrnet.fields import Packed
-from higherhrnet.models.recompute import recomputed
+from higherhrnet.factory.data import build_dataset, build_loader
+from higherhrnet.factory.evaluation import run_validation
+from higherhrnet.factory.pretraining import pretrain
+from higherhrnet.factory.training import build_step_trainer, train
+from higherhrnet.io.images import Store
+from higherhrnet.methods import heatmaps as heat
+from higherhrnet.methods.bottom_up.transforms import RandomView
+from higherhrnet.models.activation_checkpointing import checkpoint_activations
+from higherhrnet.models.model_zoo import find_weights
+from higherhrnet.research.bench.train import make_batch
+from higherhrnet.research.synthetic.dataset import SyntheticPeople, write_coco
+from higherhrnet.skeleton import Skeleton, load_skeleton
+from higherhrnet.structures import PackedImages
 from higherhrnet.training import checkpoint
+from tests.build import build_codec, build_model
 
 from .shared import ROOT
 
 TINY = """
-MODEL: {WIDTH: 4, MODULES: [1, 1, 1], BLOCKS: 1, RESIDUAL_BLOCKS: 1}
-DATASET: {KIND: toy, INPUT_SIZE: 64}
-TOY: {SIZE: 64, TRAIN_IMAGES: 16, TEST_IMAGES: 5}
-TRAIN: {EPOCHS: 2, BATCH: 4, WORKERS: 0, PRECISION: fp32, VALIDATE_EVERY: 1, CLIP: 1.0}
+MODEL: {WIDTH: 4, NUM_MODULES: [1, 1, 1], NUM_BLOCKS: 1, NUM_BASIC_BLOCKS: 1}
+DATASET: {DATASET: synthetic, INPUT_SIZE: 64}
+SYNTHETIC: {SIZE: 64, TRAIN_IMAGES: 16, TEST_IMAGES: 5}
+TRAIN: {END_EPOCH: 2, BATCH_SIZE: 4, WORKERS: 0, PRECISION: fp32, VALIDATE_EVERY: 1,
+        GRAD_CLIP_NORM: 1.0}
 """
 
 
@@ -82,9 +91,9 @@ def twice(folder, *words, wait=True):
 
 
 def test_two_processes_train_like_one(tmp_path):
-    """Batch norms as loaded: everything is a mean over pictures, however these are shared."""
-    frozen = ("TRAIN.NORM", "frozen")
-    build.train(tiny(*frozen), tmp_path / "one", "cpu")
+    """Batch norms as loaded: everything is a mean over images, however these are shared."""
+    frozen = ("TRAIN.BN_MODE", "frozen")
+    train(tiny(*frozen), tmp_path / "one", "cpu")
     torchrun(tmp_path, *frozen)
     alone, together = lines(tmp_path / "one"), lines(tmp_path / "run")
     assert [line["loss"] for line in together] == pytest.approx(
@@ -95,8 +104,8 @@ def test_two_processes_train_like_one(tmp_path):
 
 
 def test_two_processes_with_batch_norm_stay_near(tmp_path):
-    """Each process normalises by its own half of the batch, so that curves differ a little."""
-    build.train(tiny(), tmp_path / "one", "cpu")
+    """Each process normalizes by its own half of the batch, so that curves differ a little."""
+    train(tiny(), tmp_path / "one", "cpu")
     torchrun(tmp_path)
     alone, together = lines(tmp_path / "one"), lines(tmp_path / "run")
     assert [line["loss"] for line in together] == pytest.approx(
@@ -104,19 +113,19 @@ def test_two_processes_with_batch_norm_stay_near(tmp_path):
     )
 
 
-def test_every_validation_picture_is_looked_at_once(tmp_path):
-    output = torchrun(tmp_path, "TRAIN.EPOCHS", "1")
+def test_every_validation_image_is_looked_at_once(tmp_path):
+    output = torchrun(tmp_path, "TRAIN.END_EPOCH", "1")
     assert output.count("epoch 1: AP") == 1  # only the first process talks
     measured = lines(tmp_path / "run")[0]
     config = tiny("DATASET.INPUT_SIZE", "64")
-    predictor = build.load(tmp_path / "run" / "best.safetensors", "cpu")
-    found = build.validate(predictor, build.pictures(config, "test"))
-    for name, value in (found.metrics | found.health).items():
+    predictor = load(tmp_path / "run" / "best.safetensors", "cpu")
+    found = run_validation(config, predictor, build_dataset(config, "test"))
+    for name, value in (found.metrics | found.diagnostics).items():
         assert measured[name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
 
 
 def test_two_processes_validate_and_predict_like_one(tmp_path, monkeypatch, request):
-    """The same figures to the last digit, and every picture in the records once.
+    """The same figures to the last digit, and every image in the records once.
 
     torchrun gives each process one thread; a convolution cut among several rounds otherwise.
     """
@@ -124,19 +133,26 @@ def test_two_processes_validate_and_predict_like_one(tmp_path, monkeypatch, requ
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     request.addfinalizer(lambda: torch.set_num_threads(threads))
-    pictures = write_coco(tmp_path / "data", DrawnPeople(7, size=128)).parent.parent / "images"
-    settings = ["DATASET.KIND", "coco", "DATASET.ROOT", tmp_path / "data", "DATASET.TEST", "toy"]
+    images = write_coco(tmp_path / "data", SyntheticPeople(7, size=128)).parent.parent / "images"
+    settings = [
+        "DATASET.DATASET",
+        "coco",
+        "DATASET.ROOT",
+        tmp_path / "data",
+        "DATASET.TEST",
+        "synthetic",
+    ]
     settings += ["DATASET.INPUT_SIZE", "128", "TEST.PRECISION", "fp32", "MODEL.WIDTH", "18"]
     config = ROOT / "configs" / "mini" / "higherhrnet_w18_256.yaml"
     valid = ["valid", config, "--weights", "higherhrnet_w18_mini", "--device", "cpu", *settings]
-    predict = ["predict", pictures / "toy", "--device", "cpu", "DATASET.INPUT_SIZE", "128"]
+    predict = ["predict", images / "synthetic", "--device", "cpu", "DATASET.INPUT_SIZE", "128"]
     for name in ("one", "two"):
         for words in (valid, predict):
-            whole = [str(word) for word in (*words, "--output", tmp_path / name)]
+            atomic_write = [str(word) for word in (*words, "--output", tmp_path / name)]
             if name == "two":
-                twice(tmp_path, *whole)
+                twice(tmp_path, *atomic_write)
             else:
-                assert main(whole) == 0
+                assert main(atomic_write) == 0
     for file in ("results.json", "metrics.json", "predictions.json"):
         one, two = (json.loads((tmp_path / n / file).read_text()) for n in ("one", "two"))
         if file == "predictions.json":
@@ -158,7 +174,7 @@ def descendants(pid):
 
 
 def test_a_killed_process_ends_all_with_a_sentence_and_the_run_goes_on(tmp_path):
-    process = torchrun(tmp_path, "TRAIN.EPOCHS", "100000", wait=False)
+    process = torchrun(tmp_path, "TRAIN.END_EPOCH", "100000", wait=False)
     deadline = time.monotonic() + 120
     while not (tmp_path / "run" / "last.pth").exists():
         assert time.monotonic() < deadline
@@ -174,7 +190,7 @@ def test_a_killed_process_ends_all_with_a_sentence_and_the_run_goes_on(tmp_path)
     assert process.returncode != 0
     assert "higherhrnet: another of the 2 processes ended; a training goes on" in error
     done = checkpoint.load(tmp_path / "run")["progress"]["epoch"]
-    torchrun(tmp_path, "TRAIN.EPOCHS", str(done + 1), resume=True)
+    torchrun(tmp_path, "TRAIN.END_EPOCH", str(done + 1), resume=True)
     assert checkpoint.load(tmp_path / "run")["progress"]["epoch"] == done + 1
 
 
@@ -184,41 +200,46 @@ def environment_of(pid):
 
 
 def test_parts_add_up_to_the_batch(tmp_path):
-    frozen = ("TRAIN.NORM", "frozen")
-    build.train(tiny(*frozen), tmp_path / "whole", "cpu")
-    build.train(tiny(*frozen, "TRAIN.MICRO_BATCH", "1"), tmp_path / "parts", "cpu")
+    frozen = ("TRAIN.BN_MODE", "frozen")
+    train(tiny(*frozen), tmp_path / "whole", "cpu")
+    train(tiny(*frozen, "TRAIN.MICRO_BATCH_SIZE", "1"), tmp_path / "parts", "cpu")
     assert farthest(weights(tmp_path / "whole"), weights(tmp_path / "parts")) < 1e-5
 
 
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (["TRAIN.MICRO_BATCH", "3"], "'TRAIN.BATCH' must be a multiple of 1 .* not 4"),
-        (["TRAIN.BATCH", "32", "TRAIN.MICRO_BATCH", "1"], "16 pictures are too few for 32 parts"),
-        (["TRAIN.NORM", "sync"], "'TRAIN.NORM': sync needs GPUs, not 'cpu'"),
-        (["DATASET.CACHE", "device"], "'DATASET.CACHE': device holds files, not drawn pictures"),
-        (["TRAIN.RATE_FACTORS", "[stage9 0.1]"], "'TRAIN.RATE_FACTORS': .* with 'stage9'"),
-        (["TRAIN.RATE_FACTORS", "[stage2]"], "lists 'PREFIX FACTOR', not 'stage2'"),
+        (["TRAIN.MICRO_BATCH_SIZE", "3"], "'TRAIN.BATCH_SIZE' must be a multiple of 1 .* not 4"),
+        (
+            ["TRAIN.BATCH_SIZE", "32", "TRAIN.MICRO_BATCH_SIZE", "1"],
+            "16 images are too few for 32 micro-batches",
+        ),
+        (["TRAIN.BN_MODE", "sync"], "'TRAIN.BN_MODE': sync needs GPUs, not 'cpu'"),
+        (["DATASET.CACHE", "device"], "'DATASET.CACHE': device holds files, not synthetic images"),
+        (["TRAIN.LR_MULT", "[stage9 0.1]"], "'TRAIN.LR_MULT': .* with 'stage9'"),
+        (["TRAIN.LR_MULT", "[stage2]"], "lists 'PREFIX FACTOR', not 'stage2'"),
     ],
 )
 def test_settings_that_cannot_be_get_a_sentence(tmp_path, overrides, sentence):
     with pytest.raises(UserError, match=sentence):
-        build.train(tiny(*overrides), tmp_path / "run", "cpu")
+        train(tiny(*overrides), tmp_path / "run", "cpu")
 
 
 def test_checkpointing_changes_nothing_but_memory(tmp_path):
-    build.train(tiny(), tmp_path / "stored", "cpu")
-    build.train(tiny("TRAIN.CHECKPOINTING", "True"), tmp_path / "again", "cpu")
+    train(tiny(), tmp_path / "stored", "cpu")
+    train(tiny("TRAIN.ACTIVATION_CHECKPOINTING", "True"), tmp_path / "again", "cpu")
     stored, again = weights(tmp_path / "stored"), weights(tmp_path / "again")
     for name, tensor in stored.items():
         assert torch.equal(tensor, again[name]), name
 
 
-def test_checkpointing_takes_synchronised_norms():
+def test_checkpointing_takes_synchronized_norms():
     """They insist on a count of batches; it must not rise with the second pass."""
     norm = torch.nn.SyncBatchNorm(3)
     part = torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1), norm)
-    recomputed(part, torch.rand(4, 3, 5, 5, requires_grad=True)).square().sum().backward()
+    checkpoint_activations(
+        part, torch.rand(4, 3, 5, 5, requires_grad=True)
+    ).square().sum().backward()
     assert norm.num_batches_tracked == 1
     mean = norm.running_mean.clone()
     assert mean.abs().sum() > 0
@@ -228,33 +249,34 @@ def test_checkpointing_takes_synchronised_norms():
 def test_compiled_training_has_the_same_loss():
     """The same losses for some steps and the same first gradients, to rounding. (A longer run of so
     small a network drifts: batch norms over a few cells make rounding grow.)"""
-    from higherhrnet.bench.train import made_up
 
     curves, gradients = [], []
     for compiled in ("False", "True"):
         checkpoint.seed_everything(0)
-        settings = ("TRAIN.OPTIMIZER", "sgd", "TRAIN.RATE", "0.01", "TRAIN.COMPILE", compiled)
-        trainer = build.bare_trainer(tiny(*settings), torch.device("cpu"))
-        batch = made_up(tiny(), 4)
+        settings = ("TRAIN.OPTIMIZER", "sgd", "TRAIN.LR", "0.01", "TRAIN.COMPILE", compiled)
+        trainer = build_step_trainer(tiny(*settings), torch.device("cpu"))
+        batch = make_batch(tiny(), 4)
         trainer.model.train()
-        trainer.wrap()
-        curve = [sum(v.item() for v in trainer.step([batch]).values())]
+        trainer.wrap_model()
+        curve = [sum(v.item() for v in trainer.train_step([batch]).values())]
         gradients.append([p.grad.clone() for p in trainer.model.parameters()])
-        curves.append(curve + [sum(v.item() for v in trainer.step([batch]).values()) for _ in "ab"])
+        curves.append(
+            curve + [sum(v.item() for v in trainer.train_step([batch]).values()) for _ in "ab"]
+        )
     assert curves[1] == pytest.approx(curves[0], rel=1e-5)
     for eager, compiled_one in zip(*gradients, strict=True):
         assert (eager - compiled_one).abs().max() < 1e-4 * eager.abs().max() + 1e-9
 
 
 def test_frozen_layers_are_freed_at_the_epoch(tmp_path):
-    settings = ("TRAIN.FREEZE", "[conv1, bn1]", "TRAIN.EPOCHS", "3", "TRAIN.UNFREEZE_EPOCH", "2")
-    build.train(tiny(*settings, "TRAIN.KEEP", "2"), tmp_path, "cpu")
+    settings = ("TRAIN.FREEZE", "[conv1, bn1]", "TRAIN.END_EPOCH", "3", "TRAIN.UNFREEZE_EPOCH", "2")
+    train(tiny(*settings, "TRAIN.KEEP_CHECKPOINTS", "2"), tmp_path, "cpu")
     kept = sorted(path.name for path in tmp_path.glob("epoch_*.pth"))
     assert kept == ["epoch_0002.pth", "epoch_0003.pth"]
     before, after = (torch.load(tmp_path / name, weights_only=True)["model"] for name in kept)
-    start = build.model(tiny(), 17)
+    start = build_model(tiny(), 17)
     checkpoint.seed_everything(0)
-    start = build.model(tiny(), 17)
+    start = build_model(tiny(), 17)
     assert torch.equal(before["conv1.weight"], start.conv1.weight)
     assert torch.equal(before["bn1.running_mean"], start.bn1.running_mean)
     assert not torch.equal(after["conv1.weight"], start.conv1.weight)
@@ -262,16 +284,16 @@ def test_frozen_layers_are_freed_at_the_epoch(tmp_path):
 
 
 def test_layers_learn_at_their_own_rate(tmp_path):
-    settings = ("TRAIN.RATE_FACTORS", "[conv1 0.0, final_layers 0.5]", "TRAIN.EPOCHS", "1")
-    build.train(tiny(*settings), tmp_path, "cpu")
+    settings = ("TRAIN.LR_MULT", "[conv1 0.0, final_layers 0.5]", "TRAIN.END_EPOCH", "1")
+    train(tiny(*settings), tmp_path, "cpu")
     groups = torch.load(tmp_path / checkpoint.LAST, weights_only=True)["optimizer"]["param_groups"]
     assert sorted(group["lr"] / 0.001 for group in groups) == pytest.approx([0.0, 0.5, 1.0])
     checkpoint.seed_everything(0)
-    assert torch.equal(weights(tmp_path)["conv1.weight"], build.model(tiny(), 17).conv1.weight)
+    assert torch.equal(weights(tmp_path)["conv1.weight"], build_model(tiny(), 17).conv1.weight)
 
 
 def test_checkpoints_inside_an_epoch_resume_to_the_same_weights(tmp_path):
-    build.train(tiny("TRAIN.EPOCHS", "1"), tmp_path / "whole", "cpu")
+    train(tiny("TRAIN.END_EPOCH", "1"), tmp_path / "whole", "cpu")
     kept = []
     original = checkpoint.save
 
@@ -281,11 +303,11 @@ def test_checkpoints_inside_an_epoch_resume_to_the_same_weights(tmp_path):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoint, "save", keeping)
-        settings = tiny("TRAIN.EPOCHS", "1", "TRAIN.SAVE_EVERY", "3")
-        build.train(settings, tmp_path / "parts", "cpu")
+        settings = tiny("TRAIN.END_EPOCH", "1", "TRAIN.SAVE_EVERY", "3")
+        train(settings, tmp_path / "parts", "cpu")
     assert len(kept) == 2  # after the third of four steps, and at the end
     (tmp_path / "parts" / checkpoint.LAST).write_bytes(kept[0])
-    build.train(tiny("TRAIN.EPOCHS", "1"), tmp_path / "parts", "cpu", resume=True)
+    train(tiny("TRAIN.END_EPOCH", "1"), tmp_path / "parts", "cpu", resume=True)
     assert farthest(weights(tmp_path / "whole"), weights(tmp_path / "parts")) == 0.0
     assert [line["epoch"] for line in lines(tmp_path / "parts")] == [1]
 
@@ -314,25 +336,28 @@ def test_a_really_full_disk_leaves_the_last_checkpoint(tmp_path):
 # The input path
 
 
-def stored(tmp_path, *overrides, count=8):
+OWN = {
+    "bottom-up": ("NUM_BASIC_BLOCKS: 1", ", INPUT_SIZE: 64"),
+    "top-down": ("NAME: pose_hrnet, IMAGE_SIZE: [96, 64]", ""),
+}
+
+
+def stored(tmp_path, *overrides, count=8, mode="bottom-up"):
     folder = tmp_path / "data"
     if not folder.exists():
-        write_coco(folder, DrawnPeople(count, size=96))
+        write_coco(folder, SyntheticPeople(count, size=96))
     text = f"""
-    MODEL: {{WIDTH: 4, MODULES: [1, 1, 1], BLOCKS: 1, RESIDUAL_BLOCKS: 1}}
-    DATASET: {{ROOT: {folder}, TRAIN: toy, TEST: toy, INPUT_SIZE: 64, COLOUR: 0.3}}
-    TRAIN: {{EPOCHS: 1, BATCH: 4, PRECISION: fp32, WORKERS: 2}}
+    MODEL: {{WIDTH: 4, NUM_MODULES: [1, 1, 1], NUM_BLOCKS: 1, {OWN[mode][0]}}}
+    DATASET: {{ROOT: {folder}, TRAIN: synthetic, TEST: synthetic, COLOR_JITTER: 0.3{OWN[mode][1]}}}
+    TRAIN: {{END_EPOCH: 1, BATCH_SIZE: 4, PRECISION: fp32, WORKERS: 2}}
     """
     return parse_config(text, overrides)
 
 
 def first_batch(config):
-    from higherhrnet.build.input import input_path
-    from higherhrnet.training.distributed import Group
-
-    coder = build.codec(config, build.model(config, 17), build.skeleton(config))
-    on = torch.device("cpu")
-    batches, feed = input_path(config, build.pictures(config, "train"), coder, on, Group())
+    coder = build_codec(config, build_model(config, 17), load_skeleton(config.DATASET.SKELETON))
+    device = torch.device("cpu")
+    batches, feed = build_loader(config, build_dataset(config, "train"), coder, device)
     try:
         for epoch in (0, 1):  # the second reads from the cache
             images, targets = feed(next(iter(batches.epoch(epoch))))
@@ -351,57 +376,56 @@ def first_batch(config):
     ],
     ids=" ".join,
 )
-@pytest.mark.parametrize("mode", ["higher_hrnet", "pose_hrnet"])
+@pytest.mark.parametrize("mode", ["bottom-up", "top-down"])
 def test_every_input_path_gives_the_same_batch(tmp_path, overrides, mode):
-    overrides = [*overrides, "MODEL.NAME", mode, "DATASET.CROP", "[64, 96]"]
-    expected, targets = first_batch(stored(tmp_path, *overrides[-4:]))
-    images, others = first_batch(stored(tmp_path, *overrides))
+    expected, targets = first_batch(stored(tmp_path, mode=mode))
+    images, others = first_batch(stored(tmp_path, *overrides, mode=mode))
     torch.testing.assert_close(others, targets, rtol=0, atol=0)
     if "WARP" in str(overrides) or "device" in overrides:
-        difference = (images - expected).abs()  # one grey value is about 0.017
+        difference = (images - expected).abs()  # one gray value is about 0.017
         assert difference.mean() < 0.01
         assert difference.quantile(0.999) < 0.12
     else:
         assert torch.equal(images, expected)
 
 
-def test_pictures_are_read_from_a_zip(tmp_path):
+def test_images_are_read_from_a_zip(tmp_path):
     expected, _ = first_batch(stored(tmp_path))
-    pictures = tmp_path / "data" / "images" / "toy"
-    with zipfile.ZipFile(pictures.with_suffix(".zip"), "w") as archive:
-        for path in sorted(pictures.iterdir()):
-            archive.write(path, f"toy/{path.name}")
+    folder = tmp_path / "data" / "images" / "synthetic"
+    with zipfile.ZipFile(folder.with_suffix(".zip"), "w") as archive:
+        for path in sorted(folder.iterdir()):
+            archive.write(path, f"synthetic/{path.name}")
             path.unlink()
-    pictures.rmdir()
+    folder.rmdir()
     images, _ = first_batch(stored(tmp_path))
     assert torch.equal(images, expected)
-    with zipfile.ZipFile(pictures.with_suffix(".zip"), "w") as archive:
-        archive.writestr("toy/other.png", b"")
-    with pytest.raises(UserError, match=r"picture '0.*png' is not in '.*toy\.zip'"):
-        build.pictures(stored(tmp_path), "train").sample(0)
-    with zipfile.ZipFile(pictures.with_suffix(".zip"), "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("toy/000000000001.png", bytes(range(256)) * 9)
-    content = bytearray(pictures.with_suffix(".zip").read_bytes())
-    content[60:90] = b"?" * 30  # in the middle of the packed picture
-    pictures.with_suffix(".zip").write_bytes(content)
-    with pytest.raises(UserError, match=r"picture '.*toy\.zip/.*png' cannot be read"):
-        Store(pictures.with_suffix(".zip")).read("000000000001.png")
-    pictures.with_suffix(".zip").write_bytes(b"no archive")
-    with pytest.raises(UserError, match=r"picture archive '.*toy\.zip' cannot be read"):
-        build.pictures(stored(tmp_path), "train")
+    with zipfile.ZipFile(folder.with_suffix(".zip"), "w") as archive:
+        archive.writestr("synthetic/other.png", b"")
+    with pytest.raises(UserError, match=r"image '0.*png' is not in '.*synthetic\.zip'"):
+        build_dataset(stored(tmp_path), "train").sample(0)
+    with zipfile.ZipFile(folder.with_suffix(".zip"), "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("synthetic/000000000001.png", bytes(range(256)) * 9)
+    content = bytearray(folder.with_suffix(".zip").read_bytes())
+    content[60:90] = b"?" * 30  # in the middle of the packed image
+    folder.with_suffix(".zip").write_bytes(content)
+    with pytest.raises(UserError, match=r"image '.*synthetic\.zip/.*png' cannot be read"):
+        Store(folder.with_suffix(".zip")).read("000000000001.png")
+    folder.with_suffix(".zip").write_bytes(b"no archive")
+    with pytest.raises(UserError, match=r"image archive '.*synthetic\.zip' cannot be read"):
+        build_dataset(stored(tmp_path), "train")
 
 
 def test_the_device_warps_as_the_host_does():
-    """A smooth picture through any affine: at most two grey values apart, mirrored ones too."""
+    """A smooth image through any affine: at most two gray values apart, mirrored ones too."""
     rng = np.random.default_rng(0)
     ramp = np.add.outer(np.arange(90), np.arange(120))[..., None] * [1.0, 0.7, 0.4]
-    picture = np.ascontiguousarray(ramp.astype(np.uint8))
-    whole = replace(DrawnPeople(1).sample(0), image=picture)
+    image = np.ascontiguousarray(ramp.astype(np.uint8))
+    atomic_write = replace(SyntheticPeople(1).sample(0), image=image)
     for _ in range(8):
-        view = RandomView(64)(whole, rng)
-        host = geometry.warp(picture, view.affine, (64, 64)).astype(int)
-        packed = Packed(
-            torch.from_numpy(picture).view(-1),
+        view = RandomView(64)(atomic_write, rng)
+        host = geometry.warp(image, view.affine, (64, 64)).astype(int)
+        packed = PackedImages(
+            torch.from_numpy(image).view(-1),
             torch.tensor([0]),
             torch.tensor([[90, 120]]),
             torch.from_numpy(geometry.invert(view.affine)[None, :2].copy()),
@@ -412,7 +436,7 @@ def test_the_device_warps_as_the_host_does():
 
 
 def cv_inside(affine, shape, size):
-    """Where a view shows the picture's inside, a pixel away from its border."""
+    """Where a view shows the image's inside, a pixel away from its border."""
     grid = np.stack(np.meshgrid(np.arange(size), np.arange(size)), axis=-1).astype(float)
     x, y = np.moveaxis(geometry.apply(geometry.invert(affine), grid), -1, 0)
     return (x > 1) & (y > 1) & (x < shape[1] - 2) & (y < shape[0] - 2)
@@ -420,12 +444,12 @@ def cv_inside(affine, shape, size):
 
 def test_stamping_equals_a_plain_loop():
     rng = np.random.default_rng(1)
-    cells = torch.from_numpy(rng.integers(-1, 24 * 32, (3, 5, 4)))
-    stamped = heat.stamp(cells, (24, 32), 1)
+    indices = torch.from_numpy(rng.integers(-1, 24 * 32, (3, 5, 4)))
+    stamped = heat.draw_gaussians(indices, (24, 32), 1)
     kernel, expected = heat.kernel(1).astype(np.float32), np.zeros((3, 4, 24, 32), np.float32)
     radius = len(kernel) // 2
     for b, p, k in np.ndindex(3, 5, 4):
-        if (cell := int(cells[b, p, k])) >= 0:
+        if (cell := int(indices[b, p, k])) >= 0:
             cy, cx = divmod(cell, 32)
             for dy, dx in np.ndindex(*kernel.shape):
                 y, x = cy + dy - radius, cx + dx - radius
@@ -434,24 +458,24 @@ def test_stamping_equals_a_plain_loop():
     np.testing.assert_array_equal(stamped, expected)
 
 
-def test_colours_change_as_told():
+def test_colors_change_as_told():
     images = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
-    assert torch.equal(on_device.change_colour(images, torch.ones(2, 3)), images)
-    half = on_device.change_colour(images, torch.tensor([[0.5, 1, 1], [1, 1, 0]]))
+    assert torch.equal(on_device.change_color(images, torch.ones(2, 3)), images)
+    half = on_device.change_color(images, torch.tensor([[0.5, 1, 1], [1, 1, 0]]))
     assert (half[0].float() - images[0] * 0.5).abs().max() <= 0.5
-    assert torch.equal(half[1][0], half[1][1])  # no saturation: grey
+    assert torch.equal(half[1][0], half[1][1])  # no saturation: gray
 
 
 @pytest.mark.gpu
 def test_device_targets_equal_host_targets(tmp_path):
-    from higherhrnet.fields import Marks
+    from higherhrnet.structures import KeypointIndices
 
     config = stored(tmp_path)
-    coder = build.codec(config, build.model(config, 17), build.skeleton(config))
-    drawn = DrawnPeople(1, size=64).sample(0)
-    marks = coder.mark(drawn.poses, drawn.valid, mirrored=False)
-    batch = Marks(tuple(c[None] for c in marks.cells), marks.valid[None])
-    there = Marks(tuple(c.cuda() for c in batch.cells), batch.valid.cuda())
+    coder = build_codec(config, build_model(config, 17), load_skeleton(config.DATASET.SKELETON))
+    drawn = SyntheticPeople(1, size=64).sample(0)
+    keypoints = coder.index_keypoints(drawn.poses, drawn.valid, flipped=False)
+    batch = KeypointIndices(tuple(c[None] for c in keypoints.indices), keypoints.valid[None])
+    there = KeypointIndices(tuple(c.cuda() for c in batch.indices), batch.valid.cuda())
     torch.testing.assert_close(
         coder.encode(there), coder.encode(batch), rtol=0, atol=0, check_device=False
     )
@@ -461,7 +485,7 @@ def test_device_targets_equal_host_targets(tmp_path):
 
 
 def write_shapes(folder, count):
-    """Classes that a tiny network can tell apart: discs, squares and crosses of any colour."""
+    """Classes that a tiny network can tell apart: discs, squares and crosses of any color."""
     import cv2
 
     for split, first in (("train", 0), ("val", 10_000)):
@@ -471,50 +495,57 @@ def write_shapes(folder, count):
                 rng = np.random.default_rng((first + i, number))
                 image = rng.integers(0, 60, (64, 64, 3)).astype(np.uint8)
                 x, y = rng.integers(24, 40, 2).tolist()
-                colour = rng.integers(120, 255, 3).tolist()
+                color = rng.integers(120, 255, 3).tolist()
                 if name == "disc":
-                    cv2.circle(image, (x, y), 14, colour, -1)
+                    cv2.circle(image, (x, y), 14, color, -1)
                 elif name == "square":
-                    cv2.rectangle(image, (x - 12, y - 12), (x + 12, y + 12), colour, -1)
+                    cv2.rectangle(image, (x - 12, y - 12), (x + 12, y + 12), color, -1)
                 else:
-                    cv2.line(image, (x - 16, y), (x + 16, y), colour, 4)
-                    cv2.line(image, (x, y - 16), (x, y + 16), colour, 4)
+                    cv2.line(image, (x - 16, y), (x + 16, y), color, 4)
+                    cv2.line(image, (x, y - 16), (x, y + 16), color, 4)
                 cv2.imwrite(str(folder / split / name / f"{i}.png"), image)
 
 
 def test_a_backbone_is_pretrained_on_class_folders_and_starts_a_pose_training(tmp_path):
     write_shapes(tmp_path / "shapes", 24)
     text = f"""
-    MODEL: {{NAME: classifier, WIDTH: 4}}
-    DATASET: {{KIND: folder, ROOT: {tmp_path / "shapes"}, TRAIN: train, TEST: val, INPUT_SIZE: 64,
+    MODEL: {{NAME: cls_hrnet, WIDTH: 4}}
+    DATASET: {{ROOT: {tmp_path / "shapes"}, TRAIN: train, TEST: val, INPUT_SIZE: 64,
               AUGMENT: false}}
-    TRAIN: {{EPOCHS: 6, BATCH: 8, OPTIMIZER: sgd, RATE: 0.004, WEIGHT_DECAY: 0.0001, WORKERS: 0,
-             MILESTONES: [5], PRECISION: fp32, VALIDATE_EVERY: 1}}
+    TRAIN: {{END_EPOCH: 6, BATCH_SIZE: 8, OPTIMIZER: sgd, LR: 0.004, WEIGHT_DECAY: 0.0001,
+             WORKERS: 0,
+             LR_STEP: [5], PRECISION: fp32, VALIDATE_EVERY: 1}}
     """
-    accuracy = build.pretrain(parse_config(text), tmp_path / "run", "cpu")
+    accuracy = pretrain(parse_config(text), tmp_path / "run", "cpu")
     assert accuracy > 0.6  # a third is chance
     assert "accuracy" in lines(tmp_path / "run")[-1]
     file = tmp_path / "run" / "best.pth"
     names = torch.load(file, weights_only=True)
     assert names["classifier.weight"].shape == (3, 2048)
-    shape = ("MODEL.MODULES", "[1, 4, 3]", "MODEL.BLOCKS", "4", "TOY.TRAIN_IMAGES", "4")
-    start = ("MODEL.PRETRAINED", str(file), "TRAIN.FREEZE", "[conv1]", "TRAIN.EPOCHS", "1")
+    shape = (
+        "MODEL.NUM_MODULES",
+        "[1, 4, 3]",
+        "MODEL.NUM_BLOCKS",
+        "4",
+        "SYNTHETIC.TRAIN_IMAGES",
+        "4",
+    )
+    start = ("MODEL.PRETRAINED", str(file), "TRAIN.FREEZE", "[conv1]", "TRAIN.END_EPOCH", "1")
     pose = tiny(*shape, *start)
-    build.train(pose, tmp_path / "pose", "cpu")
+    train(pose, tmp_path / "pose", "cpu")
     assert torch.equal(weights(tmp_path / "pose")["conv1.weight"], names["conv1.weight"])
 
 
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (["DATASET.ROOT", "nowhere"], "folder of classes 'nowhere/train2017' does not exist"),
-        (["DATASET.KIND", "coco"], "'MODEL.NAME' classifier and 'DATASET.KIND' folder go together"),
+        (["DATASET.ROOT", "nowhere"], "folder of classes 'nowhere/train' does not exist"),
     ],
 )
-def test_pretraining_without_pictures_gets_a_sentence(tmp_path, overrides, sentence):
-    text = "{MODEL: {NAME: classifier}, DATASET: {KIND: folder}}"
+def test_pretraining_without_images_gets_a_sentence(tmp_path, overrides, sentence):
+    text = "{MODEL: {NAME: cls_hrnet}}"
     with pytest.raises(UserError, match=sentence):
-        build.pretrain(parse_config(text, overrides), tmp_path / "run", "cpu")
+        pretrain(parse_config(text, overrides), tmp_path / "run", "cpu")
 
 
 @pytest.mark.parametrize("concatenated", [True, False])
@@ -523,10 +554,10 @@ def test_as_many_joints_in_another_order_are_not_the_same_heads(concatenated):
     from higherhrnet.skeleton import COCO
 
     turned = replace(COCO, name="turned", joints=COCO.joints[::-1])
-    config = build.varied(tiny(), ["MODEL.CONCATENATE", str(concatenated)])
-    source, target = (build.model(config, len(COCO)) for _ in range(2))
+    config = override_config(tiny(), ["MODEL.CAT_OUTPUT", str(concatenated)])
+    source, target = (build_model(config, len(COCO)) for _ in range(2))
     checkpoint_file = files.Checkpoint(Path("coco"), source.state_dict())
-    files.load_start(target, checkpoint_file, COCO, turned)
+    files.load_pretrained(target, checkpoint_file, COCO, turned)
     joints = len(COCO)
     for row in range(2 * joints):  # heat, then tags
         old = (row // joints + 1) * joints - 1 - row % joints
@@ -540,11 +571,11 @@ def test_heads_go_over_to_another_skeleton_by_joint_name():
     from higherhrnet.models import weights as files
     from higherhrnet.skeleton import COCO, CROWDPOSE
 
-    source = build.model(tiny(), len(COCO))
-    target = build.model(tiny(), len(CROWDPOSE))
+    source = build_model(tiny(), len(COCO))
+    target = build_model(tiny(), len(CROWDPOSE))
     checkpoint_file = files.Checkpoint(Path("coco"), source.state_dict())
     fresh = {name: tensor.clone() for name, tensor in target.state_dict().items()}
-    files.load_start(target, checkpoint_file, COCO, CROWDPOSE)
+    files.load_pretrained(target, checkpoint_file, COCO, CROWDPOSE)
     shared = [joint for joint in CROWDPOSE.joints if joint in COCO.joints]
     assert len(shared) == 12
     for joint in CROWDPOSE.joints:
@@ -559,9 +590,9 @@ def test_heads_go_over_to_another_skeleton_by_joint_name():
             else:
                 assert torch.equal(got, fresh["final_layers.0.weight"][offset + row])
     assert torch.equal(target.conv1.weight, source.conv1.weight)
-    wider = build.model(tiny("MODEL.WIDTH", "6"), len(CROWDPOSE))
+    wider = build_model(tiny("MODEL.WIDTH", "6"), len(CROWDPOSE))
     with pytest.raises(UserError, match="does not hold the trunk"):
-        files.load_start(wider, checkpoint_file, COCO, CROWDPOSE)
+        files.load_pretrained(wider, checkpoint_file, COCO, CROWDPOSE)
     features = source.deconv_layers[0][0][0].weight[:4]
     assert torch.equal(target.deconv_layers[0][0][0].weight[:4], features)
 
@@ -570,92 +601,94 @@ def test_heads_go_over_to_another_skeleton_by_joint_name():
 
 
 def test_the_plan_counts_right():
-    from higherhrnet.bench import plan
+    from higherhrnet.research import training_plan as plan
 
     w32 = parse_config("")
     assert plan.giga_macs(w32) == pytest.approx(46.20, abs=0.01)
-    for precision, measured in (("fp32", 922), ("bf16", 409)):  # MiB a picture, measured elsewhere
-        config = build.varied(w32, ["TRAIN.PRECISION", precision])
+    for precision, measured in (("fp32", 922), ("bf16", 409)):  # MiB an image, measured elsewhere
+        config = override_config(w32, ["TRAIN.PRECISION", precision])
         one, two = (plan.memory(config, batch) / 2**20 for batch in (1, 2))
         assert two - one == pytest.approx(measured, rel=0.25)
-        again = build.varied(config, ["TRAIN.CHECKPOINTING", "True"])
+        again = override_config(config, ["TRAIN.ACTIVATION_CHECKPOINTING", "True"])
         assert plan.memory(again, 2) - plan.memory(again, 1) < 0.5 * (two - one) * 2**20
 
 
 def test_the_losses_equal_plain_loops():
-    from higherhrnet.bench import loss
+    from higherhrnet.research.bench import loss
 
     rows = loss.run(torch.device("cpu"), crowds=(1, 4), batch=2)
     assert len(rows) == 3
     for row in rows:
-        assert row["value apart"] < 1e-6
-        assert row["gradient apart"] < 1e-7
+        assert row["value difference"] < 1e-6
+        assert row["gradient difference"] < 1e-7
 
 
 def test_alarms():
-    from higherhrnet.training.health import alarms
+    from higherhrnet.training.alarms import find_alarms
 
     def record(epoch, **values):
         return {"epoch": epoch, "push/4": 0.1} | values
 
     well = {"tags/separability": 0.97, "tags/between": 3.0, "tags/within": 0.1}
     same = {"tags/separability": 0.5, "tags/between": 0.01, "tags/within": 0.01}
-    assert alarms([record(1, **well), record(2, **well)]) == []
-    assert alarms([record(1, **same)]) == []  # too early to say
-    (said,) = alarms([record(1, **same), record(2, **same)])
+    assert find_alarms([record(1, **well), record(2, **well)]) == []
+    assert find_alarms([record(1, **same)]) == []  # too early to say
+    (said,) = find_alarms([record(1, **same), record(2, **same)])
     assert said.startswith("tags have collapsed")
-    heat = {"heat/nose": 0.6, "heat/left_eye": 0.5, "heat/left_ear": 0.001}
-    fresh = {"heat/nose": 0.6, "heat/left_eye": 0.5, "heat/left_ear": 0.03}
-    assert alarms([record(3, **well, **heat)]) == []  # it may only have begun
-    assert alarms([record(1, **heat), record(2, **fresh)]) == []
-    assert alarms([record(1, **heat), record(2, **heat), record(3)]) == []  # said already
-    (said,) = alarms([record(1, **well, **heat), record(2), record(3, **well, **heat)])
+    heat = {"score/nose": 0.6, "score/left_eye": 0.5, "score/left_ear": 0.001}
+    fresh = {"score/nose": 0.6, "score/left_eye": 0.5, "score/left_ear": 0.03}
+    assert find_alarms([record(3, **well, **heat)]) == []  # it may only have begun
+    assert find_alarms([record(1, **heat), record(2, **fresh)]) == []
+    assert find_alarms([record(1, **heat), record(2, **heat), record(3)]) == []  # said already
+    (said,) = find_alarms([record(1, **well, **heat), record(2), record(3, **well, **heat)])
     assert "'left_ear' is dead" in said
-    (said,) = alarms([record(1), record(2, **{"push/4": 0.9})])
+    (said,) = find_alarms([record(1), record(2, **{"push/4": 0.9})])
     assert said.startswith("push/4 explodes")
-    (said,) = alarms([record(2, **well | {"tags/between": 1000.0})])
+    (said,) = find_alarms([record(2, **well | {"tags/between": 1000.0})])
     assert said.startswith("tags fly apart")
-    (said,) = alarms([record(1)], curve=[0.1, 0.3, 5.0, 2.0])
+    (said,) = find_alarms([record(1)], curve=[0.1, 0.3, 5.0, 2.0])
     assert "not warmed up" in said
-    assert alarms([record(1)], curve=[0.1, 0.09, 0.08]) == []
+    assert find_alarms([record(1)], curve=[0.1, 0.09, 0.08]) == []
 
 
-def test_tag_meter():
-    from higherhrnet.evaluation.tag_health import TagMeter
+def test_embedding_diagnostics():
+    from higherhrnet.research.embedding_diagnostics import EmbeddingDiagnostics
 
-    meter = TagMeter(("a", "b"))
+    ab = Skeleton("ab", ("a", "b"), (), (0.1, 0.1), ("a", "b"), ())
+    meter = EmbeddingDiagnostics(ab)
     tags = np.array([[[0.0], [0.2]], [[1.0], [1.2]]])  # two people, their joints 0.2 apart
     present = np.ones((2, 2), bool)
     meter.add(tags, np.array([[0.5, 0.7], [0.9, 0.1]]), present, np.array([[0, 0], [1, 0]]))
-    means = meter.means()
+    means = meter.summarize()
     assert means["tags/within"] == pytest.approx(0.1)
     assert means["tags/between"] == pytest.approx(1.0)
     assert means["tags/separability"] == 1.0
     assert means["tags/grouped_right"] == 0.75
-    assert means["heat/a"] == pytest.approx(0.7)
-    empty = TagMeter(("a", "b"))
+    assert means["score/a"] == pytest.approx(0.7)
+    empty = EmbeddingDiagnostics(ab)
     empty.add(tags[:0], np.zeros((0, 2)), present[:0], np.zeros((0, 2), int))
-    assert empty.means() == {}
+    assert empty.summarize() == {}
 
 
 @pytest.mark.data
 def test_a_coco_model_is_finetuned_to_crowdpose_and_to_tigers(tmp_path):
-    """Real pictures, the bundled model, the recipes' own configs, cut short."""
+    """Real images, the bundled model, the recipes' own configs, cut short."""
     from higherhrnet.config import read_config
     from higherhrnet.models import weights as files
     from higherhrnet.skeleton import COCO
 
-    bundled = files.read(build.find_weights("higherhrnet_w18_mini")).state
+    bundled = files.read_checkpoint(find_weights("higherhrnet_w18_mini")).state
     for recipe in ("mini/crowdpose_w18_512", "finetune/own_skeleton_w18_256"):
-        short = ["TRAIN.EPOCHS", "1", "TRAIN.BATCH", "2", "TRAIN.WORKERS", "0", "TRAIN.EMA", "0",
-                 "DATASET.TRAIN_LIMIT", "2", "DATASET.TEST_LIMIT", "2", "TRAIN.RATE", "0.0",
+        short = ["TRAIN.END_EPOCH", "1", "TRAIN.BATCH_SIZE", "2", "TRAIN.WORKERS", "0",
+                 "TRAIN.EMA_DECAY", "0",
+                 "DATASET.TRAIN_LIMIT", "2", "DATASET.TEST_LIMIT", "2", "TRAIN.LR", "0.0",
                  "DATASET.INPUT_SIZE", "128", "DATASET.SKELETON"]  # fmt: skip
         config = read_config(ROOT / "configs" / f"{recipe}.yaml")
         skeleton = config.DATASET.SKELETON
         skeleton = str(ROOT / skeleton) if "/" in skeleton else skeleton
-        build.train(build.varied(config, [*short, skeleton]), tmp_path / recipe, "cpu")
-        trained = build.load(tmp_path / recipe / "best.safetensors", "cpu")
+        train(override_config(config, [*short, skeleton]), tmp_path / recipe, "cpu")
+        trained = load(tmp_path / recipe / "best.safetensors", "cpu")
         joint = "left_hip"
         row, old = trained.skeleton.index(joint), COCO.index(joint)
-        got = trained.model.final_layers[1].weight[row]
+        got = trained.engine.model.final_layers[1].weight[row]
         torch.testing.assert_close(got, bundled["final_layers.1.weight"][old].float())

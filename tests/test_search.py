@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from higherhrnet.codecs.heatmaps import host_peaks
-from higherhrnet.codecs.search import Search, enlarged
+from higherhrnet.methods.bottom_up.refinement import Search, resize_bilinear
+from higherhrnet.methods.heatmaps import host_peaks
 
 
 @pytest.mark.parametrize("ties", [False, True])
@@ -22,7 +22,7 @@ def test_a_scan_finds_no_better_cell_and_no_earlier_one(shape, source, depth, ti
         heatmaps, tags = np.round(heatmaps, 1), np.round(tags)
     means = rng.normal(0, 3, (300, depth)).astype(np.float32)  # more than are looked into at once
     search = Search(heatmaps, tags)
-    large = enlarged(tags[:, 0], shape)
+    large = resize_bilinear(tags[:, 0], shape)
     for joint in range(2):
         found = search.best(joint, means)
         for mean, cell in zip(means, found, strict=True):
@@ -42,7 +42,7 @@ def test_peaks_are_those_of_a_max_pool(shape, ties, threshold):
     highest = cv2.dilate(heat, square, borderType=cv2.BORDER_CONSTANT, borderValue=-np.inf)
     flat = np.flatnonzero((heat == highest) & (heat > threshold))
     ordered = flat[np.argsort(-heat.ravel()[flat], kind="stable")]
-    cells, score, dropped = host_peaks(heat, threshold, 4)
-    np.testing.assert_array_equal(cells[:, 1] * shape[1] + cells[:, 0], ordered[:4])
+    indices, score, dropped = host_peaks(heat, threshold, 4)
+    np.testing.assert_array_equal(indices[:, 1] * shape[1] + indices[:, 0], ordered[:4])
     np.testing.assert_array_equal(score, heat.ravel()[ordered[:4]])
     assert dropped == max(len(ordered) - 4, 0)

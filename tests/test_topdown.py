@@ -8,29 +8,33 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import torchvision
 
-from higherhrnet import build, geometry
+from higherhrnet import geometry, load
 from higherhrnet.boxes import Boxes, annotated_box, read_detections
 from higherhrnet.cli import main
-from higherhrnet.codecs.top_down import TopDownCodec
 from higherhrnet.config import parse_config
-from higherhrnet.datasets.persons import Persons
-from higherhrnet.datasets.toy import DrawnPeople, write_coco
-from higherhrnet.datasets.transforms import BoxView, warped
+from higherhrnet.datasets.transforms import warp_sample
 from higherhrnet.errors import UserError
-from higherhrnet.fields import Head, Marks
-from higherhrnet.inference import detectors, pipeline
+from higherhrnet.factory.data import build_dataset
+from higherhrnet.inference import pipeline
 from higherhrnet.inference.predictor import Scene
+from higherhrnet.methods.top_down import detectors
+from higherhrnet.methods.top_down.codec import TopDownCodec
+from higherhrnet.methods.top_down.instances import PersonInstances
+from higherhrnet.methods.top_down.transforms import BoxView
 from higherhrnet.poses import Poses
+from higherhrnet.research.synthetic.dataset import SyntheticPeople, write_coco
 from higherhrnet.skeleton import COCO, MPII
+from higherhrnet.structures import Head, KeypointIndices
 
 from .shared import ROOT, SHARED
 
 TEXT = """
-MODEL: {NAME: pose_hrnet, WIDTH: 4, MODULES: [1, 1, 1], BLOCKS: 1}
-DATASET: {KIND: toy, CROP: [64, 64], SCALE: [0.65, 1.35], ROTATION: 45}
-TOY: {TRAIN_IMAGES: 8, TEST_IMAGES: 3, SIZE: 96}
-TRAIN: {EPOCHS: 1, BATCH: 4, PRECISION: fp32, WORKERS: 0}
+MODEL: {NAME: pose_hrnet, WIDTH: 4, NUM_MODULES: [1, 1, 1], NUM_BLOCKS: 1, IMAGE_SIZE: [64, 64]}
+DATASET: {DATASET: synthetic}
+SYNTHETIC: {TRAIN_IMAGES: 8, TEST_IMAGES: 3, SIZE: 96}
+TRAIN: {END_EPOCH: 1, BATCH_SIZE: 4, PRECISION: fp32, WORKERS: 0}
 TEST: {PRECISION: fp32}
 """
 
@@ -47,8 +51,8 @@ def trained(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def predictor(trained):
-    ready = build.load(trained / "best.safetensors", "cpu", raw=True)
-    for part in ready.model.modules():
+    ready = load(trained / "best.safetensors", "cpu", raw=True)
+    for part in ready.engine.model.modules():
         if isinstance(part, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(part.weight, 0.5, 1.5)
     ready.__dict__.pop("network", None)
@@ -59,17 +63,17 @@ def test_the_same_command_trains_and_validates(trained, capsys):
     words = ["valid", str(trained / "config.yaml"), "--weights", str(trained / "best.safetensors")]
     assert main([*words, "--device", "cpu", "--report"]) == 0
     said = capsys.readouterr().out
-    assert "boxes truth" in said
+    assert "boxes ground_truth" in said
     metrics = json.loads((trained / "metrics.json").read_text())
-    people = len(build.pictures(parse_config(TEXT), "test").annotations["annotations"])
+    people = len(build_dataset(parse_config(TEXT), "test").annotations["annotations"])
     assert 0 < metrics["people"] <= people
     assert (trained / "curves.png").exists()
 
 
 def test_a_codec_inverts_itself():
     """encode → decode on ideal maps is right to the bias that each decoding has."""
-    sample = DrawnPeople(1, seed=3, people=(1, 1), occlusion=0, height=(0.8, 0.8)).sample(0)
-    seen = warped(sample, BoxView((256, 192))(sample, np.random.default_rng(0)).affine,
+    sample = SyntheticPeople(1, seed=3, people=(1, 1), occlusion=0, height=(0.8, 0.8)).sample(0)
+    seen = warp_sample(sample, BoxView((256, 192))(sample, np.random.default_rng(0)).affine,
                   (256, 192), COCO)  # fmt: skip
     inside = (seen.poses.visibility[0] > 0) & (
         (seen.poses.xy[0] > 12) & (seen.poses.xy[0] < (180, 244))
@@ -77,12 +81,14 @@ def test_a_codec_inverts_itself():
     apart = {}
     for decoding in ("quarter", "parabola", "dark"):
         codec = TopDownCodec(COCO, (Head(4),), decoding=decoding)
-        marks = codec.mark(seen.poses, seen.valid)
-        targets = codec.encode(Marks((marks.cells[0][None],), marks.valid[None]))
+        keypoints = codec.index_keypoints(seen.poses, seen.valid)
+        targets = codec.encode(
+            KeypointIndices((keypoints.indices[0][None],), keypoints.valid[None])
+        )
         xy, heat = codec.points(targets.heatmaps[0].numpy())
         assert (heat[0][inside] == 1).all()
-        cells = np.floor(seen.poses.xy[0] / 4 + 0.5)
-        apart[decoding] = np.abs(xy[0] - cells)[inside].max()
+        indices = np.floor(seen.poses.xy[0] / 4 + 0.5)
+        apart[decoding] = np.abs(xy[0] - indices)[inside].max()
     # The published encoding rounds to whole cells: nothing is left to find between them.
     assert apart["quarter"] == 0
     assert apart["parabola"] < 1e-5
@@ -94,17 +100,17 @@ def test_a_codec_inverts_itself():
 )
 def test_points_between_cells(decoding, bound):
     y, x = np.mgrid[:32, :24]
-    for centre in ((10.3, 14.6), (7.75, 20.1)):
-        gaussian = np.exp(-((x - centre[0]) ** 2 + (y - centre[1]) ** 2) / 8).astype(np.float32)
+    for center in ((10.3, 14.6), (7.75, 20.1)):
+        gaussian = np.exp(-((x - center[0]) ** 2 + (y - center[1]) ** 2) / 8).astype(np.float32)
         codec = TopDownCodec(COCO, (Head(4),), decoding=decoding)
         xy, _ = codec.points(np.tile(gaussian, (1, 17, 1, 1)))
-        assert np.abs(xy[0, 0] - centre).max() < bound
+        assert np.abs(xy[0, 0] - center).max() < bound
 
 
 def test_every_person_is_a_sample():
-    pictures = DrawnPeople(5, people=(2, 4))
-    persons = Persons(pictures)
-    assert len(persons) == sum(len(pictures.boxes(i)) for i in range(5))
+    images = SyntheticPeople(5, people=(2, 4))
+    persons = PersonInstances(images)
+    assert len(persons) == sum(len(images.boxes(i)) for i in range(5))
     for index in range(len(persons)):
         sample = persons.sample(index)
         assert len(sample.poses) == len(sample.boxes) == 1
@@ -125,8 +131,8 @@ def test_boxes_of_writers_of_all_kinds():
     gaps = {**person, "center": None, "scale": None, "bbox": [1, 2, 3, 4]}
     assert annotated_box(gaps, size) == [1, 2, 2, 3]
     # What published MPII training makes of it: 15 px (times the scale) lower, 1.25 times larger.
-    centre, extent = geometry.box_crop(tuple(annotated_box(person, size)), (256, 256))
-    assert centre == (100.0, 87.5)
+    center, extent = geometry.box_crop(tuple(annotated_box(person, size)), (256, 256))
+    assert center == (100.0, 87.5)
     assert extent == (125.0, 125.0)
     keypoints = [10, 20, 2, 30, 60, 2] + [0, 0, 0] * 15
     assert annotated_box({"keypoints": keypoints}, size) == [6.0, 16.0, 28.0, 48.0]
@@ -134,16 +140,16 @@ def test_boxes_of_writers_of_all_kinds():
 
 def test_jitter_moves_every_edge_a_little():
     boxes = Boxes.of([[10, 20, 100, 200]] * 50)
-    moved = boxes.jittered(0.05, np.random.default_rng(0))
-    apart = np.abs(moved.xywh[:, :2] - boxes.xywh[:, :2])
+    warp_annotations = boxes.jittered(0.05, np.random.default_rng(0))
+    apart = np.abs(warp_annotations.xywh[:, :2] - boxes.xywh[:, :2])
     assert (apart <= [10.0, 20.0]).all()
     assert (apart.mean(axis=0) > [2, 4]).all()
-    assert (moved.xywh[:, 2:] > 50).all()
+    assert (warp_annotations.xywh[:, 2:] > 50).all()
 
 
 @pytest.mark.parametrize(("batch", "crops"), [(1, 64), (4, 3), (3, 1)])
 def test_neither_batch_nor_chunks_change_the_people(predictor, batch, crops):
-    people = DrawnPeople(6, people=(1, 4), size=96)
+    people = SyntheticPeople(6, people=(1, 4), size=96)
     scenes = [Scene(s.image, Boxes.of(s.boxes)) for s in map(people.sample, range(6))]
     scenes[2] = Scene(scenes[2].image, Boxes.of([]))  # nobody there
     predictor.batch, predictor.crops = batch, crops
@@ -153,10 +159,10 @@ def test_neither_batch_nor_chunks_change_the_people(predictor, batch, crops):
         predictor.crops = crops
         assert len(poses) == len(alone)
         np.testing.assert_allclose(poses.person_score, alone.person_score, atol=1e-5)
-        assert maps.dense_heat().shape == (17, 49, 49)
+        assert maps.dense_heatmaps().shape == (17, 49, 49)
 
 
-def test_a_picture_that_the_detector_refuses_does_not_stop_the_others(predictor, monkeypatch):
+def test_a_image_that_the_detector_refuses_does_not_stop_the_others(predictor, monkeypatch):
     def detector(images):
         if any(image.shape[0] < 10 for image in images):
             raise UserError("too thin")
@@ -171,60 +177,60 @@ def test_a_picture_that_the_detector_refuses_does_not_stop_the_others(predictor,
     assert refused == [1, 5, 9]
 
 
-def test_a_picture_without_boxes_is_refused(predictor):
-    with pytest.raises(UserError, match=r"needs boxes.*TEST\.BOXES"):
+def test_a_image_without_boxes_is_refused(predictor):
+    with pytest.raises(UserError, match=r"needs boxes.*TEST\.BBOX_SOURCE"):
         predictor(np.zeros((60, 80, 3), np.uint8))
 
 
 def test_boxes_are_plain_numbers_from_python(predictor):
-    mirrored = np.zeros((90, 80, 3), np.uint8)[:, ::-1]  # torch takes no such view
+    flipped = np.zeros((90, 80, 3), np.uint8)[:, ::-1]  # torch takes no such view
     rows = [[5, 5, 40, 60], [20, 10, 30, 50]]
     for given in (rows, np.array(rows), Boxes.of(rows)):
-        assert len(predictor(mirrored, given)) <= 2
+        assert len(predictor(flipped, given)) <= 2
     beside = [[-50, 5, 40, 60], [5, 95, 40, 60], [80, 0, 9, 9]]
-    assert len(predictor(mirrored, beside)) == 0
-    assert len(predictor(mirrored, [*beside, [-30, 5, 40, 60]])) == 1
-    many = list(pipeline.predict_many(predictor, [mirrored, mirrored], [rows, beside]))
-    assert [len(poses) for poses in many] == [len(predictor(mirrored, rows)), 0]
+    assert len(predictor(flipped, beside)) == 0
+    assert len(predictor(flipped, [*beside, [-30, 5, 40, 60]])) == 1
+    many = list(pipeline.predict_many(predictor, [flipped, flipped], [rows, beside]))
+    assert [len(poses) for poses in many] == [len(predictor(flipped, rows)), 0]
     for given, how_many in (([rows], "fewer"), ([rows] * 3, "more")):
-        stream = pipeline.predict_many(predictor, [mirrored, mirrored], given)
-        assert len(next(stream)) == len(predictor(mirrored, rows))
-        with pytest.raises(UserError, match=f"boxes for each picture, and was given {how_many}"):
+        stream = pipeline.predict_many(predictor, [flipped, flipped], given)
+        assert len(next(stream)) == len(predictor(flipped, rows))
+        with pytest.raises(UserError, match=f"boxes for each image, and was given {how_many}"):
             list(stream)
     with pytest.raises(UserError, match=r"must be \(N, 4\).*not \[4\]"):
-        predictor(mirrored, rows[0])
+        predictor(flipped, rows[0])
     with pytest.raises(UserError, match=r"2 boxes came with \[1\] scores"):
         Boxes.of(rows, [0.5])
 
 
 def test_repetitions_are_dropped_or_lowered(predictor):
-    sample = DrawnPeople(1, people=(1, 1), size=96).sample(0)
+    sample = SyntheticPeople(1, people=(1, 1), size=96).sample(0)
     twice = Boxes.of(np.repeat(sample.boxes, 2, axis=0), [0.9, 0.8])
     assert len(predictor(sample.image, twice)) == 1
-    predictor.soft = True
+    predictor.soft_nms = True
     assert len(predictor(sample.image, twice)) == 2
-    predictor.soft, predictor.same = False, 1.0
+    predictor.soft_nms, predictor.oks_threshold = False, 1.0
     assert len(predictor(sample.image, twice)) == 2
-    predictor.same = 0.9
+    predictor.oks_threshold = 0.9
 
 
 def test_boxes_from_bottom_up_weights(trained, tmp_path):
-    """Pictures in, drawings out, without any network but our own."""
-    write_coco(tmp_path, DrawnPeople(2, size=128))
+    """PoseDataset in, drawings out, without any network but our own."""
+    write_coco(tmp_path, SyntheticPeople(2, size=128))
     words = [
         "predict",
-        str(tmp_path / "images" / "toy"),
+        str(tmp_path / "images" / "synthetic"),
         "--weights",
         str(trained / "best.safetensors"),
     ]
     words += ["--boxes", "higherhrnet_w18_mini", "--raw", "--device", "cpu"]
-    assert main([*words, "--output", str(tmp_path / "out"), "--show", "poses", "fields"]) == 0
+    assert main([*words, "--output", str(tmp_path / "out"), "--show", "poses", "heatmaps"]) == 0
     assert len(list((tmp_path / "out").glob("*_poses.jpg"))) == 2
-    assert len(list((tmp_path / "out").glob("*_fields.jpg"))) == 2
+    assert len(list((tmp_path / "out").glob("*_heatmaps.jpg"))) == 2
 
 
 def test_boxes_from_a_list(trained, tmp_path):
-    people = DrawnPeople(2, size=128)
+    people = SyntheticPeople(2, size=128)
     write_coco(tmp_path, people)
     listed = [
         {"image_id": 1, "category_id": 1, "bbox": people.boxes(1)[0].tolist(), "score": 0.8},
@@ -233,7 +239,7 @@ def test_boxes_from_a_list(trained, tmp_path):
     (tmp_path / "boxes.json").write_text(json.dumps(listed))
     words = [
         "predict",
-        str(tmp_path / "images" / "toy"),
+        str(tmp_path / "images" / "synthetic"),
         "--weights",
         str(trained / "best.safetensors"),
     ]
@@ -245,7 +251,7 @@ def test_boxes_from_a_list(trained, tmp_path):
 
 def test_detectors_of_torchvision(monkeypatch):
     """Every name builds, and answers become boxes of people alone."""
-    detector = detectors.torchvision_detector(
+    detector = detectors.build_torchvision_detector(
         "fasterrcnn_mobilenet_v3_large_320_fpn", torch.device("cpu"), pretrained=False
     )
     images = [np.zeros((60, 80, 3), np.uint8), np.zeros((40, 50, 3), np.uint8)]
@@ -255,39 +261,49 @@ def test_detectors_of_torchvision(monkeypatch):
         "labels": torch.tensor([1, 17]),
         "scores": torch.tensor([0.9, 0.8]),
     }
-    detector.network = lambda pictures: [answer] * len(pictures)
+    detector.network = lambda images: [answer] * len(images)
     np.testing.assert_array_equal(detector(images)[1].xywh, [[1, 2, 4, 8]])
 
 
 def test_weights_that_cannot_be_fetched_are_one_sentence(monkeypatch):
-    def offline(weights, weights_backbone):
+    def offline(name, **_):
         raise urllib.error.URLError("no network")
 
     name = "retinanet_resnet50_fpn"
-    known = {name: (offline, detectors.TORCHVISION[name][1])}
-    monkeypatch.setattr(detectors, "TORCHVISION", known)
+    monkeypatch.setattr(torchvision.models, "get_model", offline)
     with pytest.raises(UserError, match=rf"weights of detector '{name}' .* put the file there"):
-        detectors.torchvision_detector(name, torch.device("cpu"))
+        detectors.build_torchvision_detector(name, torch.device("cpu"))
 
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["TEST.BOXES", "yolo"], "'TEST.BOXES' must be truth, FILE.json, bottom-up weights"),
-        (["TEST.BOXES", "nowhere.json"], "box file 'nowhere.json' does not exist"),
-        (["DATASET.CROP", "[100, 64]"], "'DATASET.CROP' must be .height, width., multiples of 32"),
+        (
+            ["TEST.BBOX_SOURCE", "yolo"],
+            "'TEST.BBOX_SOURCE' must be ground_truth, FILE.json, bottom-up weights",
+        ),
+        (["TEST.BBOX_SOURCE", "nowhere.json"], "box file 'nowhere.json' does not exist"),
+        (
+            ["MODEL.IMAGE_SIZE", "[100, 64]"],
+            "'MODEL.IMAGE_SIZE' must be a multiple of 32, not 100",
+        ),
     ],
 )
 def test_wrong_settings_are_one_sentence(trained, words, sentence, capsys):
-    whole = ["valid", str(trained / "config.yaml"), "--weights", str(trained / "best.safetensors")]
+    whole = [
+        "valid",
+        str(trained / "config.yaml"),
+        "--weights",
+        str(trained / "best.safetensors"),
+    ]
     assert main([*whole, *words, "--device", "cpu"]) == 2
     assert re.search(sentence, capsys.readouterr().err)
 
 
 def test_modes_and_weights_that_contradict_each_other(trained, tmp_path, capsys):
-    picture = tmp_path / "a.png"
-    cv2.imwrite(str(picture), np.zeros((64, 64, 3), np.uint8))
-    words = ["predict", str(picture), "--device", "cpu", "--output", str(tmp_path)]
+    image = tmp_path / "a.png"
+    cv2.imwrite(str(image), np.zeros((64, 64, 3), np.uint8))
+    words = ["predict", str(image), "--device", "cpu", "--output", str(tmp_path)]
     assert main([*words, "--mode", "top-down", "--weights", "higherhrnet_w18_mini"]) == 2
     assert "are bottom-up weights, which --mode top-down contradicts" in capsys.readouterr().err
     assert main([*words, "--boxes", "retinanet_resnet50_fpn"]) == 2
@@ -328,7 +344,9 @@ def test_poses_make_boxes():
     ],
 )
 def test_sets_of_all_kinds_train_and_validate(tmp_path, folder, file, skeleton, figure, capsys):
-    text = TEXT.replace("KIND: toy", f"ROOT: {SHARED / 'samples' / folder}, SKELETON: {skeleton}")
+    text = TEXT.replace(
+        "DATASET: synthetic", f"ROOT: {SHARED / 'samples' / folder}, SKELETON: {skeleton}"
+    )
     (tmp_path / "config.yaml").write_text(text)
     words = ["train", str(tmp_path / "config.yaml"), "--output", str(tmp_path / "run")]
     assert main([*words, "--device", "cpu", "DATASET.TRAIN", file, "DATASET.TEST", file]) == 0

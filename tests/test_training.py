@@ -1,4 +1,4 @@
-"""The training side, on drawn pictures: views, batches, loop, checkpoints, resuming."""
+"""The training side, on drawn images: views, batches, loop, checkpoints, resuming."""
 
 import json
 import math
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from higherhrnet import build, geometry
+from higherhrnet import geometry, load
 from higherhrnet.config import parse_config
 from higherhrnet.datasets.loader import (
     Loader,
@@ -22,25 +22,31 @@ from higherhrnet.datasets.loader import (
     WorkerLostError,
     lost_workers,
 )
-from higherhrnet.datasets.toy import DrawnPeople, write_coco
-from higherhrnet.datasets.transforms import CentredView, PersonView, RandomView, moved, warped
+from higherhrnet.datasets.transforms import warp_annotations, warp_sample
 from higherhrnet.errors import UserError
-from higherhrnet.evaluation import results
-from higherhrnet.fields import Marks
+from higherhrnet.evaluation.evaluator import evaluate
+from higherhrnet.factory.checkpoints import open_checkpoint, upsample_mode_of
+from higherhrnet.factory.data import build_dataset
+from higherhrnet.factory.training import train
+from higherhrnet.methods.bottom_up.transforms import CenteredView, RandomView
+from higherhrnet.methods.top_down.transforms import PersonView
 from higherhrnet.poses import ABSENT
+from higherhrnet.research.synthetic.dataset import SyntheticPeople, write_coco
 from higherhrnet.skeleton import COCO
+from higherhrnet.structures import KeypointIndices
 from higherhrnet.training import checkpoint, loop
-from higherhrnet.training.optim import Average, Schedule
-from higherhrnet.training.stop import StoppedError
-from higherhrnet.training.watch import DivergenceError
+from higherhrnet.training.loss_meter import DivergenceError
+from higherhrnet.training.optim import build_ema, build_scheduler
+from higherhrnet.training.signals import StoppedError
+from tests.build import build_codec, build_model
 
 from .shared import ROOT
 
 TINY = """
-MODEL: {WIDTH: 4, MODULES: [1, 1, 1], BLOCKS: 1, RESIDUAL_BLOCKS: 1}
-DATASET: {KIND: toy, INPUT_SIZE: 64}
-TOY: {SIZE: 64, TRAIN_IMAGES: 8, TEST_IMAGES: 3}
-TRAIN: {EPOCHS: 2, BATCH: 2, WORKERS: 0, EMA: 0.9, PRECISION: fp32, VALIDATE_EVERY: 1}
+MODEL: {WIDTH: 4, NUM_MODULES: [1, 1, 1], NUM_BLOCKS: 1, NUM_BASIC_BLOCKS: 1}
+DATASET: {DATASET: synthetic, INPUT_SIZE: 64}
+SYNTHETIC: {SIZE: 64, TRAIN_IMAGES: 8, TEST_IMAGES: 3}
+TRAIN: {END_EPOCH: 2, BATCH_SIZE: 2, WORKERS: 0, EMA_DECAY: 0.9, PRECISION: fp32, VALIDATE_EVERY: 1}
 """
 
 
@@ -48,21 +54,19 @@ def tiny(*overrides):
     return parse_config(TINY, overrides)
 
 
-def test_drawn_pictures_depend_on_seed_and_number_alone():
-    first, again = DrawnPeople(5, seed=1).drawing(3), DrawnPeople(99, seed=1).drawing(3)
+def test_drawn_images_depend_on_seed_and_number_alone():
+    first, again = SyntheticPeople(5, seed=1).draw(3), SyntheticPeople(99, seed=1).draw(3)
     np.testing.assert_array_equal(first.image, again.image)
     np.testing.assert_array_equal(first.keypoints, again.keypoints)
-    assert (DrawnPeople(5, seed=2).drawing(3).image != first.image).any()
+    assert (SyntheticPeople(5, seed=2).draw(3).image != first.image).any()
 
 
 def test_drawn_people_can_be_crowded_and_hidden():
-    calm = DrawnPeople(30, people=(5, 5), overlap=0.0, occlusion=0.0)
-    packed = DrawnPeople(30, people=(5, 5), overlap=1.0, occlusion=1.0)
+    calm = SyntheticPeople(30, people=(5, 5), overlap=0.0, occlusion=0.0)
+    packed = SyntheticPeople(30, people=(5, 5), overlap=1.0, occlusion=1.0)
 
     def shares(people):
-        visibility = np.concatenate(
-            [people.drawing(i).keypoints[..., 2].ravel() for i in range(30)]
-        )
+        visibility = np.concatenate([people.draw(i).keypoints[..., 2].ravel() for i in range(30)])
         return len(visibility), (visibility == 1).mean()
 
     calm_joints, calm_hidden = shares(calm)
@@ -72,19 +76,19 @@ def test_drawn_people_can_be_crowded_and_hidden():
 
 
 def test_drawn_truth_scores_itself_with_one():
-    people = DrawnPeople(6)
+    people = SyntheticPeople(6)
     records = []
     for i in range(6):
         sample = people.sample(i)
         records += sample.poses.to_coco(sample.id)
-    assert results.evaluate(records, people.annotations, COCO)["AP"] == pytest.approx(1.0)
+    assert evaluate(records, people.annotations, COCO)["AP"] == pytest.approx(1.0)
 
 
-def test_written_pictures_read_back_the_same(tmp_path):
-    people = DrawnPeople(3)
+def test_written_images_read_back_the_same(tmp_path):
+    people = SyntheticPeople(3)
     write_coco(tmp_path, people)
-    config = parse_config(f"DATASET: {{ROOT: {tmp_path}, TRAIN: toy, TEST: toy}}")
-    read = build.pictures(config, "test")
+    config = parse_config(f"DATASET: {{ROOT: {tmp_path}, TRAIN: synthetic, TEST: synthetic}}")
+    read = build_dataset(config, "test")
     for i in range(3):
         drawn, stored = people.sample(i), read.sample(i)
         np.testing.assert_array_equal(drawn.image, stored.image)
@@ -92,82 +96,84 @@ def test_written_pictures_read_back_the_same(tmp_path):
         np.testing.assert_array_equal(drawn.valid, stored.valid)
 
 
-def random_view(mirror):
-    return RandomView(512, mirror=mirror)
+def random_view(flip):
+    return RandomView(512, flip=flip)
 
 
-def person_view(mirror):
-    return PersonView((512, 384), COCO.upper, mirror=mirror, half_body=0, scale=(0.9, 1.1))
+def person_view(flip):
+    return PersonView((512, 384), COCO.upper, flip=flip, half_body=0, scale=(0.9, 1.1))
 
 
 @pytest.mark.parametrize("view_of", [random_view, person_view])
-@pytest.mark.parametrize("mirror", [0.0, 1.0])
-def test_views_carry_pixels_and_joints_together(mirror, view_of):
+@pytest.mark.parametrize("flip", [0.0, 1.0])
+def test_views_carry_pixels_and_joints_together(flip, view_of):
     """A white pixel painted on each joint is found where the view says the joint went."""
-    sample = DrawnPeople(1, people=(1, 1)).sample(0)
+    sample = SyntheticPeople(1, people=(1, 1)).sample(0)
     canvas = np.zeros_like(sample.image)
     xy = sample.poses.xy[0].round().astype(int)
     for x, y in xy[sample.poses.visibility[0] > 0]:
         canvas[y, x] = 255
     painted = replace(sample, image=canvas)
-    transform = view_of(mirror)
+    transform = view_of(flip)
     chosen = transform(painted, np.random.default_rng(0))
-    view = warped(painted, chosen.affine, transform.shape, COCO)
-    assert geometry.is_mirrored(view.affine) == bool(mirror)
-    joint = COCO.index("right_wrist" if mirror else "left_wrist")
+    view = warp_sample(painted, chosen.affine, transform.shape, COCO)
+    assert geometry.is_flipped(view.affine) == bool(flip)
+    joint = COCO.index("right_wrist" if flip else "left_wrist")
     x, y = view.poses.xy[0, joint].round().astype(int)
     assert view.image[y - 2 : y + 3, x - 2 : x + 3].max() > 50
     back = geometry.apply(geometry.invert(view.affine), view.poses.xy[0, joint])
     np.testing.assert_allclose(back, sample.poses.xy[0, COCO.index("left_wrist")], atol=1e-6)
 
 
-def test_crops_centred_on_people_take_each_in_turn():
-    sample = DrawnPeople(1, people=(3, 3)).sample(0)
-    labelled = sample.poses.visibility > ABSENT
-    middles = [xy[seen].mean(axis=0) for xy, seen in zip(sample.poses.xy, labelled, strict=True)]
-    transform = RandomView(64, shift=0.0, centre="person")
+def test_crops_centerd_on_people_take_each_in_turn():
+    sample = SyntheticPeople(1, people=(3, 3)).sample(0)
+    labeled = sample.poses.visibility > ABSENT
+    middles = [xy[seen].mean(axis=0) for xy, seen in zip(sample.poses.xy, labeled, strict=True)]
+    transform = RandomView(64, shift=0.0, center="person")
     rng = np.random.default_rng(0)
     taken = []
     for _ in range(30):
         inverse = geometry.invert(transform(sample, rng).affine)
-        centre = geometry.apply(inverse, np.array([[31.5, 31.5]]))
-        away = np.linalg.norm(middles - centre, axis=1)
+        center = geometry.apply(inverse, np.array([[31.5, 31.5]]))
+        away = np.linalg.norm(middles - center, axis=1)
         assert away.min() < 6  # a pixel of the view
         taken.append(int(away.argmin()))
     assert set(taken) == {0, 1, 2}
 
 
-def test_a_crop_centred_on_nobody_is_the_pictures():
-    sample = DrawnPeople(1).sample(0)
+def test_a_crop_centerd_on_nobody_is_the_images():
+    sample = SyntheticPeople(1).sample(0)
     unseen = np.full_like(sample.poses.visibility, ABSENT)
     nobody = replace(sample, poses=replace(sample.poses, visibility=unseen))
-    chosen = RandomView(64, centre="person")(nobody, np.random.default_rng(0))
+    chosen = RandomView(64, center="person")(nobody, np.random.default_rng(0))
     published = RandomView(64)(sample, np.random.default_rng(0))
     np.testing.assert_array_equal(chosen.affine, published.affine)
 
 
 def views(**settings):
-    network = build.model(tiny(), 17)
-    mark = build.codec(tiny(), network, COCO).mark
-    return Views(DrawnPeople(8), RandomView(64), mark, seed=3, **settings)
+    network = build_model(tiny(), 17)
+    index_keypoints = build_codec(tiny(), network, COCO).index_keypoints
+    return Views(SyntheticPeople(8), RandomView(64), index_keypoints, seed=3, **settings)
 
 
-def test_what_lies_beyond_a_picture_may_count_as_empty():
-    """Published: the loss ignores it. Regions that are left out within the picture stay so."""
-    sample = DrawnPeople(1).sample(0)
+def test_what_lies_beyond_a_image_may_count_as_empty():
+    """Published: the loss ignores it. Regions that are left out within the image stay so."""
+    sample = SyntheticPeople(1).sample(0)
     left_out = sample.valid.copy()
     left_out[10:60, 20:80] = 0
     sample = replace(sample, valid=left_out)
     affine = geometry.square_crop((128.0, 128.0), 512.0, (128, 128))  # it becomes 32 to 96
-    published, empty = (moved(sample, affine, (128, 128), COCO, b)[1] > 0 for b in (False, True))
-    beyond = np.ones((128, 128), bool)
-    beyond[31:97, 31:97] = False
-    assert not published[beyond].any()
-    assert empty[beyond].all()
+    published, empty = (
+        warp_annotations(sample, affine, (128, 128), COCO, b)[1] > 0 for b in (False, True)
+    )
+    padding_in_loss = np.ones((128, 128), bool)
+    padding_in_loss[31:97, 31:97] = False
+    assert not published[padding_in_loss].any()
+    assert empty[padding_in_loss].all()
     within = (slice(33, 95), slice(33, 95))
     np.testing.assert_array_equal(published[within], empty[within])
     assert not empty[within].all()
-    counted = [views(beyond=b)[0, 3].marks.valid.float().mean() for b in (False, True)]
+    counted = [views(padding_in_loss=b)[0, 3].keypoints.valid.float().mean() for b in (False, True)]
     assert counted[0] < counted[1] == 1
 
 
@@ -183,73 +189,74 @@ def test_batches_do_not_depend_on_workers_or_on_where_one_starts():
         assert [b.ids for b in shared] == [b.ids for b in alone[start:]]
         for a, b in zip(alone[start:], shared, strict=True):
             torch.testing.assert_close(a.images, b.images)
-            torch.testing.assert_close(a.marks, b.marks)
+            torch.testing.assert_close(a.keypoints, b.keypoints)
     assert sorted(i for b in alone for i in b.ids) == list(range(8))
     assert [b.ids for b in loader(0).epoch(6)] != [b.ids for b in alone]
 
 
 def test_targets_decode_to_the_people_they_came_from():
     """encode → decode on the maps themselves, tags being the person's number."""
-    network = build.model(tiny(), 17)
-    codec = build.codec(tiny("TEST.ASSIGNMENT", "nearest"), network, COCO)
-    drawn = DrawnPeople(1, seed=5, people=(3, 3), overlap=0.0, occlusion=0).sample(0)
-    view = CentredView(256)(drawn, np.random.default_rng(0))
-    sample = warped(drawn, view.affine, (256, 256), COCO)
-    marks = codec.mark(sample.poses, sample.valid, mirrored=False)
-    targets = codec.encode(Marks(tuple(c[None] for c in marks.cells), marks.valid[None]))
+    network = build_model(tiny(), 17)
+    codec = build_codec(tiny("TEST.ASSIGNMENT", "hungarian_distance_tiebreak"), network, COCO)
+    drawn = SyntheticPeople(1, seed=5, people=(3, 3), overlap=0.0, occlusion=0).sample(0)
+    view = CenteredView(256)(drawn, np.random.default_rng(0))
+    sample = warp_sample(drawn, view.affine, (256, 256), COCO)
+    keypoints = codec.index_keypoints(sample.poses, sample.valid, flipped=False)
+    targets = codec.encode(
+        KeypointIndices(tuple(c[None] for c in keypoints.indices), keypoints.valid[None])
+    )
     heat = targets.heatmaps[1][0].numpy()
     tags = np.full((17, 128, 128, 1), 99.0, np.float32)
-    for person, cells in enumerate(marks.cells[0]):
-        for joint, cell in enumerate(cells.tolist()):
+    for person, indices in enumerate(keypoints.indices[0]):
+        for joint, cell in enumerate(indices.tolist()):
             if cell >= 0:
                 y, x = divmod(cell, 64)
                 tags[joint, 2 * y : 2 * y + 3, 2 * x : 2 * x + 3] = 10 * person
-    from higherhrnet.codecs.maps import HostMaps
+    from higherhrnet.methods.bottom_up.maps import HostMaps
 
     found = codec.decode(HostMaps(heat, tags.transpose(3, 0, 1, 2)), geometry.scaling(2)).poses
     assert len(found) == len(sample.poses)
-    for truth, visibility in zip(sample.poses.xy, sample.poses.visibility, strict=True):
-        error = np.linalg.norm(found.xy - truth, axis=2)[:, visibility > 0].mean(axis=1)
+    for ground_truth, visibility in zip(sample.poses.xy, sample.poses.visibility, strict=True):
+        error = np.linalg.norm(found.xy - ground_truth, axis=2)[:, visibility > 0].mean(axis=1)
         assert error.min() < 2.0  # one cell at 1/2
 
 
 def test_schedules():
-    steps = Schedule("multistep", 1.0, 300, (200, 260), warmup=3)
-    assert [steps.rate(s, 1) for s in (0, 3, 199, 200, 260)] == pytest.approx(
-        [0.25, 1, 1, 0.1, 0.01]
-    )
-    cosine = Schedule("cosine", 1.0, 10)
-    assert [cosine.rate(s, 10) for s in (0, 50, 100)] == pytest.approx([1, 0.5, 0], abs=1e-9)
+    optimizer = torch.optim.SGD(torch.nn.Linear(1, 1).parameters(), lr=1.0)
+    (rate,) = build_scheduler(optimizer, "multistep", 1, 300, (200, 260), warmup_steps=3).lr_lambdas
+    assert [rate(s) for s in (0, 3, 199, 200, 260)] == pytest.approx([0.25, 1, 1, 0.1, 0.01])
+    (rate,) = build_scheduler(optimizer, "cosine", 10, 10).lr_lambdas
+    assert [rate(s) for s in (0, 50, 100)] == pytest.approx([1, 0.5, 0], abs=1e-9)
 
 
 def test_average_follows():
     layer = torch.nn.Linear(1, 1)
-    average = Average(layer, 0.9)
+    average = build_ema(layer, 0.9)
     before = layer.weight.item()
     with torch.no_grad():
         layer.weight += 1
     for _ in range(200):
-        average.update(layer)
-    assert average.state["weight"].item() == pytest.approx(before + 1, abs=1e-3)
+        average.update_parameters(layer)
+    assert average.module.weight.item() == pytest.approx(before + 1, abs=1e-3)
 
 
 def test_the_best_so_far_is_that_of_the_same_figure(tmp_path):
-    build.train(tiny("TRAIN.EPOCHS", "1"), tmp_path, "cpu")
+    train(tiny("TRAIN.END_EPOCH", "1"), tmp_path, "cpu")
     file = tmp_path / "last.pth"
     saved = torch.load(file, weights_only=False)
-    assert saved["progress"]["score"] == "AP"
-    for score, best in (("PCKh", None), (None, 0.85)):
-        progress = saved["progress"] | {"best": 0.85, "score": score}
-        if score is None:  # as older versions wrote it, which knew AP alone
-            del progress["score"]
+    assert saved["progress"]["metric"] == "AP"
+    for metric, best in (("PCKh", None), (None, 0.85)):
+        progress = saved["progress"] | {"best": 0.85, "metric": metric}
+        if metric is None:  # as older versions wrote it, which knew AP alone
+            del progress["metric"]
         torch.save(saved | {"progress": progress}, file)
-        resumed = build.train(tiny("TRAIN.EPOCHS", "2"), tmp_path, "cpu", resume=True)
-        assert resumed.score == "AP"
+        resumed = train(tiny("TRAIN.END_EPOCH", "2"), tmp_path, "cpu", resume=True)
+        assert resumed.metric == "AP"
         assert resumed.best == best if best else resumed.best < 0.85
 
 
 def test_training_writes_what_it_should(tmp_path):
-    progress = build.train(tiny(), tmp_path, "cpu")
+    progress = train(tiny(), tmp_path, "cpu")
     assert progress.best >= 0
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2]
@@ -258,21 +265,21 @@ def test_training_writes_what_it_should(tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {
         "best.safetensors", "config.yaml", "curves.png", "last.pth", "log.jsonl", "tensorboard"
     }  # fmt: skip
-    predictor = build.load(tmp_path / "best.safetensors", "cpu")
+    predictor = load(tmp_path / "best.safetensors", "cpu")
     assert predictor.skeleton == COCO
-    assert predictor.protocol.input_size == 64
-    predictor(DrawnPeople(1).drawing(0).image)
+    assert predictor.augmentation.input_size == 64
+    predictor(SyntheticPeople(1).draw(0).image)
 
 
 def test_a_checkpoint_to_resume_from_is_also_one_to_use(tmp_path):
     """With its own config, and the averaged weights that would have been validated."""
-    build.train(tiny("MODEL.FUSION", "bilinear"), tmp_path, "cpu")
-    file = build.open_weights(str(tmp_path / checkpoint.LAST))
-    assert build.fusion_of(file) == "bilinear"
-    predictor = build.load(tmp_path / checkpoint.LAST, "cpu")
-    assert predictor.protocol.input_size == 64
+    train(tiny("MODEL.UPSAMPLE_MODE", "bilinear"), tmp_path, "cpu")
+    file = open_checkpoint(str(tmp_path / checkpoint.LAST))
+    assert upsample_mode_of(file) == "bilinear"
+    predictor = load(tmp_path / checkpoint.LAST, "cpu")
+    assert predictor.augmentation.input_size == 64
     average = torch.load(tmp_path / checkpoint.LAST, weights_only=True)["average"][1]
-    for name, tensor in predictor.model.state_dict().items():
+    for name, tensor in predictor.engine.model.state_dict().items():
         assert torch.equal(tensor, average[name]), name
 
 
@@ -281,27 +288,34 @@ def trained_weights(folder):
     return saved["model"] | {f"average.{k}": v for k, v in saved["average"][1].items()}
 
 
+def interrupt_in_step(monkeypatch, at, number):
+    """Send a signal to this process in the ``at``-th step from now; returns the list of steps."""
+    original, calls = loop.Trainer.train_step, []
+
+    def interrupting(self, micro_batches):
+        calls.append(self.global_step)
+        if len(calls) == at:
+            os.kill(os.getpid(), number)
+        return original(self, micro_batches)
+
+    monkeypatch.setattr(loop.Trainer, "train_step", interrupting)
+    return calls
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(("at", "precision"), [(1, "fp32"), (4, "bf16"), (6, "fp16")])
 def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, number, at, precision):
     """A real signal in step ``at`` of 8: same weights, average and log to the bit."""
-    settings = ("TRAIN.MICRO_BATCH", "1", "TRAIN.WARMUP", "3", "TRAIN.SCHEDULE", "cosine",
+    settings = ("TRAIN.MICRO_BATCH_SIZE", "1", "TRAIN.WARMUP_STEPS", "3",
+                "TRAIN.LR_SCHEDULER", "cosine",
                 "TRAIN.PRECISION", precision)  # fmt: skip
-    build.train(tiny(*settings), tmp_path / "whole", "cpu")
-    original, calls = loop.set_rate, []
-
-    def interrupting(optimizer, rate):
-        calls.append(rate)
-        if len(calls) == at:
-            os.kill(os.getpid(), number)
-        original(optimizer, rate)
-
-    monkeypatch.setattr(loop, "set_rate", interrupting)
+    train(tiny(*settings), tmp_path / "whole", "cpu")
+    calls = interrupt_in_step(monkeypatch, at, number)
     with pytest.raises(StoppedError) as stopped:
-        build.train(tiny(*settings), tmp_path / "parts", "cpu")
+        train(tiny(*settings), tmp_path / "parts", "cpu")
     assert stopped.value.signal == number
     assert len(calls) == at  # the step was finished, no further one begun
-    build.train(tiny(*settings), tmp_path / "parts", "cpu", resume=True)
+    train(tiny(*settings), tmp_path / "parts", "cpu", resume=True)
     whole, parts = trained_weights(tmp_path / "whole"), trained_weights(tmp_path / "parts")
     assert whole.keys() == parts.keys()
     for name, tensor in whole.items():
@@ -311,7 +325,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, num
         for run in ("whole", "parts")
     ]
     for one, other in zip(*lines, strict=True):
-        timing = {"pictures_per_second"}
+        timing = {"images_per_second"}
         assert {k: v for k, v in one.items() if k not in timing} == {
             k: v for k, v in other.items() if k not in timing
         }
@@ -324,7 +338,7 @@ def run_training(folder, *overrides):
     command += ["--device", "cpu", "TRAIN.WORKERS", "2"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
-        [*command, "TRAIN.EPOCHS", "100000", *overrides],
+        [*command, "TRAIN.END_EPOCH", "100000", *overrides],
         cwd=folder,
         env=environment,
         stderr=subprocess.PIPE,
@@ -360,57 +374,49 @@ def test_signals_leave_a_resumable_checkpoint(tmp_path, number, status, sentence
     assert "Traceback" not in error
     done = checkpoint.load(tmp_path / "run")["progress"]
     assert done["epoch"] >= 1
-    resume("TRAIN.EPOCHS", str(done["epoch"] + 1))
+    resume("TRAIN.END_EPOCH", str(done["epoch"] + 1))
     assert checkpoint.load(tmp_path / "run")["progress"]["epoch"] == done["epoch"] + 1
 
 
 def test_a_line_that_was_not_finished_does_not_keep_a_run_from_going_on(tmp_path):
-    build.train(tiny("TRAIN.EPOCHS", "1"), tmp_path, "cpu")
+    train(tiny("TRAIN.END_EPOCH", "1"), tmp_path, "cpu")
     log = tmp_path / "log.jsonl"
     whole = log.read_text()
     log.write_text(whole + whole[: len(whole) // 2])
-    build.train(tiny(), tmp_path, "cpu", resume=True)
+    train(tiny(), tmp_path, "cpu", resume=True)
     assert [json.loads(line)["epoch"] for line in log.read_text().splitlines()] == [1, 2]
     log.write_text("{\n" + whole)
     with pytest.raises(UserError, match=r"log\.jsonl', line 1, is not JSON"):
-        build.train(tiny("TRAIN.EPOCHS", "3"), tmp_path, "cpu", resume=True)
+        train(tiny("TRAIN.END_EPOCH", "3"), tmp_path, "cpu", resume=True)
 
 
 def test_a_run_that_cannot_be_resumed_stays_as_it_is(tmp_path, monkeypatch, capsys):
     with pytest.raises(UserError, match="no checkpoint to resume from"):
-        build.train(tiny(), tmp_path / "none", "cpu", resume=True)
+        train(tiny(), tmp_path / "none", "cpu", resume=True)
     assert not (tmp_path / "none").exists()
     run = tmp_path / "run"
-    build.train(tiny("TRAIN.EPOCHS", "1"), run, "cpu")
+    train(tiny("TRAIN.END_EPOCH", "1"), run, "cpu")
     config = (run / "config.yaml").read_text()
     with pytest.raises(UserError, match=r"does not fit this config: size mismatch for"):
-        build.train(tiny("MODEL.WIDTH", "6"), run, "cpu", resume=True)
+        train(tiny("MODEL.WIDTH", "6"), run, "cpu", resume=True)
     assert (run / "config.yaml").read_text() == config
     capsys.readouterr()
     lost = ("MODEL.PRETRAINED", str(tmp_path / "lost.safetensors"))  # all of it is replaced
-    build.train(tiny(*lost), run, "cpu", resume=True)
+    train(tiny(*lost), run, "cpu", resume=True)
     assert "random weights" not in capsys.readouterr().out
 
 
 def test_the_middle_of_an_epoch_is_that_of_an_equal_epoch(tmp_path, monkeypatch):
-    original, calls = loop.set_rate, []
-
-    def interrupting(optimizer, rate):
-        calls.append(rate)
-        if len(calls) == 3:
-            os.kill(os.getpid(), signal.SIGINT)
-        original(optimizer, rate)
-
-    monkeypatch.setattr(loop, "set_rate", interrupting)
+    interrupt_in_step(monkeypatch, 3, signal.SIGINT)
     with pytest.raises(StoppedError):
-        build.train(tiny(), tmp_path, "cpu")
+        train(tiny(), tmp_path, "cpu")
     with pytest.raises(UserError, match="within an epoch of 4 steps, and this config's have 1"):
-        build.train(tiny("TRAIN.BATCH", "8"), tmp_path, "cpu", resume=True)
-    build.train(tiny(), tmp_path, "cpu", resume=True)
+        train(tiny("TRAIN.BATCH_SIZE", "8"), tmp_path, "cpu", resume=True)
+    train(tiny(), tmp_path, "cpu", resume=True)
 
 
-def test_a_broken_picture_does_not_save_what_diverged_before_it(tmp_path, monkeypatch):
-    original, seen = DrawnPeople.sample, []
+def test_a_broken_image_does_not_save_what_diverged_before_it(tmp_path, monkeypatch):
+    original, seen = SyntheticPeople.sample, []
 
     def breaking(self, index):
         seen.append(index)
@@ -418,9 +424,9 @@ def test_a_broken_picture_does_not_save_what_diverged_before_it(tmp_path, monkey
             raise UserError("broken")
         return original(self, index)
 
-    monkeypatch.setattr(DrawnPeople, "sample", breaking)
+    monkeypatch.setattr(SyntheticPeople, "sample", breaking)
     with pytest.raises(DivergenceError):
-        build.train(tiny("TRAIN.RATE", "1e30"), tmp_path, "cpu")
+        train(tiny("TRAIN.LR", "1e30"), tmp_path, "cpu")
     assert not (tmp_path / checkpoint.LAST).exists()
 
 
@@ -432,24 +438,24 @@ def test_a_reader_that_goes_away_is_no_lost_worker():
 
 
 def test_a_resumed_run_obeys_its_new_settings(tmp_path, monkeypatch):
-    """Rates and decay are the config's; another optimiser cannot take over what one gathered."""
-    build.train(tiny("TRAIN.EPOCHS", "1", "TRAIN.RATE_FACTORS", "[conv 0.1]"), tmp_path, "cpu")
+    """Rates and decay are the config's; another optimizer cannot take over what one gathered."""
+    train(tiny("TRAIN.END_EPOCH", "1", "TRAIN.LR_MULT", "[conv 0.1]"), tmp_path, "cpu")
     seen = []
-    original = loop.Trainer.step
+    original = loop.Trainer.train_step
     monkeypatch.setattr(
         loop.Trainer,
-        "step",
-        lambda self, parts: (
-            seen.append([(g["scale"], g["weight_decay"]) for g in self.optimizer.param_groups])
-            or original(self, parts)
+        "train_step",
+        lambda self, micro_batches: (
+            seen.append([(g["lr"], g["weight_decay"]) for g in self.optimizer.param_groups])
+            or original(self, micro_batches)
         ),
     )
-    changed = ("TRAIN.RATE_FACTORS", "[conv 0.5]", "TRAIN.WEIGHT_DECAY", "0.25")
-    build.train(tiny(*changed), tmp_path, "cpu", resume=True)
-    assert {0.5, 1.0} == {scale for scale, _ in seen[0]}
+    changed = ("TRAIN.LR_MULT", "[conv 0.5]", "TRAIN.WEIGHT_DECAY", "0.25")
+    train(tiny(*changed), tmp_path, "cpu", resume=True)
+    assert sorted(rate for rate, _ in seen[0]) == [0.0005, 0.001]
     assert {decay for _, decay in seen[0]} == {0.25}
-    with pytest.raises(UserError, match="made with another optimiser"):
-        build.train(tiny("TRAIN.EPOCHS", "3", "TRAIN.OPTIMIZER", "sgd"), tmp_path, "cpu", True)
+    with pytest.raises(UserError, match="made with another optimizer"):
+        train(tiny("TRAIN.END_EPOCH", "3", "TRAIN.OPTIMIZER", "sgd"), tmp_path, "cpu", True)
 
 
 def test_a_killed_loading_process_ends_the_run_with_a_sentence(tmp_path):
@@ -460,16 +466,16 @@ def test_a_killed_loading_process_ends_the_run_with_a_sentence(tmp_path):
     os.kill(int(listed.stdout.split()[0]), signal.SIGKILL)
     _, error = process.communicate(timeout=120)
     assert process.returncode == 1
-    assert "higherhrnet: a process that loads pictures was killed" in error
+    assert "higherhrnet: a process that loads images was killed" in error
     done = checkpoint.load(tmp_path / "run")["progress"]
-    resume("TRAIN.EPOCHS", str(done["epoch"] + 1))
+    resume("TRAIN.END_EPOCH", str(done["epoch"] + 1))
 
 
-def test_nan_stops_with_the_pictures_named(tmp_path):
+def test_nan_stops_with_the_images_named(tmp_path):
     with pytest.raises(
-        DivergenceError, match=r"the loss became (nan|inf) in epoch 1.*on pictures \["
+        DivergenceError, match=r"the loss became (nan|inf) in epoch 1.*on images \["
     ):
-        build.train(tiny("TRAIN.RATE", "1e30"), tmp_path, "cpu")
+        train(tiny("TRAIN.LR", "1e30"), tmp_path, "cpu")
     assert not (tmp_path / "last.pth").exists()
 
 
@@ -491,10 +497,10 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
 def test_precisions_and_freezing(tmp_path, precision):
-    config = tiny("TRAIN.PRECISION", precision, "TRAIN.FREEZE", "[conv1]", "TRAIN.EPOCHS", "1")
+    config = tiny("TRAIN.PRECISION", precision, "TRAIN.FREEZE", "[conv1]", "TRAIN.END_EPOCH", "1")
     checkpoint.seed_everything(0)
-    start = build.model(config, 17).conv1.weight.clone()
-    build.train(config, tmp_path, "cpu")
+    start = build_model(config, 17).conv1.weight.clone()
+    train(config, tmp_path, "cpu")
     trained = torch.load(tmp_path / "last.pth", weights_only=True)["model"]
     assert torch.equal(trained["conv1.weight"], start)
     assert math.isfinite(trained["final_layers.0.weight"].sum().item())
@@ -502,18 +508,18 @@ def test_precisions_and_freezing(tmp_path, precision):
 
 def test_freezing_nothing_is_an_error(tmp_path):
     with pytest.raises(UserError, match=r"'TRAIN.FREEZE': no parameter starts with 'stage9'"):
-        build.train(tiny("TRAIN.FREEZE", "[stage9]"), tmp_path, "cpu")
+        train(tiny("TRAIN.FREEZE", "[stage9]"), tmp_path, "cpu")
 
 
 @pytest.mark.gpu
 def test_training_on_a_gpu(tmp_path):
     for precision in ("bf16", "fp16"):
         config = tiny("TRAIN.PRECISION", precision)
-        assert build.train(config, tmp_path / precision, "cuda") >= 0
+        assert train(config, tmp_path / precision, "cuda") >= 0
 
 
 @pytest.mark.slow
 def test_drawn_crowds_are_learnt(tmp_path):
     from higherhrnet.config import read_config
 
-    assert build.train(read_config(ROOT / "configs" / "toy.yaml"), tmp_path, "cpu") > 0.6
+    assert train(read_config(ROOT / "configs" / "synthetic.yaml"), tmp_path, "cpu") > 0.6

@@ -7,20 +7,20 @@ from hypothesis import strategies as st
 
 from higherhrnet import geometry
 from higherhrnet.errors import UserError
-from higherhrnet.poses import INFERRED, SEEN, Poses
+from higherhrnet.poses import REFINED, SEEN, Poses
 from higherhrnet.skeleton import (
     COCO,
     CROWDPOSE,
     SKELETONS,
     Side,
     Skeleton,
+    flip_pairs_from_names,
     load_skeleton,
-    mirror_from_names,
 )
 
 
 def test_coco_tables_are_the_published_ones():
-    assert COCO.flip.tolist() == [0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15]
+    assert COCO.flip_indices.tolist() == [0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15]
     published = (1, 2, 3, 4, 5, 6, 7, 12, 13, 8, 9, 10, 11, 14, 15, 16, 17)
     assert COCO.order == tuple(i - 1 for i in published)
     from pycocotools.cocoeval import Params
@@ -29,7 +29,7 @@ def test_coco_tables_are_the_published_ones():
 
 
 def test_crowdpose_tables_are_the_published_ones():
-    assert CROWDPOSE.flip.tolist() == [1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 12, 13]
+    assert CROWDPOSE.flip_indices.tolist() == [1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 12, 13]
     assert CROWDPOSE.order == (0, 1, 2, 3, 4, 5, 6, 11, 12, 7, 8, 9, 10, 13)
     sigmas = (
         np.array(
@@ -41,17 +41,17 @@ def test_crowdpose_tables_are_the_published_ones():
 
 
 def test_sides_are_read_in_any_case():
-    assert mirror_from_names(["Left_Eye", "Right_Eye", "nose"]) == (("Left_Eye", "Right_Eye"),)
-    assert mirror_from_names(["LEFT", "RIGHT"]) == (("LEFT", "RIGHT"),)
+    assert flip_pairs_from_names(["Left_Eye", "Right_Eye", "nose"]) == (("Left_Eye", "Right_Eye"),)
+    assert flip_pairs_from_names(["LEFT", "RIGHT"]) == (("LEFT", "RIGHT"),)
     names = ["L_eye", "R_eye", "ear_l", "ear_r", "l_bow", "nose"]
-    assert mirror_from_names(names) == (("L_eye", "R_eye"), ("ear_l", "ear_r"))
+    assert flip_pairs_from_names(names) == (("L_eye", "R_eye"), ("ear_l", "ear_r"))
     with pytest.raises(UserError, match="'RightEye' has no 'LeftEye'"):
-        mirror_from_names(["RightEye"])
+        flip_pairs_from_names(["RightEye"])
 
 
 @pytest.mark.parametrize("skeleton", SKELETONS.values(), ids=lambda s: s.name)
 def test_mirror_is_its_own_inverse_and_dict_round_trips(skeleton):
-    assert (skeleton.flip[skeleton.flip] == np.arange(len(skeleton))).all()
+    assert (skeleton.flip_indices[skeleton.flip_indices] == np.arange(len(skeleton))).all()
     assert Skeleton.from_dict(skeleton.to_dict()) == skeleton
     assert skeleton.sides[skeleton.index("left_knee")] is Side.LEFT
 
@@ -67,6 +67,7 @@ def test_mirror_is_its_own_inverse_and_dict_round_trips(skeleton):
         ({"bones": [["a", "z"]]}, "must name two different joints"),
         ({"mirror": [["a", "b"], ["b", "c"]]}, "asymmetric"),
         ({"grouping_order": ["a", "b"]}, "every joint exactly once"),
+        ({"flip_pairs": [["a", "b"], ["b", "c"]]}, "asymmetric"),
         ({"color": "red"}, "unknown"),
     ],
 )
@@ -83,7 +84,7 @@ def test_skeleton_file(tmp_path):
         "name: dog\njoints: [nose, left_ear, right_ear]\n"
         "bones: [[nose, left_ear]]\nsigmas: [0.1, 0.1, 0.1]\n"
     )
-    assert load_skeleton(str(file)).flip.tolist() == [0, 2, 1]
+    assert load_skeleton(str(file)).flip_indices.tolist() == [0, 2, 1]
     for wrong in ("cat", str(tmp_path / "none.yaml")):
         with pytest.raises(UserError, match="skeleton"):
             load_skeleton(wrong)
@@ -93,15 +94,15 @@ numbers = st.floats(-300, 300)
 
 
 @given(numbers, numbers, st.floats(-180, 180), st.floats(0.1, 4), st.booleans())
-def test_affines_invert(dx, dy, degrees, factor, mirrored):
+def test_affines_invert(dx, dy, degrees, factor, flipped):
     affine = geometry.translation(dx, dy) @ geometry.scaling(factor)
     affine = geometry.rotation(degrees, (dx, dy)) @ affine
-    if mirrored:
-        affine = geometry.mirror(101) @ affine
+    if flipped:
+        affine = geometry.horizontal_flip(101) @ affine
     points = np.array([[0.0, 0], [3, -7], [120, 40]])
     there = geometry.apply(affine, points)
     np.testing.assert_allclose(geometry.apply(geometry.invert(affine), there), points, atol=1e-6)
-    assert geometry.is_mirrored(affine) == mirrored
+    assert geometry.is_flipped(affine) == flipped
 
 
 @pytest.mark.parametrize(
@@ -109,18 +110,18 @@ def test_affines_invert(dx, dy, degrees, factor, mirrored):
     [
         geometry.identity(),
         geometry.translation(5, -3),
-        geometry.mirror(41),
+        geometry.horizontal_flip(41),
         geometry.rotation(90, (20, 20)),
-        geometry.rotation(-90, (20, 20)) @ geometry.mirror(41),
+        geometry.rotation(-90, (20, 20)) @ geometry.horizontal_flip(41),
     ],
 )
 def test_one_white_pixel_travels_with_its_keypoint(affine):
     image = np.zeros((41, 41, 3), np.uint8)
     image[12, 25] = 255
     x, y = geometry.apply(affine, np.array([25.0, 12.0])).round().astype(int)
-    moved = geometry.warp(image, affine, (41, 41))
-    assert moved[y, x].tolist() == [255, 255, 255]
-    assert moved.sum() == 3 * 255
+    warp_annotations = geometry.warp(image, affine, (41, 41))
+    assert warp_annotations[y, x].tolist() == [255, 255, 255]
+    assert warp_annotations.sum() == 3 * 255
 
 
 def test_rotation_turns_counter_clockwise():
@@ -141,14 +142,14 @@ def test_mirroring_twice_changes_nothing():
     poses = some_poses()
     twice = poses
     for _ in range(2):
-        twice = twice.warp(geometry.mirror(100)).exchanged(COCO)
+        twice = twice.warp(geometry.horizontal_flip(100)).swap_sides(COCO)
     np.testing.assert_allclose(twice.xy, poses.xy)
     np.testing.assert_array_equal(twice.visibility, poses.visibility)
 
 
 def test_warp_leaves_absent_joints_alone():
-    moved = some_poses().warp(geometry.translation(10, 10))
-    assert not moved.xy[moved.visibility == 0].any()
+    warp_annotations = some_poses().warp(geometry.translation(10, 10))
+    assert not warp_annotations.xy[warp_annotations.visibility == 0].any()
 
 
 def test_coco_records_there_and_back():
@@ -167,7 +168,7 @@ def test_nobody():
     assert len(nobody) == 0
     assert nobody.to_coco(1) == []
     assert nobody.boxes.shape == (0, 4)
-    assert len(nobody.filter(0.5).warp(geometry.mirror(3)).exchanged(COCO)) == 0
+    assert len(nobody.filter(0.5).warp(geometry.horizontal_flip(3)).swap_sides(COCO)) == 0
     assert len(Poses.concatenate([nobody, some_poses()])) == 3
     assert len(some_poses().select([])) == 0
 
@@ -179,7 +180,7 @@ def test_filter_and_select():
     assert not cleared.visibility.any()
     assert not cleared.score.any()
     np.testing.assert_allclose(poses.select([2, 0]).xy, poses.xy[[2, 0]])
-    assert (poses.filled == (poses.visibility == INFERRED)).all()
+    assert (poses.refined == (poses.visibility == REFINED)).all()
 
 
 def test_boxes_hold_present_joints():

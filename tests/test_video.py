@@ -1,4 +1,4 @@
-"""Pictures, videos and cameras through ``predict``: what is found, followed, drawn and kept."""
+"""PoseDataset, videos and cameras through ``predict``: what is found, followed, drawn and kept."""
 
 import csv
 import json
@@ -14,34 +14,36 @@ import pytest
 import higherhrnet
 from higherhrnet import drawing, geometry
 from higherhrnet.cli import main
-from higherhrnet.codecs.maps import HostMaps
-from higherhrnet.datasets.pictures import read_picture
-from higherhrnet.datasets.toy import DrawnPeople
-from higherhrnet.datasets.walkers import DrawnVideo
-from higherhrnet.drawing import colour_of
-from higherhrnet.evaluation import identities, oks
+from higherhrnet.drawing import color_of
+from higherhrnet.evaluation import oks
 from higherhrnet.evaluation.operating_point import OperatingPoint, calibrate, without_duplicates
-from higherhrnet.inference import annotate, video, video_writer
-from higherhrnet.inference.frames import find_inputs
-from higherhrnet.inference.records import Predictions
+from higherhrnet.inference import draw_predictions as annotate
+from higherhrnet.inference import video, video_writer
+from higherhrnet.inference.inputs import find_inputs
+from higherhrnet.inference.prediction_files import PredictionWriter
 from higherhrnet.inference.tracking import OneEuro, Tracker
 from higherhrnet.inference.video_writer import VideoWriter
-from higherhrnet.poses import ABSENT, INFERRED, SEEN, Poses
-from higherhrnet.show import save
+from higherhrnet.io.images import read_image
+from higherhrnet.methods.bottom_up.maps import HostMaps
+from higherhrnet.poses import ABSENT, REFINED, SEEN, Poses
+from higherhrnet.research import mot_metrics as identities
+from higherhrnet.research.synthetic.dataset import SyntheticPeople
+from higherhrnet.research.synthetic.video import SyntheticVideo
 from higherhrnet.skeleton import COCO
+from higherhrnet.visualization import save_image
 
 from .shared import golden_json
 
-SMALL = ["DATASET.INPUT_SIZE", "64", "TEST.FLIP", "False"]
+SMALL = ["DATASET.INPUT_SIZE", "64", "TEST.FLIP_TEST", "False"]
 
 
 def people_at(*places, size=80.0, seed=0):
     """A standing figure's pose at each place."""
-    base = DrawnPeople(1, size=128, people=(1, 1), occlusion=0, seed=seed).sample(0).poses
+    base = SyntheticPeople(1, size=128, people=(1, 1), occlusion=0, seed=seed).sample(0).poses
     base = base.select([0])
     one = base.warp(geometry.translation(*-base.xy[0].mean(axis=0)))
     scaled = one.warp(geometry.scaling(size / np.ptp(one.xy[0, :, 1])))
-    parts = [scaled.warp(geometry.translation(*place)) for place in places]
+    parts = [scaled.warp(geometry.translation(*location)) for location in places]
     return Poses.concatenate(parts) if parts else Poses.empty(17)
 
 
@@ -52,9 +54,9 @@ def test_oks_nms_is_the_originals(number):
     score, area = np.array(case["score"]), np.array(case["area"])
     everybody = (keypoints[..., :2], keypoints[..., 2], score, area, COCO.sigmas)
     for threshold in (0.9, 0.5):
-        assert oks.suppress(*everybody, threshold) == case[f"oks_nms_{threshold}"]
-        assert oks.suppress(*everybody, threshold, 0.2) == case[f"oks_nms_{threshold}_invis0.2"]
-        assert oks.suppress_softly(*everybody, threshold) == case[f"soft_oks_nms_{threshold}"]
+        assert oks.oks_nms(*everybody, threshold) == case[f"oks_nms_{threshold}"]
+        assert oks.oks_nms(*everybody, threshold, 0.2) == case[f"oks_nms_{threshold}_invis0.2"]
+        assert oks.soft_oks_nms(*everybody, threshold) == case[f"soft_oks_nms_{threshold}"]
     first = np.argsort(score)[::-1][0]
     counted = np.ones((len(score), 17), bool)
     xy = keypoints[..., :2]
@@ -63,12 +65,12 @@ def test_oks_nms_is_the_originals(number):
 
 
 def test_a_fragment_on_somebody_else_is_a_duplicate():
-    whole = people_at((100, 100))
-    seen = np.full((1, 17), INFERRED, np.int8)
+    atomic_write = people_at((100, 100))
+    seen = np.full((1, 17), REFINED, np.int8)
     seen[0, :5] = SEEN  # only a face was seen; refine filled the rest with the other's joints
-    fragment = replace(whole, visibility=seen, person_score=np.array([0.3]))
+    fragment = replace(atomic_write, visibility=seen, person_score=np.array([0.3]))
     other = replace(people_at((300, 100)), person_score=np.array([0.4]))
-    kept = without_duplicates(Poses.concatenate([fragment, whole, other]), COCO, 0.7)
+    kept = without_duplicates(Poses.concatenate([fragment, atomic_write, other]), COCO, 0.7)
     np.testing.assert_array_equal(kept.person_score, [1.0, 0.4])
 
 
@@ -80,8 +82,8 @@ def test_people_whose_joints_lie_in_a_line_are_compared_too():
         poses = Poses.annotated(people)
         numbers = []
         for frame in range(5):
-            moved = poses.warp(geometry.translation(3 * frame, 0))
-            numbers += tracker.update(moved, frame / 25).track.tolist()
+            warp_annotations = poses.warp(geometry.translation(3 * frame, 0))
+            numbers += tracker.update(warp_annotations, frame / 25).track.tolist()
         assert numbers == [0] * 5
         twice = Poses.concatenate([poses, poses.warp(geometry.translation(0, 1))])
         assert len(without_duplicates(twice, COCO, 0.7)) == 1
@@ -102,11 +104,11 @@ def coco_of(people, image_id, start):
 
 
 def test_calibration_finds_the_limit_between_right_and_wrong():
-    truth = people_at((100, 100), (300, 100), (500, 100), (700, 100))
+    ground_truth = people_at((100, 100), (300, 100), (500, 100), (700, 100))
     ghosts = people_at((100, 300), (300, 300), (500, 300))
-    found = Poses.concatenate([truth, ghosts])
+    found = Poses.concatenate([ground_truth, ghosts])
     found = replace(found, person_score=np.array([0.9, 0.8, 0.7, 0.2, 0.6, 0.3, 0.25]))
-    annotations = {"annotations": coco_of(truth, 7, 1)}
+    annotations = {"annotations": coco_of(ground_truth, 7, 1)}
     # In order: right, right, right, ghost, ghost, ghost, right.
     point = calibrate({7: found}, annotations, COCO, 0.8)
     assert point.person == pytest.approx(0.7, abs=1e-3)
@@ -126,26 +128,26 @@ def test_calibration_finds_the_limit_between_right_and_wrong():
 
 
 def test_joints_have_a_limit_of_their_own():
-    truth = people_at((100, 100))
+    ground_truth = people_at((100, 100))
     score = np.linspace(0.95, 0.15, 17)[None]
-    xy = truth.xy.copy()
+    xy = ground_truth.xy.copy()
     xy[0, 12:] += 60  # the least sure joints are wrong
-    found = replace(truth, xy=xy, score=score)
-    point = calibrate({1: found}, {"annotations": coco_of(truth, 1, 1)}, COCO, 0.99)
+    found = replace(ground_truth, xy=xy, score=score)
+    point = calibrate({1: found}, {"annotations": coco_of(ground_truth, 1, 1)}, COCO, 0.99)
     shown = point.apply(found, COCO)
     assert (shown.visibility[0, :12] > ABSENT).all()
     assert (shown.visibility[0, 12:] == ABSENT).all()
 
 
 def test_filled_joints_have_a_stricter_limit():
-    """Refine finds heat for legs that are out of the picture; nobody annotated them."""
-    truth = people_at((100, 100))
+    """Refine finds heat for legs that are out of the image; nobody annotated them."""
+    ground_truth = people_at((100, 100))
     visibility = np.full((1, 17), SEEN, np.int8)
-    visibility[0, 11:] = INFERRED
+    visibility[0, 11:] = REFINED
     score = np.full((1, 17), 0.2)
     score[0, 13:] = 0.4  # the invented ones are even hotter
-    found = replace(truth, visibility=visibility, score=score)
-    (record,) = coco_of(truth, 1, 1)
+    found = replace(ground_truth, visibility=visibility, score=score)
+    (record,) = coco_of(ground_truth, 1, 1)
     record["keypoints"][3 * 13 + 2 :: 3] = [0] * 4
     annotations = {"annotations": [record]}
     point = calibrate({1: found}, annotations, COCO, 0.9)
@@ -190,8 +192,8 @@ def test_tags_tell_people_apart_who_stand_in_one_place():
     two = people_at((100, 100), (108, 100))
     tags = np.array([[0.0], [3.0]])
     assert tracker.update(replace(two, tag=tags), 0.0).track.tolist() == [0, 1]
-    exchanged = replace(two, tag=tags[::-1].copy())
-    assert tracker.update(exchanged, 0.04).track.tolist() == [1, 0]
+    swap_sides = replace(two, tag=tags[::-1].copy())
+    assert tracker.update(swap_sides, 0.04).track.tolist() == [1, 0]
 
 
 def test_smoothing_quietens_the_still_and_follows_the_fast():
@@ -210,13 +212,15 @@ def test_smoothing_quietens_the_still_and_follows_the_fast():
 
 
 def test_switches_are_counted():
-    truth = replace(people_at((100, 100), (300, 100)), track=np.array([1, 2]))
-    same = replace(truth, track=np.array([5, 6]))
-    changed = replace(truth, track=np.array([6, 5]))
-    counts = identities.count([(same, truth), (same, truth), (changed, truth)], COCO)
+    ground_truth = replace(people_at((100, 100), (300, 100)), track=np.array([1, 2]))
+    same = replace(ground_truth, track=np.array([5, 6]))
+    changed = replace(ground_truth, track=np.array([6, 5]))
+    counts = identities.count_identities(
+        [(same, ground_truth), (same, ground_truth), (changed, ground_truth)], COCO
+    )
     # The first sight of a number is no switch.
     assert (counts.people, counts.found, counts.wrong, counts.switches) == (6, 6, 0, 2)
-    missed = identities.count([(same.select([0]), truth)], COCO)
+    missed = identities.count_identities([(same.select([0]), ground_truth)], COCO)
     assert missed.mota == 0.5
 
 
@@ -225,20 +229,20 @@ def test_inputs_are_sorted_by_kind(tmp_path):
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "folder.jpg").mkdir()
     found = find_inputs([str(tmp_path), "camera:2", str(tmp_path / "b.jpg")])
-    assert [p.name for p in found.pictures] == ["a.PNG", "b.jpg"]
+    assert [p.name for p in found.images] == ["a.PNG", "b.jpg"]
     assert [p.name for p in found.videos] == ["c.mp4"]
     assert found.cameras == [2]
     twice = find_inputs([str(tmp_path / "b.jpg"), str(tmp_path / "." / ".." / tmp_path.name)])
-    assert [p.name for p in twice.pictures] == ["b.jpg", "a.PNG"]
+    assert [p.name for p in twice.images] == ["b.jpg", "a.PNG"]
 
 
 def test_records_of_several_processes_become_one_file(tmp_path):
     poses = replace(people_at((50, 50)), track=np.array([4]))
-    with Predictions(tmp_path, COCO, 1, 2) as second:
+    with PredictionWriter(tmp_path, COCO, 1, 2) as second:
         second.add(2, "b.jpg", (90, 120), Poses.empty(17))
         second.add(4, "clip.mp4", (90, 120), poses, seconds=0.5)
         second.flush()
-        with Predictions(tmp_path, COCO, 0, 2) as first:
+        with PredictionWriter(tmp_path, COCO, 0, 2) as first:
             first.add(1, "a.jpg", (90, 120), poses)
             first.add(3, 'odd",\nname.jpg', (90, 120), poses)
             first.flush()
@@ -286,17 +290,17 @@ def test_poses_export_and_draw_themselves():
     drawn = poses.draw(blank, COCO)
     assert (blank == 128).all()
     assert (drawn != 128).any()
-    assert (drawn == colour_of(3)).all(axis=2).any()
+    assert (drawn == color_of(3)).all(axis=2).any()
 
 
 def test_drawn_walkers_are_the_same_every_time():
-    first, second = (list(DrawnVideo(3, seconds=0.4, size=128)) for _ in range(2))
+    first, second = (list(SyntheticVideo(3, seconds=0.4, size=128)) for _ in range(2))
     assert len(first) == 10
     for a, b in zip(first, second, strict=True):
         np.testing.assert_array_equal(a.image, b.image)
         np.testing.assert_array_equal(a.poses.track, b.poses.track)
-    moved = first[-1].poses.xy[0] - first[0].poses.xy[0]
-    assert 0 < np.abs(moved).max() < 40
+    warp_annotations = first[-1].poses.xy[0] - first[0].poses.xy[0]
+    assert 0 < np.abs(warp_annotations).max() < 40
 
 
 # Videos need PyAV.
@@ -339,16 +343,16 @@ def write_clip(path, frames=12, turned=0, sound=True):
 def test_a_video_that_breaks_off_is_said_to(tmp_path, capsys, kind):
     """Less came than the file announces (Matroska counts no frames); what came is kept."""
     av = pytest.importorskip("av")
-    whole, cut = tmp_path / f"whole.{kind}", tmp_path / f"cut.{kind}"
+    atomic_write, cut = tmp_path / f"whole.{kind}", tmp_path / f"cut.{kind}"
     noise = np.random.default_rng(0)
-    with av.open(str(whole), "w") as container:
+    with av.open(str(atomic_write), "w") as container:
         stream = container.add_stream("mpeg4", rate=10)
         stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
         for _ in range(20):
-            picture = noise.integers(0, 255, (64, 96, 3)).astype(np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            image = noise.integers(0, 255, (64, 96, 3)).astype(np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode(None))
-    content = whole.read_bytes()
+    content = atomic_write.read_bytes()
     cut.write_bytes(content[: len(content) // 2])
     out = tmp_path / "out"
     assert main(["predict", str(cut), "--output", str(out), "--show", "none"]) == 2
@@ -357,7 +361,7 @@ def test_a_video_that_breaks_off_is_said_to(tmp_path, capsys, kind):
     listed = json.loads((out / "predictions.json").read_text())["images"]
     assert (" of 20 frames" if kind == "avi" else " of 2.0 seconds") in said.err
     assert 0 < len(listed) < 20
-    assert main(["predict", str(whole), "--output", str(out), "--show", "none"]) == 0
+    assert main(["predict", str(atomic_write), "--output", str(out), "--show", "none"]) == 0
 
 
 def described(path):
@@ -396,7 +400,7 @@ def test_two_clips_one_behind_the_other_are_one(tmp_path):
     times = np.array([time for time, _ in frames])
     assert len(times) == 24
     np.testing.assert_allclose(np.diff(times), 0.1, atol=0.02)
-    assert sound >= 2 * described(once)[1] - 2 > 20  # it ends with the pictures
+    assert sound >= 2 * described(once)[1] - 2 > 20  # it ends with the images
 
 
 def test_a_turned_video_comes_upright(tmp_path):
@@ -431,7 +435,7 @@ def test_a_broken_middle_is_reported_and_the_rest_is_kept(tmp_path, capsys):
 def test_what_is_no_video_gets_a_sentence_and_the_rest_is_done(tmp_path, capsys, content):
     pytest.importorskip("av")
     (tmp_path / "a.mp4").write_bytes(content)
-    save(tmp_path / "b.png", np.zeros((64, 64, 3), np.uint8))
+    save_image(tmp_path / "b.png", np.zeros((64, 64, 3), np.uint8))
     status = main(["predict", str(tmp_path), "--output", str(tmp_path / "out"), *SMALL])
     assert status == 2
     assert "a.mp4' cannot be read" in capsys.readouterr().err
@@ -487,7 +491,7 @@ def test_sound_that_mp4_cannot_hold_is_left_out(tmp_path, capsys):
 
 def test_sound_moves_with_the_first_frame(tmp_path):
     """Where decoding starts later than the file, after a cut between key frames, sound from before
-    is left out and the rest stays beside its pictures."""
+    is left out and the rest stays beside its images."""
     av = pytest.importorskip("av")
     source = write_clip(tmp_path / "a.mp4", frames=20)
 
@@ -545,19 +549,19 @@ def test_a_missing_camera_gets_a_sentence(tmp_path, capsys):
     assert "camera 93 cannot be opened" in capsys.readouterr().err
 
 
-def test_fields_are_drawn(tmp_path):
-    save(tmp_path / "a.png", np.zeros((64, 96, 3), np.uint8))
+def test_heatmaps_are_drawn(tmp_path):
+    save_image(tmp_path / "a.png", np.zeros((64, 96, 3), np.uint8))
     out = tmp_path / "out"
-    words = ["predict", str(tmp_path / "a.png"), "--output", str(out), "--show", "fields"]
+    words = ["predict", str(tmp_path / "a.png"), "--output", str(out), "--show", "heatmaps"]
     assert main([*words, *SMALL]) == 0
     assert not (out / "a_poses.jpg").exists()
-    sheet = read_picture(out / "a_fields.jpg")
+    sheet = read_image(out / "a_heatmaps.jpg")
     assert sheet.shape[1] == 6 * 244
 
 
 def test_raw_shows_more_than_the_operating_point(tmp_path):
-    image = DrawnPeople(1, size=256, people=(3, 3)).drawing(0).image
-    save(tmp_path / "a.png", image)
+    image = SyntheticPeople(1, size=256, people=(3, 3)).draw(0).image
+    save_image(tmp_path / "a.png", image)
     counts = []
     for more in ([], ["--raw"], ["--min-score", "9"]):
         out = tmp_path / f"out{len(counts)}"
@@ -568,17 +572,17 @@ def test_raw_shows_more_than_the_operating_point(tmp_path):
     assert counts[1] > counts[0] > counts[2] == 0
 
 
-def test_maps_lie_over_the_picture_where_its_people_are():
-    """What the protocol puts beside a picture is not squeezed into it."""
+def test_maps_lie_over_the_image_where_its_people_are():
+    """What the protocol puts beside an image is not squeezed into it."""
     ready = higherhrnet.load(device="cpu", overrides=["DATASET.INPUT_SIZE", "128"])
-    picture, maps_shape = (270, 480), (128, 256)
-    to_picture = ready.protocol.to_picture(picture, maps_shape)
+    image, maps_shape = (270, 480), (128, 256)
+    to_image = ready.augmentation.to_image(image, maps_shape)
     maps = HostMaps(np.zeros((17, *maps_shape), np.float32), np.zeros((2, 17, 32, 64), np.float32))
     maps.heatmaps[0, 60, 40] = 1
-    heat, tags = ready.seen(maps, picture)
+    heat, tags = ready.overlay(maps, image)
     y, x = np.unravel_index(heat[0].argmax(), heat[0].shape)
     shown = np.array([x, y]) * (480 / heat.shape[2])
-    expected = geometry.apply(to_picture, np.array([[40.0, 60.0]]))[0]
+    expected = geometry.apply(to_image, np.array([[40.0, 60.0]]))[0]
     np.testing.assert_allclose(shown, expected, atol=3)
     assert tags.shape[0] == 17
     assert heat.shape[2] / heat.shape[1] == pytest.approx(480 / 270, rel=0.02)
@@ -586,7 +590,7 @@ def test_maps_lie_over_the_picture_where_its_people_are():
 
 def test_the_dense_maps_are_as_large_as_the_sheet_needs():
     maps = HostMaps(np.zeros((17, 8, 12), np.float32), np.zeros((2, 17, 4, 6), np.float32))
-    assert maps.dense_heat().shape == (17, 8, 12)
+    assert maps.dense_heatmaps().shape == (17, 8, 12)
     assert maps.dense_tags().shape == (17, 4, 6)
 
 
@@ -598,11 +602,11 @@ def test_a_frame_out_of_place_moves_nobody_behind_it(clip, monkeypatch):
 
     def packet(one):
         frames = one.decode()
-        moved = [
+        warp_annotations = [
             SimpleNamespace(time=next(times), to_ndarray=f.to_ndarray, is_corrupt=False)
             for f in frames
         ]
-        return SimpleNamespace(decode=lambda: moved)
+        return SimpleNamespace(decode=lambda: warp_annotations)
 
     container = SimpleNamespace(demux=lambda _: map(packet, packets), close=read._container.close)
     monkeypatch.setattr(read, "_container", container)

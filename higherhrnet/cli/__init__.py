@@ -1,4 +1,4 @@
-"""Multi-person keypoint estimation: HigherHRNet, trained, validated and used from one command."""
+"""The command ``higherhrnet``: one module a subcommand, imported when it is called."""
 
 from __future__ import annotations
 
@@ -6,118 +6,95 @@ import argparse
 import errno
 import io
 import os
-import re
 import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from importlib import import_module
 
-import torch
-import torch.distributed as dist
-
-from .. import __version__
 from ..errors import RunError, UserError, WriteError
-from ..models import published
-from ..training.stop import StoppedError
-from . import ablate, bench, data, predict, train, valid, weights
+from .overrides import check_overrides, split_overrides, suggest_setting
+from .parser import build_parser
 
-_KEY = re.compile(r"(MODEL|DATASET|TOY|LOSS|TRAIN|TEST)\.[A-Z_0-9]+")
-
-_SURROUNDINGS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
-"""What a disk says when it is full, or gone: nobody's bug."""
-_LESS_MEMORY = "Set TEST.BATCH, TEST.CROPS, DATASET.INPUT_SIZE or TEST.SCALES lower"
+_ENVIRONMENT = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+"""What a disk reports when it is full, or gone: no bug."""
+_LESS_MEMORY = (
+    "Set TEST.BATCH_SIZE, TEST.CROPS_PER_BATCH, DATASET.INPUT_SIZE or TEST.SCALE_FACTOR lower"
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0 done, 1 failed while running, 2 wrong input."""
-    status = _run(arguments)
-    if dist.is_available() and dist.is_initialized():  # a training on GPUs that failed
-        # Python's own way out would take down NCCL, which waits for processes that wait for us.
+    status = _run(sys.argv[1:] if arguments is None else arguments)
+    torch = sys.modules.get("torch")
+    if torch and torch.distributed.is_available() and torch.distributed.is_initialized():
+        # A training on several GPUs failed. Python's own way out would take down NCCL, which waits
+        # for processes that wait for this one.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
     return status
 
 
-def _run(arguments: Sequence[str] | None) -> int:
+def _run(arguments: Sequence[str]) -> int:
     for stream in (sys.stdout, sys.stderr):  # file names that a terminal cannot show
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    words, overrides = split_overrides(sys.argv[1:] if arguments is None else arguments)
-    wrong = _slip(overrides)
+    words, overrides = split_overrides(arguments)
+    wrong = check_overrides(overrides)
     if wrong:  # before what the shell cut off is taken for something else
         print(f"higherhrnet: {wrong}", file=sys.stderr)
         return 2
-    options = _parser().parse_args(words)
+    options = _parse(words)
     options.overrides = overrides
     if getattr(options, "offline", False):
-        os.environ[published.OFFLINE] = "1"
+        os.environ["HIGHERHRNET_OFFLINE"] = "1"
     try:
         if overrides and not getattr(options, "settings", True):
             raise UserError(f"this command has no config, so '{overrides[0]}' changes nothing")
-        status: int = options.run(options)
+        from .messages import configure_logging
+
+        configure_logging()
+        command = getattr(import_module(f".{options.module}", __name__), options.function)
+        status: int = command(options)
         return status
-    except UserError as error:
-        print(f"higherhrnet: {error}", file=sys.stderr)
-        return 2
-    except (RunError, WriteError) as error:
-        print(f"higherhrnet: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        if error.errno not in _SURROUNDINGS:
-            raise  # a bug; a closed pipe is dealt with in __main__
-        print(f"higherhrnet: {error.strerror}: {error.filename or 'an open file'}", file=sys.stderr)
-        return 1
-    except torch.OutOfMemoryError as error:
-        advice = getattr(options, "less_memory", _LESS_MEMORY)
-        print(f"higherhrnet: {str(error).splitlines()[0]} {advice}", file=sys.stderr)
-        return 1
-    except MemoryError:
-        advice = getattr(options, "less_memory", _LESS_MEMORY)
-        print(f"higherhrnet: there is not enough memory. {advice}", file=sys.stderr)
-        return 1
-    except StoppedError as error:
-        print(f"higherhrnet: {error}", file=sys.stderr)
-        return 128 + error.signal
-    except predict.TerminatedError:
-        print("higherhrnet: ended by SIGTERM", file=sys.stderr)
-        return 128 + signal.SIGTERM
-    except KeyboardInterrupt:
-        print("higherhrnet: interrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
+    except (Exception, KeyboardInterrupt) as error:
+        found = _explain(error, getattr(options, "less_memory", _LESS_MEMORY))
+        if found is None:
+            raise
+        status, message = found
+        print(f"higherhrnet: {message}", file=sys.stderr)
+        return status
 
 
-def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Take ``SECTION.KEY VALUE`` pairs out of the command line, wherever they stand."""
-    rest: list[str] = []
-    overrides: list[str] = []
-    remaining = list(words)
-    while remaining:
-        word = remaining.pop(0)
-        if _KEY.fullmatch(word) and not Path(word).is_file():  # TEST.JPG is a picture
-            overrides += [word, *remaining[:1]]
-            del remaining[:1]
-        else:
-            rest.append(word)
-    return rest, overrides
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    parser = build_parser()
+    options, unknown = parser.parse_known_args(words)
+    if unknown:
+        hint = next((hint for word in unknown if (hint := suggest_setting(word))), "")
+        parser.error(hint or f"unrecognized arguments: {' '.join(unknown)}")
+    return options
 
 
-def _slip(overrides: Sequence[str]) -> str:
-    """What is wrong with settings before their meaning is looked at; empty if nothing is."""
-    for key, value in zip(overrides[::2], overrides[1::2], strict=False):
-        if value.startswith("[") and "]" not in value:
-            return f"{key}: '{value}' is part of a list; put the whole list in quotes"
-    return f"'{overrides[-1]}' has no value" if len(overrides) % 2 else ""
+def _explain(error: BaseException, less_memory: str) -> tuple[int, str] | None:
+    """Exit status and sentence of an error that is no bug; None for those that keep their
+    traceback."""
+    from ..training.signals import StoppedError
 
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="higherhrnet",
-        description=__doc__,
-        epilog="Settings are changed by KEY VALUE pairs anywhere, e.g. TEST.FLIP False.",
-    )
-    parser.add_argument("--version", action="version", version=__version__)
-    verbs = parser.add_subparsers(required=True, metavar="COMMAND")
-    for verb in (train, valid, predict, ablate, weights, data, bench):
-        verb.add(verbs)
-    return parser
+    torch = sys.modules.get("torch")
+    if isinstance(error, UserError):
+        return 2, str(error)
+    if isinstance(error, RunError | WriteError):
+        return 1, str(error)
+    if isinstance(error, OSError) and error.errno in _ENVIRONMENT:
+        return 1, f"{error.strerror}: {error.filename or 'an open file'}"
+    if torch and isinstance(error, torch.OutOfMemoryError):
+        return 1, f"{str(error).splitlines()[0]} {less_memory}"
+    if isinstance(error, MemoryError):
+        return 1, f"there is not enough memory. {less_memory}"
+    if isinstance(error, StoppedError):
+        return 128 + error.signal, str(error)
+    if isinstance(error, KeyboardInterrupt):
+        if type(error) is KeyboardInterrupt:
+            return 128 + signal.SIGINT, "interrupted"
+        return 128 + signal.SIGTERM, "ended by SIGTERM"  # predict.TerminatedError
+    return None

@@ -6,47 +6,26 @@ import argparse
 import sys
 from pathlib import Path
 
-from ..ablation import plan, study
-from ..evaluation.results import shown
-from ..training.stop import StoppedError
-from . import arguments
+from ..evaluation.evaluator import format_metric
+from ..research.ablation.main import run_ablation
+from ..research.ablation.plan import read_plan
+from ..training.signals import StoppedError
 
 
-def add(verbs: arguments.Verbs) -> None:
-    """Declare the command."""
-    ablate = verbs.add_parser(
-        "ablate",
-        parents=[arguments.where()],
-        epilog=arguments.TAIL,
-        help="train and compare what a plan lists, and report why they differ",
-    )
-    ablate.add_argument("plan", type=Path, metavar="PLAN", help="configs/ablation/*.yaml")
-    ablate.add_argument(
-        "--processes",
-        type=arguments.positive,
-        default=1,
-        metavar="N",
-        help="runs at the same time (default 1)",
-    )
-    ablate.set_defaults(run=_ablate)
-
-
-def _ablate(options: argparse.Namespace) -> int:
-    wanted = plan.read_plan(options.plan)
+def ablate(options: argparse.Namespace) -> int:
+    """Run a plan and write its report."""
+    plan = read_plan(options.plan)
     output = options.output or Path("output") / options.plan.stem
     command = " ".join(["higherhrnet", *sys.argv[1:]])
     try:
-        found = study.run(
-            wanted, output, options.overrides, options.device, options.processes, command
+        results = run_ablation(
+            plan, output, options.overrides, options.device, options.processes, command
         )
     except StoppedError as error:
-        print(
-            f"higherhrnet: {error.reason}; the same command goes on where it stopped",
-            file=sys.stderr,
-        )
+        print(f"higherhrnet: {error.reason}; the same command continues the plan", file=sys.stderr)
         return 128 + error.signal
-    width = max(len(row.name) for row in found.rows)
-    for row in found.rows:
-        print(f"  {row.name:{width}s}  AP {shown(row.metrics['AP'])}")
+    width = max(len(row.name) for row in results.evaluations)
+    for row in results.evaluations:
+        print(f"  {row.name:{width}s}  AP {format_metric(row.metrics['AP'])}")
     print(f"report.md, report.json, tables and plots in {output}")
     return 0

@@ -5,49 +5,45 @@ from __future__ import annotations
 import argparse
 import os
 
-from .. import build
-from ..bench import plan, table
-from ..config import read_config
-from ..evaluation.results import shown
-from ..training.distributed import is_main_process
-from . import arguments
+from ..config import ClassifierConfig, PoseConfig, read_config
+from ..distributed import is_main_process
+from ..errors import UserError
+from ..evaluation.evaluator import format_metric
+from ..factory.device import choose_device
+from ..factory.training import train as train_poses
+from . import types
 
 
-def add(verbs: arguments.Verbs) -> None:
-    """Declare the command."""
-    train = verbs.add_parser(
-        "train",
-        parents=[arguments.where()],
-        epilog=arguments.TAIL,
-        help="train what a config describes",
-    )
-    train.add_argument("config", metavar="CONFIG")
-    train.add_argument("--resume", action="store_true", help="go on from DIR/last.pth")
-    train.add_argument(
-        "--plan", action="store_true", help="say what it needs (memory, work) and train nothing"
-    )
-    train.set_defaults(
-        run=_train,
-        less_memory="Set TRAIN.MICRO_BATCH lower or TRAIN.CHECKPOINTING True; higherhrnet train "
-        "CONFIG --plan shows what fits",
-    )
-
-
-def _train(options: argparse.Namespace) -> int:
+def train(options: argparse.Namespace) -> int:
+    """Train, or estimate what a training needs."""
     config = read_config(options.config, options.overrides)
-    if options.plan:
-        on = build.device(options.device)
-        lines, rows = plan.run(config, on, int(os.environ.get("WORLD_SIZE", "1")))
-        print("\n".join(lines))
-        table.show("plan", rows, table.hardware(on))
-        return 0
-    output = options.output or arguments.default_output(options.config)
-    if config.MODEL.NAME == "classifier":
-        best = build.pretrain(config, output, options.device, options.resume)
+    output = options.output or types.default_output(options.config)
+    if isinstance(config, ClassifierConfig):
+        from ..factory.pretraining import pretrain
+
+        if options.plan:
+            raise UserError("--plan is for pose networks, and this config is of a classifier")
+        best = pretrain(config, output, options.device, options.resume)
         if is_main_process():
             print(f"best accuracy {100 * best:.2f}; weights in {output / 'best.pth'}")
         return 0
-    run = build.train(config, output, options.device, options.resume)
+    assert isinstance(config, PoseConfig)
+    if options.plan:
+        _print_plan(config, options.device)
+        return 0
+    run = train_poses(config, output, options.device, options.resume)
     if is_main_process():
-        print(f"best {run.score} {shown(run.best)}; weights in {output / 'best.safetensors'}")
+        best_file = output / "best.safetensors"
+        print(f"best {run.metric} {format_metric(run.best)}; weights in {best_file}")
     return 0
+
+
+def _print_plan(config: PoseConfig, device_name: str) -> None:
+    from ..research import training_plan
+    from ..research.bench.table import describe_hardware, print_table
+
+    device = choose_device(device_name)
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    lines, rows = training_plan.plan_training(config, device, processes)
+    print("\n".join(lines))
+    print_table("plan", rows, describe_hardware(device))

@@ -3,208 +3,157 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
-from .. import build, show
-from ..config import Config, read_config
-from ..datasets.keypoints import Pictures
+from ..config import PoseConfig, read_config
+from ..datasets.base import PoseDataset
 from ..datasets.stats import crowding
+from ..distributed import init_distributed
 from ..errors import UserError
-from ..evaluation import errors, report, results
-from ..evaluation.operating_point import OperatingPoint
-from ..files import write_json
-from ..models import weights
-from ..training.distributed import joined
-from ..validation import Validation
-from . import arguments
+from ..evaluation import error_analysis, report
+from ..evaluation.evaluator import format_metrics
+from ..evaluation.operating_point import OperatingPoint, calibrate
+from ..factory.checkpoints import open_checkpoint
+from ..factory.data import build_dataset
+from ..factory.device import choose_device
+from ..factory.evaluation import run_validation
+from ..factory.inference import build_model_with_weights, build_predictor
+from ..inference.stats import InferenceStats
+from ..inference.validation import Validation
+from ..io.atomic import write_json
+from ..methods.base import method_of
+from ..models.model_zoo import BUNDLED
+from ..models.weights import Checkpoint, write_operating_point
+from ..skeleton import load_skeleton
+from ..visualization import contact_sheet, save_image
+from . import types
 
 
-def add(verbs: arguments.Verbs) -> None:
-    """Declare the command."""
-    valid = verbs.add_parser(
-        "valid",
-        parents=[arguments.where()],
-        epilog=arguments.TAIL,
-        help="measure AP on annotated pictures",
-    )
-    valid.add_argument("config", metavar="CONFIG")
-    arguments.add_weights(valid, required=True)
-    valid.add_argument(
-        "--calibrate",
-        action="store_true",
-        help="write the operating point for pictures (TEST.DISPLAY) into the weights file",
-    )
-    valid.add_argument(
-        "--report",
-        action="store_true",
-        help="say what went wrong: report.md, report.png, keypoint_errors.csv, worst.jpg",
-    )
-    valid.set_defaults(run=_valid)
-
-
-def _valid(options: argparse.Namespace) -> int:
+def valid(options: argparse.Namespace) -> int:
+    """Predict annotated images, print and write the metrics."""
     config = read_config(options.config, options.overrides)
-    output = options.output or arguments.default_output(options.config)
-    file = build.open_weights(options.weights)
-    if options.calibrate and file.path.resolve().parent == build.BUNDLED.resolve():
-        raise UserError(
-            f"--calibrate writes into the weights file, but '{file.path}' belongs to the package; "
-            "give a copy of it"
-        )
-    if options.calibrate and (file.config is None or file.path.suffix != ".safetensors"):
-        raise UserError(
-            f"'{file.path}' cannot hold an operating point; convert it first: higherhrnet weights "
-            f"convert {file.path} {file.path.with_suffix('')}_native.safetensors"
-        )
-    joints = build.skeleton(config)
-    network, loaded = build.with_weights(config, file, joints)
-    on = build.device(options.device)
-    with joined(on.type == "cuda") as group:
+    method = method_of(config)
+    assert isinstance(config, PoseConfig)
+    output = options.output or types.default_output(options.config)
+    file = open_checkpoint(options.weights)
+    if options.calibrate:
+        _check_calibration(file)
+    skeleton = load_skeleton(config.DATASET.SKELETON)
+    model, loaded = build_model_with_weights(config, file, skeleton)
+    device = choose_device(options.device)
+    stats = InferenceStats()
+    with init_distributed(device.type == "cuda") as group:
         if group.main:
             print(f"{file.path}: {loaded}")
-        if on.type == "cuda" and group.size > 1:
-            on = torch.device("cuda", group.local_rank)
-        predictor = build.predictor(config, network, joints, on)
-        truth = build.pictures(config, "test")
-        found = build.validate(
-            predictor,
-            truth,
-            group,
-            evaluate=build.evaluation(config),
-            boxes_of=build.boxes(config, truth),
-        )
-        dropped = group.total([*predictor.dropped.values()])
+        if device.type == "cuda" and group.size > 1:
+            device = torch.device("cuda", group.local_rank)
+        predictor = build_predictor(config, model, skeleton, device)
+        dataset = build_dataset(config, "test")
+        result = run_validation(config, predictor, dataset, group=group, stats=stats)
+        counts = group.total([*stats.dropped.values()])
         if not group.main:
             return 0
-    point = build.display_point(found, truth, config.TEST.DISPLAY)
-    _write(output, config, options.weights, found, len(truth), dropped, point)
-    _say(found, len(truth), config)
-    print(f"  dropped: {_costs(config, dropped, found.beyond)}")
-    print(f"  for pictures: {point}")
+    dropped = dict(zip(stats.dropped, counts, strict=True))
+    point = calibrate(
+        result.poses, dataset.annotations, dataset.skeleton, config.TEST.DISPLAY_PRECISION
+    )
+    protocol = method.describe_protocol(config)
+    _write(output, protocol, options.weights, result, len(dataset), dropped, point)
+    _print(result, len(dataset), protocol)
+    limits = [
+        *method.describe_dropped(config, dropped),
+        f"{result.detections_beyond_limit} people beyond the 20 an image that COCO's evaluation "
+        "uses",
+    ]
+    print(f"  dropped: {', '.join(limits)}")
+    print(f"  operating point for images: {point}")
     if options.calibrate:
-        weights.rewrite_display(file.path, point.to_dict())
-        print(f"the operating point for pictures is in {file.path} now")
+        write_operating_point(file.path, point.to_dict())
+        print(f"the operating point was written into {file.path}")
     if options.report:
         title = f"{options.weights} on {config.DATASET.TEST}"
-        _report(output, title, found, truth, config.TEST.EVALUATION, point)
+        _write_report(output, title, result, dataset, config.TEST.EVALUATION, point)
         print(f"report.md, report.png, keypoint_errors.csv and worst.jpg in {output}")
     print(f"results.json and metrics.json in {output}")
     return 0
 
 
-def _report(
-    output: Path,
-    title: str,
-    found: Validation,
-    truth: Pictures,
-    kind: str,
-    point: OperatingPoint,
-) -> None:
-    annotations, skeleton = truth.annotations, truth.skeleton
-    records = found.records
-    rows = report.parts(records, annotations, skeleton, crowding(annotations), kind)
-    wrong = errors.joint_errors(records, annotations, skeleton)
-    worst = errors.worst(records, wrong, 20)
-    number = {image["id"]: n for n, image in enumerate(annotations["images"])}
-    names = {image["id"]: str(image["file_name"]) for image in annotations["images"]}
-    pairs = []
-    for image_id, _ in worst:
-        sample = truth.sample(number[image_id])
-        sure = point.apply(found.found[image_id], skeleton)
-        pairs += [(sample.image, sample.poses, sample.valid), (sample.image, sure, sample.valid)]
-    if pairs:
-        show.save(output / "worst.jpg", show.contact_sheet(pairs, skeleton, columns=6))
-    listed = [(names[image_id], count) for image_id, count in worst]
-    report.write(output, title, found.metrics, rows, wrong, listed, skeleton)
+def _check_calibration(file: Checkpoint) -> None:
+    if file.path.resolve().parent == BUNDLED.resolve():
+        raise UserError(
+            f"--calibrate writes into the weights file, but '{file.path}' belongs to the package; "
+            "give a copy of it"
+        )
+    if file.config is None or file.path.suffix != ".safetensors":
+        raise UserError(
+            f"'{file.path}' cannot hold an operating point; convert it first: higherhrnet weights "
+            f"convert {file.path} {file.path.with_suffix('')}_native.safetensors"
+        )
 
 
 def _write(
     output: Path,
-    config: Config,
+    protocol: Mapping[str, object],
     name: str,
-    found: Validation,
-    pictures: int,
-    dropped: Sequence[int],
+    result: Validation,
+    images: int,
+    dropped: Mapping[str, int],
     point: OperatingPoint,
 ) -> None:
-    records = found.records
+    records = result.records
     write_json(output / "results.json", records)
     write_json(
         output / "metrics.json",
         {
-            "metrics": found.metrics,
-            "health": found.health,
-            "protocol": _protocol(config),
+            "metrics": result.metrics,
+            "diagnostics": result.diagnostics,
+            "protocol": protocol,
             "weights": name,
-            "pictures": pictures,
+            "images": images,
             "people": len(records),
-            "candidates_dropped": dropped[0],
-            "people_dropped": dropped[1],
-            "people_too_alike": dropped[2],
-            "people_beyond_20_a_picture": found.beyond,
-            "display": point.to_dict(),
+            "dropped": dropped,
+            "detections_beyond_limit": result.detections_beyond_limit,
+            "operating_point": point.to_dict(),
         },
     )
 
 
-def _say(found: Validation, pictures: int, config: Config) -> None:
-    print(f"{pictures} pictures, {len(found.records)} people found; protocol:")
-    print("  " + ", ".join(f"{name} {value}" for name, value in _protocol(config).items()))
-    print(results.table(found.metrics))
-    if "tags/separability" in found.health:
+def _print(result: Validation, images: int, protocol: Mapping[str, object]) -> None:
+    print(f"{images} images, {len(result.records)} people found; protocol:")
+    print("  " + ", ".join(f"{name} {value}" for name, value in protocol.items()))
+    print(format_metrics(result.metrics))
+    if "tags/separability" in result.diagnostics:
         print(
             "  tags: {tags/within:.2f} within a person, {tags/between:.2f} between people, "
-            "separability {tags/separability:.3f}, true joints grouped right "
-            "{tags/grouped_right:.3f}".format_map(found.health)
+            "separability {tags/separability:.3f}, annotated joints grouped right "
+            "{tags/grouped_right:.3f}".format_map(result.diagnostics)
         )
 
 
-def _costs(config: Config, dropped: Sequence[int], beyond: int) -> str:
-    """What limits cost, in words."""
-    candidates, people, alike = dropped
-    parts = [f"{candidates} candidates beyond {config.TEST.CANDIDATES} of a joint"]
-    if config.MODEL.NAME == "pose_hrnet":
-        parts = [f"{alike} people too like others (TEST.SAME {config.TEST.SAME:g})"]
-    elif config.TEST.MAX_PEOPLE:
-        parts.append(f"{people} people beyond {config.TEST.MAX_PEOPLE} a picture")
-    parts.append(f"{beyond} people beyond the 20 a picture that COCO's evaluation looks at")
-    return ", ".join(parts)
-
-
-def _protocol(config: Config) -> dict[str, object]:
-    """The settings that produced a figure."""
-    test = config.TEST
-    if config.MODEL.NAME == "pose_hrnet":
-        return {
-            "size": f"{config.DATASET.CROP[1]}x{config.DATASET.CROP[0]}",
-            "boxes": test.BOXES,
-            "jitter": test.JITTER,
-            "flip": test.FLIP,
-            "decoding": test.DECODING,
-            "padding": config.DATASET.PADDING,
-            "least box score": test.BOX_SCORE,
-            "least heat": test.LEAST_HEAT,
-            "same": test.SAME,
-            "soft": test.SOFT,
-            "shift mirrored": test.SHIFT_MIRRORED,
-            "evaluation": test.EVALUATION,
-            "precision": test.PRECISION,
-        }
-    return {
-        "size": config.DATASET.INPUT_SIZE,
-        "flip": test.FLIP,
-        "scales": list(test.SCALES),
-        "project": test.PROJECT,
-        "aggregate": test.AGGREGATE,
-        "smooth": test.SMOOTH,
-        "adjust": test.ADJUST,
-        "refine": test.REFINE,
-        "threshold": test.THRESHOLD,
-        "tag threshold": test.TAG_THRESHOLD,
-        "candidates": test.CANDIDATES,
-        "assignment": test.ASSIGNMENT,
-        "precision": test.PRECISION,
-    }
+def _write_report(
+    output: Path,
+    title: str,
+    result: Validation,
+    dataset: PoseDataset,
+    evaluation: str,
+    point: OperatingPoint,
+) -> None:
+    annotations, skeleton = dataset.annotations, dataset.skeleton
+    records = result.records
+    rows = report.evaluate_parts(records, annotations, skeleton, crowding(annotations), evaluation)
+    errors = error_analysis.joint_errors(records, annotations, skeleton)
+    worst = error_analysis.find_worst(records, errors, 20)
+    index = {image["id"]: n for n, image in enumerate(annotations["images"])}
+    names = {image["id"]: str(image["file_name"]) for image in annotations["images"]}
+    pairs = []
+    for image_id, _ in worst:
+        sample = dataset.sample(index[image_id])
+        kept = point.apply(result.poses[image_id], skeleton)
+        pairs += [(sample.image, sample.poses, sample.valid), (sample.image, kept, sample.valid)]
+    if pairs:
+        save_image(output / "worst.jpg", contact_sheet(pairs, skeleton, columns=6))
+    listed = [(names[image_id], count) for image_id, count in worst]
+    report.write_report(output, title, result.metrics, rows, errors, listed, skeleton)

@@ -1,1 +1,1 @@
-"""Pictures with annotated people, and how training sees them."""
+"""Annotated images, and how training sees them."""

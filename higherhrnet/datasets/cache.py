@@ -1,4 +1,4 @@
-"""Decoded pictures kept in memory, so that each is read and decoded once a training."""
+"""Decoded images kept in memory, so that each is read and decoded once a training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from ..errors import UserError
-from .pictures import Store
+from ..io.images import Store
 
 Sizes = Mapping[str, tuple[int, int]]
 """File name → (H, W)."""
@@ -22,11 +22,11 @@ _SHARED_MEMORY = Path("/dev/shm")
 
 
 class MemoryStore:
-    """A store that decodes every picture once, into memory that all loading processes share.
+    """A store that decodes every image once, into memory that all loading processes share.
 
     Args:
-        store: where the pictures come from.
-        sizes: the pictures' sizes, as the annotations say; a picture of another size is not kept.
+        store: where the images come from.
+        sizes: the images' sizes, as the annotations say; an image of another size is not kept.
 
     Raises:
         UserError: there is not enough shared memory.
@@ -49,7 +49,7 @@ class MemoryStore:
         """Whether there is a file of this name."""
         return self.store.holds(name)
 
-    def picture(self, name: str) -> npt.NDArray[np.uint8]:
+    def image(self, name: str) -> npt.NDArray[np.uint8]:
         """(H, W, 3) uint8 RGB; not to be written to."""
         number = self._numbers[name]
         height, width = self._sizes[name]
@@ -57,11 +57,11 @@ class MemoryStore:
         kept = self._pixels[start : start + 3 * height * width].view(height, width, 3).numpy()
         if self._filled[number]:
             return kept
-        picture = self.store.picture(name)
-        if picture.shape == kept.shape:
-            kept[...] = picture
+        image = self.store.image(name)
+        if image.shape == kept.shape:
+            kept[...] = image
             self._filled[number] = 1  # only now: another process may be reading
-        return picture
+        return image
 
 
 def _shared(count: int) -> torch.Tensor:
@@ -80,13 +80,13 @@ class SizeStore:
         """Whether there is a file of this name."""
         return self.store.holds(name)
 
-    def picture(self, name: str) -> npt.NDArray[np.uint8]:
+    def image(self, name: str) -> npt.NDArray[np.uint8]:
         """(H, W, 3) zeros that take no memory."""
         return np.broadcast_to(np.uint8(0), (*self._sizes[name], 3))
 
 
 def offsets(sizes: Sizes) -> tuple[dict[str, int], int]:
-    """First byte of each picture when all stand one after another, and the bytes of all."""
+    """First byte of each image when all stand one after another, and the bytes of all."""
     starts, total = {}, 0
     for name, (height, width) in sizes.items():
         starts[name] = total
@@ -95,10 +95,10 @@ def offsets(sizes: Sizes) -> tuple[dict[str, int], int]:
 
 
 def load_all(store: Store, sizes: Sizes, device: torch.device, threads: int) -> torch.Tensor:
-    """Every picture's bytes on the device, laid out as :func:`offsets` says.
+    """Every image's bytes on the device, laid out as :func:`offsets` says.
 
     Raises:
-        UserError: a picture cannot be read or has another size, or the device is too small.
+        UserError: an image cannot be read or has another size, or the device is too small.
     """
     starts, total = offsets(sizes)
     if device.type == "cuda":
@@ -110,15 +110,15 @@ def load_all(store: Store, sizes: Sizes, device: torch.device, threads: int) -> 
             )
     pixels = torch.empty(total, dtype=torch.uint8, device=device)
     with ThreadPoolExecutor(max(threads, 1)) as pool:
-        pictures = pool.map(store.picture, sizes)
-        for name, picture in zip(
-            sizes, tqdm(pictures, "decode", len(sizes), mininterval=2.0), strict=True
+        images = pool.map(store.image, sizes)
+        for name, image in zip(
+            sizes, tqdm(images, "decode", len(sizes), mininterval=2.0), strict=True
         ):
-            if picture.shape[:2] != sizes[name]:
+            if image.shape[:2] != sizes[name]:
                 raise UserError(
-                    f"picture '{store.path / name}' has {picture.shape[1]}x{picture.shape[0]} "
+                    f"image '{store.path / name}' has {image.shape[1]}x{image.shape[0]} "
                     f"pixels, but its annotation says {sizes[name][1]}x{sizes[name][0]}"
                 )
-            flat = torch.from_numpy(picture).view(-1)
+            flat = torch.from_numpy(image).view(-1)
             pixels[starts[name] : starts[name] + len(flat)].copy_(flat)
     return pixels

@@ -1,6 +1,6 @@
 """Batches of training views, reproducible whatever the number of workers and processes.
 
-Each view's chance depends on (seed, epoch, picture) alone: the sampler hands both numbers to
+Each view's random numbers depend on (seed, epoch, image) alone: the sampler hands both numbers to
 the data set, so neither worker processes nor an interruption change what is seen.
 """
 
@@ -20,146 +20,148 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from .. import geometry
 from ..errors import RunError, UserError
-from ..fields import Batch, Marks, Packed
 from ..poses import Poses
-from .keypoints import Pictures
-from .transforms import Transform, moved, warped
+from ..structures import Batch, KeypointIndices, PackedImages
+from .base import PoseDataset
+from .transforms import Transform, warp_annotations, warp_sample
 
-Mark = Callable[[Poses, npt.NDArray[np.uint8], bool], Marks]
+IndexKeypoints = Callable[[Poses, npt.NDArray[np.uint8], bool], KeypointIndices]
 
 
 class Item(NamedTuple):
     """One view on its way into a batch.
 
     Attributes:
-        image: (3, H, W) uint8 view, or the whole picture's bytes for the device to warp, or
+        image: (3, H, W) uint8 view, or the whole image's bytes for the device to warp, or
             nothing where the device has them.
-        start: first byte of the picture in the device's store of all pictures, else 0.
-        shape: H, W of the picture.
-        affine: (2, 3) float64, view → picture.
-        marks, colour, id: as in :class:`Batch`.
+        start: first byte of the image in the device's store of all images, else 0.
+        shape: H, W of the image.
+        affine: (2, 3) float64, view → image.
+        keypoints, color, id: as in :class:`Batch`.
     """
 
     image: torch.Tensor
     start: int
     shape: tuple[int, int]
     affine: torch.Tensor
-    marks: Marks
-    colour: torch.Tensor
+    keypoints: KeypointIndices
+    color: torch.Tensor
     id: int | str
 
 
 @dataclass(frozen=True)
 class Views(Dataset[Item]):
-    """Training views of a picture set, asked for by (epoch, picture).
+    """Training views of a data set, indexed by (epoch, item).
 
     Attributes:
-        pictures: where the samples come from.
+        dataset: where the samples come from.
         transform: chooses the views.
-        mark: the codec's.
-        seed: of all chance.
-        on_device: leave the warp to the device.
-        starts: first byte of every picture in the device's store, if it holds them all.
-        beyond: whether the loss counts beyond the pictures' edges, where nobody is.
+        index_keypoints: the codec's.
+        seed: of all random numbers.
+        warp_on_device: leave the warp to the device.
+        offsets: first byte of every item's image in the device's store, if it holds them all.
+        padding_in_loss: whether the loss counts beyond the images' edges.
     """
 
-    pictures: Pictures
+    dataset: PoseDataset
     transform: Transform
-    mark: Mark
+    index_keypoints: IndexKeypoints
     seed: int
-    on_device: bool = False
-    starts: npt.NDArray[np.int64] | None = None
-    beyond: bool = False
+    warp_on_device: bool = False
+    offsets: npt.NDArray[np.int64] | None = None
+    padding_in_loss: bool = False
 
     def __getitem__(self, key: tuple[int, int]) -> Item:
         epoch, index = key
         rng = np.random.default_rng((self.seed, epoch, index))
-        sample = self.pictures.sample(index)
+        sample = self.dataset.sample(index)
         height, width = sample.image.shape[:2]
         view = self.transform(sample, rng)
-        shape, skeleton = self.transform.shape, self.pictures.skeleton
-        if self.on_device:
-            poses, valid = moved(sample, view.affine, shape, skeleton, self.beyond)
-            kept = self.starts is not None
+        shape, skeleton = self.transform.shape, self.dataset.skeleton
+        if self.warp_on_device:
+            poses, valid = warp_annotations(
+                sample, view.affine, shape, skeleton, self.padding_in_loss
+            )
+            kept = self.offsets is not None
             image = torch.zeros(0) if kept else torch.from_numpy(sample.image).view(-1)
         else:
-            seen = warped(sample, view.affine, shape, skeleton, self.beyond)
+            seen = warp_sample(sample, view.affine, shape, skeleton, self.padding_in_loss)
             poses, valid = seen.poses, seen.valid
             image = torch.from_numpy(seen.image).permute(2, 0, 1)
         return Item(
             image=image,
-            start=0 if self.starts is None else int(self.starts[index]),
+            start=0 if self.offsets is None else int(self.offsets[index]),
             shape=(height, width),
             affine=torch.from_numpy(geometry.invert(view.affine)[:2].copy()),
-            marks=self.mark(poses, valid, geometry.is_mirrored(view.affine)),
-            colour=torch.tensor(view.colour),
+            keypoints=self.index_keypoints(poses, valid, geometry.is_flipped(view.affine)),
+            color=torch.tensor(view.color),
             id=sample.id,
         )
 
 
-def collate(items: list[Item]) -> Batch:
-    """Stack views; the people of cells are padded with -1 to the most crowded view."""
-    heads = range(len(items[0].marks.cells))
-    marks = Marks(
-        cells=tuple(
+def collate_views(items: list[Item]) -> Batch:
+    """Stack views; keypoint indices are padded with -1 to the most crowded view."""
+    heads = range(len(items[0].keypoints.indices))
+    keypoints = KeypointIndices(
+        indices=tuple(
             torch.nn.utils.rnn.pad_sequence(
-                [item.marks.cells[h] for item in items], batch_first=True, padding_value=-1
+                [item.keypoints.indices[h] for item in items], batch_first=True, padding_value=-1
             )
             for h in heads
         ),
-        valid=torch.stack([item.marks.valid for item in items]),
+        valid=torch.stack([item.keypoints.valid for item in items]),
     )
     images = torch.stack([item.image for item in items])
-    return Batch(images, marks, *_rest(items))
+    return Batch(images, keypoints, *_rest(items))
 
 
 def collate_packed(items: list[Item]) -> Batch:
-    """Like :func:`collate`, with whole pictures put one after another."""
+    """Like :func:`collate_views`, with whole images put one after another."""
     pixels = [item.image for item in items]
     ends = np.cumsum([len(p) for p in pixels])
     return _packed(items, torch.cat(pixels), [0, *ends[:-1].tolist()])
 
 
 def collate_stored(items: list[Item]) -> Batch:
-    """Like :func:`collate_packed`, for pictures that the device holds already."""
+    """Like :func:`collate_packed`, for images that the device holds already."""
     return _packed(items, torch.zeros(0, dtype=torch.uint8), [item.start for item in items])
 
 
 def _packed(items: list[Item], pixels: torch.Tensor, starts: list[int]) -> Batch:
     blank = [item._replace(image=torch.zeros(0)) for item in items]
-    packed = Packed(
+    packed = PackedImages(
         pixels=pixels,
         start=torch.tensor(starts),
         shape=torch.tensor([item.shape for item in items]),
         affine=torch.stack([item.affine for item in items]),
     )
-    return collate(blank)._replace(images=packed)
+    return collate_views(blank)._replace(images=packed)
 
 
 def _rest(items: list[Item]) -> tuple[torch.Tensor, tuple[int | str, ...]]:
-    return torch.stack([item.colour for item in items]), tuple(item.id for item in items)
+    return torch.stack([item.color for item in items]), tuple(item.id for item in items)
 
 
-def joining(views: Views) -> Callable[[list[Item]], Batch]:
+def choose_collate(views: Views) -> Callable[[list[Item]], Batch]:
     """The collate function that suits the views."""
-    if not views.on_device:
-        return collate
-    return collate_packed if views.starts is None else collate_stored
+    if not views.warp_on_device:
+        return collate_views
+    return collate_packed if views.offsets is None else collate_stored
 
 
 class ShuffledBatches(Sampler[list[tuple[int, int]]]):
-    """Lists of (epoch, picture): every picture once an epoch, the last short batch left out.
+    """Lists of (epoch, image): every image once an epoch, the last short batch left out.
 
-    An effective batch is cut into ``parts`` parts for each of ``processes`` processes; what all
-    processes see together in one step does not depend on how it is cut.
+    An effective batch is cut into ``micro_batches`` for each of ``processes``; what all processes
+    see together in one step does not depend on how it is cut.
 
     Set :attr:`epoch` and :attr:`start` (effective batches already done) before iterating.
 
     Args:
-        pictures: how many there are.
-        batch: pictures a step, over all parts and processes.
+        images: how many there are.
+        batch_size: images a step, over all micro-batches and processes.
         seed: of the order.
-        parts: accumulation steps.
+        micro_batches: accumulation steps.
         process, processes: which of how many this is.
 
     Raises:
@@ -168,25 +170,26 @@ class ShuffledBatches(Sampler[list[tuple[int, int]]]):
 
     def __init__(
         self,
-        pictures: int,
-        batch: int,
+        images: int,
+        batch_size: int,
         seed: int,
-        parts: int = 1,
+        micro_batches: int = 1,
         process: int = 0,
         processes: int = 1,
     ) -> None:
-        cuts = parts * processes
-        if batch % cuts:
+        cuts = micro_batches * processes
+        if batch_size % cuts:
             raise UserError(
-                f"TRAIN.BATCH: {batch} pictures cannot be cut evenly into {parts} parts for "
-                f"{processes} processes"
+                f"TRAIN.BATCH_SIZE: {batch_size} images cannot be split evenly into "
+                f"{micro_batches} micro-batches for {processes} processes"
             )
-        if pictures < cuts:
+        if images < cuts:
             raise UserError(
-                f"{pictures} pictures are too few for {parts} parts on {processes} processes"
+                f"{images} images are too few for {micro_batches} micro-batches on {processes} "
+                "processes"
             )
-        self.batch = min(batch, pictures // cuts * cuts)
-        self.pictures, self.seed, self.parts = pictures, seed, parts
+        self.batch_size = min(batch_size, images // cuts * cuts)
+        self.images, self.seed, self.micro_batches = images, seed, micro_batches
         self.process, self.processes = process, processes
         self.epoch = 0
         self.start = 0
@@ -194,18 +197,18 @@ class ShuffledBatches(Sampler[list[tuple[int, int]]]):
     @property
     def steps(self) -> int:
         """Effective batches an epoch."""
-        return self.pictures // self.batch
+        return self.images // self.batch_size
 
     def __len__(self) -> int:
-        return (self.steps - self.start) * self.parts
+        return (self.steps - self.start) * self.micro_batches
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.pictures)
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.images)
         for step in range(self.start, self.steps):
-            chosen = order[step * self.batch : (step + 1) * self.batch]
-            mine = chosen.reshape(self.parts, self.processes, -1)[:, self.process]
-            for part in mine:
-                yield [(self.epoch, int(picture)) for picture in part]
+            chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
+            mine = chosen.reshape(self.micro_batches, self.processes, -1)[:, self.process]
+            for micro_batch in mine:
+                yield [(self.epoch, int(image)) for image in micro_batch]
 
 
 class WorkerLostError(RunError):
@@ -232,7 +235,7 @@ def lost_workers() -> Iterator[None]:
         if isinstance(error, RuntimeError) and not any(sign in str(error) for sign in _KILLED):
             raise
         raise WorkerLostError(
-            "a process that loads pictures was killed, perhaps for want of memory (fewer "
+            "a process that loads images was killed, perhaps for want of memory (fewer "
             "TRAIN.WORKERS need less); go on from the last checkpoint with --resume"
         ) from error
 
@@ -241,10 +244,10 @@ class Loader:
     """Iterates over one epoch's batches from any step on.
 
     Args:
-        items: the data set, asked by (epoch, picture).
+        items: the data set, asked by (epoch, image).
         sampler: which of them form a batch.
         workers: processes; 0 loads in this one.
-        joining: items → batch.
+        collate: items → batch.
     """
 
     def __init__(
@@ -252,7 +255,7 @@ class Loader:
         items: Dataset[Any],
         sampler: ShuffledBatches,
         workers: int,
-        joining: Callable[[list[Any]], Any] = collate,
+        collate: Callable[[list[Any]], Any] = collate_views,
     ) -> None:
         self.items = items
         self.sampler = sampler
@@ -260,7 +263,7 @@ class Loader:
             items,
             batch_sampler=sampler,
             num_workers=workers,
-            collate_fn=joining,
+            collate_fn=collate,
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=_start_worker,
@@ -268,24 +271,24 @@ class Loader:
 
     @property
     def steps(self) -> int:
-        """Optimiser steps an epoch."""
+        """Optimizer steps an epoch."""
         return self.sampler.steps
 
     @property
-    def parts(self) -> int:
+    def micro_batches(self) -> int:
         """Batches a step."""
-        return self.sampler.parts
+        return self.sampler.micro_batches
 
     @property
-    def batch(self) -> int:
-        """Pictures a step, over all parts and processes."""
-        return self.sampler.batch
+    def batch_size(self) -> int:
+        """Images a step, over all micro-batches and processes."""
+        return self.sampler.batch_size
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
-        """``parts`` batches for each of the steps ``start``, ``start + 1``, … of an epoch.
+        """``micro_batches`` batches for each of the steps ``start``, ``start + 1``, … of an epoch.
 
         Raises:
-            UserError: a picture cannot be read.
+            UserError: an image cannot be read.
         """
         self.sampler.epoch, self.sampler.start = epoch, start
         try:

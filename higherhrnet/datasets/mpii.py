@@ -1,6 +1,6 @@
 """MPII Human Pose (Andriluka et al. 2014): its two annotation formats, turned into COCO's.
 
-Coordinates in MPII start at 1; here pixel centres are at whole numbers from 0.
+Coordinates in MPII start at 1; here pixel centers are at whole numbers from 0.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def from_list(people: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         image = images.setdefault(str(person["image"]), len(images) + 1)
         seen = np.array(person["joints_vis"], float).reshape(-1) > 0
         xy = np.array(person["joints"], float).reshape(-1, 2) - 1
-        centre = np.array(person["center"], float) - 1
-        records.append(_record(number, image, xy, seen, centre, float(person["scale"])))
+        center = np.array(person["center"], float) - 1
+        records.append(_record(number, image, xy, seen, center, float(person["scale"])))
         if "head_size" in person:
             records[-1]["head_size"] = float(person["head_size"])
     return _coco(images, records)
@@ -48,24 +48,24 @@ def from_mat(path: Path, split: str = "train") -> dict[str, Any]:
     """The official ``mpii_human_pose_v1_u12_1.mat``.
 
     Args:
-        split: ``train`` takes pictures whose people are annotated, ``test`` the others.
+        split: ``train`` takes images whose people are annotated, ``test`` the others.
 
     Raises:
         UserError: the file is not MPII's.
     """
     try:
         release = loadmat(path, struct_as_record=False, squeeze_me=True)["RELEASE"]
-        pictures = np.atleast_1d(release.annolist)
+        entries = np.atleast_1d(release.annolist)
         training = np.atleast_1d(release.img_train).astype(bool)
     except Exception as error:  # arbitrary bytes make the reader raise nearly anything
         raise UserError(f"'{path}' is not MPII's annotation file: {error}") from error
     images: dict[str, int] = {}
     records: list[Person] = []
-    for picture, trained in zip(pictures, training, strict=True):
+    for entry, trained in zip(entries, training, strict=True):
         if trained != (split == "train"):
             continue
-        image = images.setdefault(str(picture.image.name), len(images) + 1)
-        for person in np.atleast_1d(getattr(picture, "annorect", [])):
+        image = images.setdefault(str(entry.image.name), len(images) + 1)
+        for person in np.atleast_1d(getattr(entry, "annorect", [])):
             if (record := _from_rectangle(person, len(records) + 1, image)) is not None:
                 records.append(record)
     return _coco(images, records)
@@ -82,8 +82,8 @@ def _from_rectangle(person: Any, number: int, image: int) -> Person | None:
     for point in np.atleast_1d(points):
         joint = int(point.id)
         xy[joint], seen[joint] = (float(point.x) - 1, float(point.y) - 1), True
-    centre = np.array([float(place.x), float(place.y)]) - 1
-    record = _record(number, image, xy, seen, centre, float(scale))
+    center = np.array([float(place.x), float(place.y)]) - 1
+    record = _record(number, image, xy, seen, center, float(scale))
     if np.size(getattr(person, "x1", [])):
         corners = np.array([person.x1, person.y1, person.x2, person.y2], float)
         record["head_size"] = 0.6 * float(np.hypot(*(corners[2:] - corners[:2])))
@@ -95,12 +95,12 @@ def _record(
     image: int,
     xy: npt.NDArray[np.float64],
     seen: npt.NDArray[np.bool_],
-    centre: npt.NDArray[np.float64],
+    center: npt.NDArray[np.float64],
     scale: float,
 ) -> Person:
     """COCO's record of a person; ``center`` and ``scale`` (of 200 px) stay for top-down use."""
     keypoints = np.concatenate([np.where(seen[:, None], xy, 0), 2.0 * seen[:, None]], axis=1)
-    low, high = (xy[seen].min(0), xy[seen].max(0)) if seen.any() else (centre, centre)
+    low, high = (xy[seen].min(0), xy[seen].max(0)) if seen.any() else (center, center)
     box = [*low.tolist(), *(high - low).tolist()]
     return {
         "id": number,
@@ -111,7 +111,7 @@ def _record(
         "num_keypoints": int(seen.sum()),
         "bbox": box,
         "area": _FILL * box[2] * box[3],
-        "center": centre.tolist(),
+        "center": center.tolist(),
         "scale": scale,
     }
 

@@ -15,7 +15,7 @@ import numpy as np
 Item = TypeVar("Item")
 
 
-class Packed(Generic[Item]):
+class PackedRecords(Generic[Item]):
     """A sequence that makes each item anew when it is asked for.
 
     Args:

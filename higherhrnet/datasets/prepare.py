@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..fetch import download, verify
-from ..files import write_json
+from ..io.atomic import write_json
+from ..io.download import download, verify
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,13 @@ class Recipe:
     Attributes:
         archives: its files.
         by_hand: what to do where a file cannot be fetched.
-        pictures: annotation file → how many pictures it lists.
+        images: annotation file → how many images it lists.
         finish: called with the folder at the end.
     """
 
     archives: tuple[Archive, ...]
     by_hand: str
-    pictures: dict[str, int]
+    images: dict[str, int]
     finish: Callable[[Path], None] = lambda folder: None
 
 
@@ -88,7 +88,7 @@ def prepare(name: str, folder: Path, fetch: bool = True) -> list[str]:
             raise UserError(f"'{file}' was unpacked, but holds no '{archive.holds}'")
         done.touch()
     recipe.finish(folder)
-    return [_counted(folder, *pair) for pair in recipe.pictures.items()]
+    return [_counted(folder, *pair) for pair in recipe.images.items()]
 
 
 def _unpacked_by_hand(folder: Path, archive: Archive) -> bool:
@@ -121,19 +121,19 @@ def _counted(folder: Path, file: str, expected: int) -> str:
         raise UserError(f"'{path}' is missing")
     found = len(json.loads(path.read_bytes())["images"])
     if found != expected:
-        raise UserError(f"'{path}' lists {found} pictures, not {expected}: it is another version")
-    return f"{file}: {found} pictures"
+        raise UserError(f"'{path}' lists {found} images, not {expected}: it is another version")
+    return f"{file}: {found} images"
 
 
 def join(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
-    """Two annotation files of different pictures as one, with fresh annotation ids.
+    """Two annotation files of different images as one, with fresh annotation ids.
 
     Raises:
-        UserError: they share a picture.
+        UserError: they share an image.
     """
     both = {image["id"] for image in first["images"]} & {image["id"] for image in second["images"]}
     if both:
-        raise UserError(f"both files list picture {sorted(both)[0]}; they cannot be joined")
+        raise UserError(f"both files list image {sorted(both)[0]}; they cannot be joined")
     people = [*first["annotations"], *second["annotations"]]
     return {
         **first,
@@ -143,14 +143,14 @@ def join(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
 
 
 def _join_crowdpose(folder: Path) -> None:
-    joined = folder / "json" / "crowdpose_trainval.json"
-    if joined.is_file():
+    init_distributed = folder / "json" / "crowdpose_trainval.json"
+    if init_distributed.is_file():
         return
     parts = [folder / "json" / f"crowdpose_{split}.json" for split in ("train", "val")]
     for part in parts:
         if not part.is_file():
             raise UserError(f"'{part}' is missing. {RECIPES['crowdpose'].by_hand}")
-    write_json(joined, join(*(json.loads(part.read_bytes()) for part in parts)))
+    write_json(init_distributed, join(*(json.loads(part.read_bytes()) for part in parts)))
 
 
 _COCO = "http://images.cocodataset.org"
@@ -173,7 +173,7 @@ RECIPES: dict[str, Recipe] = {
             ),
         ),
         by_hand="COCO's files are linked from https://cocodataset.org/#download",
-        pictures={
+        images={
             "annotations/person_keypoints_val2017.json": 5000,
             "annotations/person_keypoints_train2017.json": 118287,
         },
@@ -185,7 +185,7 @@ RECIPES: dict[str, Recipe] = {
             "https://github.com/Jeff-sjtu/CrowdPose, put images.zip into this folder and "
             "crowdpose_{train,val,test}.json into its folder json"
         ),
-        pictures={
+        images={
             "json/crowdpose_train.json": 10000,
             "json/crowdpose_val.json": 2000,
             "json/crowdpose_trainval.json": 12000,
@@ -207,6 +207,6 @@ RECIPES: dict[str, Recipe] = {
             ),
         ),
         by_hand="MPII's files are linked from http://human-pose.mpi-inf.mpg.de/#download",
-        pictures={},
+        images={},
     ),
 }  # fmt: skip

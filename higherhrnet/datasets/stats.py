@@ -1,4 +1,4 @@
-"""What is in an annotated set: people a picture, sizes, joints, crowding."""
+"""What is in an annotated set: people an image, sizes, joints, crowding."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from typing import Any
 
 import numpy as np
 
-from ..poses import people_by_picture
+from ..poses import people_by_image
 from ..skeleton import Skeleton
 
 Record = Mapping[str, Any]
 Table = dict[str, dict[str, float]]
 
 
-def stats(annotations: Mapping[str, Any], skeleton: Skeleton) -> Table:
+def compute_stats(annotations: Mapping[str, Any], skeleton: Skeleton) -> Table:
     """Counts under headings, all by name.
 
     Returns:
-        ``people a picture`` (pictures with so many), ``size`` (people by the square root of their
+        ``people an image`` (images with so many), ``size`` (people by the square root of their
         area, COCO's limits), ``joints visible`` and ``joints hidden`` (share of people), and
-        ``crowding`` (pictures by crowd index).
+        ``crowding`` (images by crowd index).
     """
-    by_picture = people_by_picture(annotations)
-    people = [record for records in by_picture.values() for record in records]
-    table: Table = {"people a picture": {}, "size": {}, "crowding": {}}
+    by_image = people_by_image(annotations)
+    people = [record for records in by_image.values() for record in records]
+    table: Table = {"people an image": {}, "size": {}, "crowding": {}}
     edges = (0, 1, 2, 3, 6, 11, 31)
-    counts = np.array([len(by_picture.get(i["id"], ())) for i in annotations["images"]])
+    counts = np.array([len(by_image.get(i["id"], ())) for i in annotations["images"]])
     for low, high in zip(edges, (*edges[1:], 10**9), strict=True):
         name = str(low) if high == low + 1 else f"{low}-{high - 1}" if high < 10**9 else f"{low}+"
-        table["people a picture"][name] = int(((counts >= low) & (counts < high)).sum())
+        table["people an image"][name] = int(((counts >= low) & (counts < high)).sum())
     areas = np.array([_area(record) for record in people])
     for name, least, most in (("small", 0, 32), ("medium", 32, 96), ("large", 96, 10**6)):
         table["size"][name] = int(((areas >= least**2) & (areas < most**2)).sum())
@@ -53,14 +53,14 @@ def stats(annotations: Mapping[str, Any], skeleton: Skeleton) -> Table:
 
 
 def crowding(annotations: Mapping[str, Any]) -> dict[int | str, float]:
-    """Crowd index of every picture with people."""
-    people = people_by_picture(annotations)
+    """Crowd index of every image with people."""
+    people = people_by_image(annotations)
     return {image_id: crowd_index(records) for image_id, records in people.items()}
 
 
 def crowd_index(people: Sequence[Record]) -> float:
     """How much people stand in each other's boxes (Li et al. 2019, eq. 1): the mean over people of
-    the others' joints in a person's box, as a fraction of the person's own; 0 for nobody. (Of
+    the others' joints in a person's box, as a fraction of the person's own; 0 for none. (Of
     2,000 published indices of CrowdPose three quarters come out to two decimals.)"""
     ratios = []
     joints = [np.array(p["keypoints"], float).reshape(-1, 3) for p in people]
@@ -77,7 +77,7 @@ def crowd_index(people: Sequence[Record]) -> float:
     return float(np.mean(ratios)) if ratios else 0.0
 
 
-def lines(table: Table) -> str:
+def format_stats(table: Table) -> str:
     """The table in print."""
     text = []
     for heading, values in table.items():

@@ -52,27 +52,27 @@ def similarities(
     """
     if not len(people):
         return np.zeros((len(xy), 0))
-    truth = np.array([person["keypoints"] for person in people], float)
-    truth = truth.reshape(len(people), -1, 3)
+    ground_truth = np.array([person["keypoints"] for person in people], float)
+    ground_truth = ground_truth.reshape(len(people), -1, 3)
     boxes = np.array([person["bbox"] for person in people], float)
     area = 0.53 * boxes[:, 3] * boxes[:, 2]
     if use_area:
         area = np.array([person["area"] for person in people], float)
-    labelled = truth[..., 2] > 0
-    apart = xy[:, None] - truth[None, ..., :2]
-    bare: Mask = np.asarray(~labelled.any(axis=1))
+    labeled = ground_truth[..., 2] > 0
+    apart = xy[:, None] - ground_truth[None, ..., :2]
+    bare: Mask = np.asarray(~labeled.any(axis=1))
     if bare.any():
         low, high = boxes[bare, :2] - boxes[bare, 2:], boxes[bare, :2] + 2 * boxes[bare, 2:]
         some = xy[:, None]
         apart[:, bare] = np.maximum(0, low[:, None] - some) + np.maximum(0, some - high[:, None])
-        labelled = labelled | bare[:, None]
+        labeled = labeled | bare[:, None]
     variance = (2 * np.asarray(sigmas, float)) ** 2
     distance = (apart**2).sum(axis=3)
     close = np.exp(-distance / variance / (area[:, None] + np.spacing(1)) / 2)
-    return np.asarray(np.where(labelled, close, 0.0).sum(axis=2) / labelled.sum(axis=1))
+    return np.asarray(np.where(labeled, close, 0.0).sum(axis=2) / labeled.sum(axis=1))
 
 
-def suppress(
+def oks_nms(
     xy: Vector,
     joint_score: Vector,
     score: Vector,
@@ -81,7 +81,7 @@ def suppress(
     threshold: float,
     in_vis: float | None = None,
 ) -> list[int]:
-    """OKS-NMS (Papandreou et al. 2017): drop who is too alike to somebody more confident.
+    """OKS-NMS (Papandreou et al. 2017): drop people too similar to more confident ones.
 
     Args:
         xy: (N, K, 2) pixels.
@@ -105,7 +105,7 @@ def suppress(
     return kept
 
 
-def suppress_softly(
+def soft_oks_nms(
     xy: Vector,
     joint_score: Vector,
     score: Vector,
@@ -115,7 +115,7 @@ def suppress_softly(
     in_vis: float | None = None,
     most: int = 20,
 ) -> list[int]:
-    """Like :func:`suppress`, but a likeness lowers the other's confidence by exp(-oks²/threshold)
+    """Like :func:`oks_nms`, but similarity lowers the other's confidence by exp(-oks²/threshold)
     instead of dropping it; the ``most`` best are kept."""
     order = np.argsort(score)[::-1]
     scores = score[order]

@@ -1,8 +1,8 @@
 """Which of the people that a network proposes are shown.
 
 Average precision wants everything, however doubtful: a wrong person at the end of the list costs
-nothing. A picture wants people who are there. The operating point is the cut between the two,
-calibrated on annotated pictures for a chosen precision.
+nothing. An image wants people who are there. The operating point is the cut between the two,
+calibrated on annotated images for a chosen precision.
 """
 
 from __future__ import annotations
@@ -18,10 +18,13 @@ import numpy.typing as npt
 from ..errors import UserError
 from ..poses import ABSENT, SEEN, Poses
 from ..skeleton import Skeleton
-from .oks import closeness, suppress
-from .truth import truth_record
+from .ground_truth import complete_annotation
+from .matching import match_greedily
+from .oks import closeness, oks_nms, similarities
 
 Record = Mapping[str, Any]
+_FORMER = {"filled": "refined", "pictures": "images"}
+"""Limits whose names older checkpoints have."""
 _RIGHT = 0.5
 """Similarity from which a person, or a joint, counts as right."""
 
@@ -33,45 +36,58 @@ class OperatingPoint:
     Attributes:
         person: lowest person score.
         joint: lowest score of a joint that was seen.
-        filled: lowest score of a joint that refine filled in: heat somewhere in the picture, which
-            is often another's, or nobody's where the body is cut off.
+        refined: lowest score of a joint that refine filled in: a response somewhere in the image,
+            which is often another person's.
         duplicate: people more alike than this (OKS) are one.
         precision: share of shown people who were right where it was calibrated; 0 if it never was.
         recall: share of the annotated people who were shown.
-        pictures: how many it was calibrated on.
+        images: how many it was calibrated on.
     """
 
     person: float = 0.2
     joint: float = 0.1
-    filled: float = 0.1
+    refined: float = 0.1
     duplicate: float = 0.7
     precision: float = 0.0
     recall: float = 0.0
-    pictures: int = 0
+    images: int = 0
 
     def __str__(self) -> str:
         limits = (
-            f"people from {self.person:.2f}, joints from {self.joint:.2f}, filled ones from "
-            f"{self.filled:.2f}"
+            f"people from {self.person:.2f}, joints from {self.joint:.2f}, refined ones from "
+            f"{self.refined:.2f}"
         )
-        if not self.pictures:
+        if not self.images:
             return f"{limits} (not calibrated)"
         return (
-            f"{limits} (on {self.pictures} annotated pictures {100 * self.precision:.0f} % of "
+            f"{limits} (on {self.images} annotated images {100 * self.precision:.0f} % of "
             f"the shown were right, and {100 * self.recall:.0f} % of all people shown)"
         )
 
     def apply(self, poses: Poses, skeleton: Skeleton) -> Poses:
-        """Who and what is shown."""
+        """The people and joints that are shown."""
         people = without_duplicates(poses, skeleton, self.duplicate)
         shown = people.filter(self.person)
-        least = np.where(shown.filled, self.filled, self.joint)
-        shown = shown.without(shown.score < least)
+        least = np.where(shown.refined, self.refined, self.joint)
+        shown = shown.drop_keypoints(shown.score < least)
         return shown.select(np.flatnonzero((shown.visibility > ABSENT).any(axis=1)))
 
     def to_dict(self) -> dict[str, float]:
-        """For a checkpoint; inverse of ``OperatingPoint(**values)``."""
+        """For a checkpoint; inverse of :meth:`from_dict`."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, float]) -> OperatingPoint:
+        """From a checkpoint, also one of an older version.
+
+        Raises:
+            UserError: a limit is unknown.
+        """
+        named: dict[str, Any] = {_FORMER.get(name, name): v for name, v in values.items()}
+        try:
+            return cls(**named)
+        except TypeError as error:
+            raise UserError("it has an operating point with unknown limits") from error
 
 
 def without_duplicates(poses: Poses, skeleton: Skeleton, threshold: float) -> Poses:
@@ -82,7 +98,7 @@ def without_duplicates(poses: Poses, skeleton: Skeleton, threshold: float) -> Po
     """
     if len(poses) < 2:
         return poses
-    kept = suppress(
+    kept = oks_nms(
         poses.xy,
         (poses.visibility == SEEN).astype(float),
         poses.person_score,
@@ -101,18 +117,18 @@ def calibrate(
     precision: float,
     duplicate: float = OperatingPoint.duplicate,
 ) -> OperatingPoint:
-    """The point that shows most people while ``precision`` of the shown are right.
+    """The point that shows the most people while ``precision`` of the shown are right.
 
-    A person is right at an OKS of 0.5 with an annotated one that nobody more confident took; who
-    is not, but stands in a crowd region or in the box of somebody without joints, does not count.
+    A person is right at an OKS of 0.5 with an annotated one that no more confident one matched;
+    others in a crowd region, or in the box of a person without joints, do not count.
     A joint is right when its own similarity is 0.5; a joint that is not annotated, as most that are
-    out of sight, is wrong. Seen and filled joints have limits of their own. Where no limit reaches
+    out of sight, is wrong. Seen and refined joints have limits of their own. Where no limit reaches
     the precision, the limit is the one of the best F1, and :attr:`OperatingPoint.precision` says
-    what came of it.
+    what was reached.
 
     Args:
         found: image id → everything that was found.
-        annotations: COCO format; pictures that are not in ``found`` are left out.
+        annotations: COCO format; images that are not in ``found`` are left out.
         skeleton: gives the sigmas.
         precision: 0..1.
         duplicate: see :class:`OperatingPoint`.
@@ -122,46 +138,50 @@ def calibrate(
     """
     if not 0 < precision < 1:
         raise UserError(f"a precision lies between 0 and 1, not at {precision}")
-    by_picture: dict[int | str, list[Record]] = defaultdict(list)
+    by_image: dict[int | str, list[Record]] = defaultdict(list)
     for number, record in enumerate(annotations["annotations"], 1):
-        by_picture[record["image_id"]].append(truth_record(number, record))
+        by_image[record["image_id"]].append(complete_annotation(number, record))
     score, right = [np.zeros(0)], [np.zeros(0, bool)]
     joint_score, joint_right, of_person = [np.zeros(0)], [np.zeros(0, bool)], [np.zeros(0)]
-    joint_filled = [np.zeros(0, bool)]
+    joint_refined = [np.zeros(0, bool)]
     there = 0
     for image_id, poses in found.items():
         people = without_duplicates(poses, skeleton, duplicate)
         people = people.select(np.argsort(-people.person_score, kind="stable"))
-        truths = [r for r in by_picture[image_id] if not r["ignore"]]
-        crowds = [r for r in by_picture[image_id] if r["ignore"]]
-        there += len(truths)
-        partner = _partners(people, truths, skeleton)
+        ground_truths = [r for r in by_image[image_id] if not r["ignore"]]
+        crowds = [r for r in by_image[image_id] if r["ignore"]]
+        there += len(ground_truths)
+        partner = match_greedily(similarities(people.xy, ground_truths, skeleton.sigmas), [_RIGHT])[
+            0
+        ]
         ignored = np.array([_inside(xy, seen, crowds) for xy, seen in _joints(people)], bool)
         counts = (partner >= 0) | ~ignored if len(people) else np.zeros(0, bool)
         score.append(people.person_score[counts])
         right.append(partner[counts] >= 0)
         for row in np.flatnonzero(partner >= 0):
-            close, labelled = _joint_similarity(people.xy[row], truths[partner[row]], skeleton)
+            close, labeled = _joint_similarity(
+                people.xy[row], ground_truths[partner[row]], skeleton
+            )
             asked = people.visibility[row] > ABSENT
             joint_score.append(people.score[row, asked])
-            joint_right.append((labelled & (close >= _RIGHT))[asked])
-            joint_filled.append(people.filled[row, asked])
+            joint_right.append((labeled & (close >= _RIGHT))[asked])
+            joint_refined.append(people.refined[row, asked])
             of_person.append(np.full(int(asked.sum()), people.person_score[row]))
     all_scores, all_right = np.concatenate(score), np.concatenate(right)
     limit, reached, recall = _limit(all_scores, all_right, there, precision, OperatingPoint.person)
     shown = np.concatenate(of_person) >= limit
     scores, rights = np.concatenate(joint_score), np.concatenate(joint_right)
-    filled = np.concatenate(joint_filled)
-    seen_limit, filled_limit = (
+    refined = np.concatenate(joint_refined)
+    seen_limit, refined_limit = (
         _limit(scores[kind], rights[kind], int(rights[kind].sum()), precision, default)
         for kind, default in (
-            (shown & ~filled, OperatingPoint.joint),
-            # Where no filled joint is ever right, none is shown.
-            (shown & filled, 1.0 if filled.any() else OperatingPoint.filled),
+            (shown & ~refined, OperatingPoint.joint),
+            # Where no refined joint is ever right, none is shown.
+            (shown & refined, 1.0 if refined.any() else OperatingPoint.refined),
         )
     )
     return OperatingPoint(
-        limit, seen_limit[0], filled_limit[0], duplicate, reached, recall, len(found)
+        limit, seen_limit[0], refined_limit[0], duplicate, reached, recall, len(found)
     )
 
 
@@ -195,28 +215,12 @@ def _joints(people: Poses) -> list[tuple[npt.NDArray[np.float64], npt.NDArray[np
     return list(zip(people.xy, people.visibility == SEEN, strict=True))
 
 
-def _partners(people: Poses, truths: Sequence[Record], skeleton: Skeleton) -> npt.NDArray[np.int64]:
-    """(N,) which annotated person each found one is, the most confident choosing first; or -1."""
-    partner = np.full(len(people), -1)
-    free = set(range(len(truths)))
-    for row in range(len(people)):
-        best, best_similarity = -1, _RIGHT
-        for number in free:
-            close, labelled = _joint_similarity(people.xy[row], truths[number], skeleton)
-            alike = float(close[labelled].mean()) if labelled.any() else 0.0
-            if alike >= best_similarity:
-                best, best_similarity = number, alike
-        partner[row] = best
-        free.discard(best)
-    return partner
-
-
 def _joint_similarity(
-    xy: npt.NDArray[np.float64], truth: Record, skeleton: Skeleton
+    xy: npt.NDArray[np.float64], ground_truth: Record, skeleton: Skeleton
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
     """(K,) similarity of each joint to the annotated one, and which are annotated."""
-    true = np.array(truth["keypoints"], float).reshape(-1, 3)
-    area = np.array([float(truth["area"]) or 1.0])
+    true = np.array(ground_truth["keypoints"], float).reshape(-1, 3)
+    area = np.array([float(ground_truth["area"]) or 1.0])
     (close,) = closeness(xy, true[None, :, :2], area, skeleton.sigmas)
     return close, true[:, 2] > 0
 

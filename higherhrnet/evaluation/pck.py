@@ -1,22 +1,19 @@
 """Share of right joints: PCKh (MPII, Andriluka et al. 2014), and joint accuracy within a radius.
 
-Both compare joint by joint; who belongs to whom is settled first: annotated people are paired with
-found ones by OKS, the best pair first.
+Both compare joint by joint; annotated people are paired with predicted ones first, see
+:func:`matching.pair_people`.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..poses import is_labelled
 from ..skeleton import Skeleton
-from .oks import similarity
-from .truth import truth_record
+from .matching import pair_people
 
 Record = Mapping[str, Any]
 Vector = npt.NDArray[np.float64]
@@ -25,7 +22,7 @@ _NOT_COUNTED = ("pelvis", "thorax")
 """MPII's mean leaves these out."""
 
 
-def pckh_figures(
+def pckh_metrics(
     records: Sequence[Record], annotations: Mapping[str, Any], skeleton: Skeleton
 ) -> dict[str, float]:
     """Share of annotated joints found within a half, and a tenth, of the head's size; 0..1.
@@ -38,31 +35,31 @@ def pckh_figures(
         thorax, as published), then ``PCKh JOINT`` for every joint; -1 where none is annotated.
     """
     reach = []
-    for truth, found in pairs(records, annotations, skeleton):
-        xy, labelled = _joints(truth)
-        size = _head_size(truth, xy, labelled, skeleton)
+    for ground_truth, found in pair_people(records, annotations, skeleton):
+        xy, labeled = _joints(ground_truth)
+        size = _head_size(ground_truth, xy, labeled, skeleton)
         if size is None:
             continue
         far = np.full(len(skeleton), np.inf)
         if found is not None:
             far = np.linalg.norm(_joints(found)[0] - xy, axis=1) / size
-        reach.append(np.where(labelled, far, np.nan))
+        reach.append(np.where(labeled, far, np.nan))
     distances = np.array(reach).reshape(len(reach), len(skeleton))
     counted = ~np.isnan(distances)
     public = np.array([joint not in _NOT_COUNTED for joint in skeleton.joints])
-    figures = {}
+    metrics = {}
     for name, limit in (("PCKh", 0.5), ("PCKh@0.1", 0.1)):
         right = counted & (np.nan_to_num(distances, nan=np.inf) <= limit)
-        figures[name] = _share(right[:, public], counted[:, public])
+        metrics[name] = _share(right[:, public], counted[:, public])
         if limit == 0.5:
             each = {
                 f"PCKh {joint}": _share(right[:, j], counted[:, j])
                 for j, joint in enumerate(skeleton.joints)
             }
-    return figures | each
+    return metrics | each
 
 
-def accuracy_figures(
+def accuracy_metrics(
     records: Sequence[Record],
     annotations: Mapping[str, Any],
     skeleton: Skeleton,
@@ -78,19 +75,19 @@ def accuracy_figures(
         counts ``TP``, ``FP``, ``TN``, ``FN``, and ``accuracy``, ``precision``, ``recall`` 0..1.
     """
     counts = dict.fromkeys(("TP", "FP", "TN", "FN"), 0)
-    paired = pairs(records, annotations, skeleton)
-    for truth, found in paired:
-        xy, labelled = _joints(truth)
+    paired = pair_people(records, annotations, skeleton)
+    for ground_truth, found in paired:
+        xy, labeled = _joints(ground_truth)
         there = np.zeros(len(skeleton), bool)
         near = np.zeros(len(skeleton), bool)
         if found is not None:
             guess = np.array(found["keypoints"], float).reshape(-1, 3)
             there = guess[:, 2] > score
-            near = there & labelled & (np.linalg.norm(guess[:, :2] - xy, axis=1) <= radius)
+            near = there & labeled & (np.linalg.norm(guess[:, :2] - xy, axis=1) <= radius)
         counts["TP"] += int(near.sum())
         counts["FP"] += int((there & ~near).sum())
-        counts["FN"] += int((labelled & ~there).sum())
-        counts["TN"] += int((~labelled & ~there).sum())
+        counts["FN"] += int((labeled & ~there).sum())
+        counts["TN"] += int((~labeled & ~there).sum())
     used = {id(found) for _, found in paired if found is not None}
     for record in records:
         if id(record) not in used:
@@ -104,64 +101,20 @@ def accuracy_figures(
     }
 
 
-def pairs(
-    records: Sequence[Record],
-    annotations: Mapping[str, Any],
-    skeleton: Skeleton,
-    least: float = 0.0,
-) -> list[tuple[Record, Record | None]]:
-    """Every annotated person with whom it was found as, or None.
-
-    Args:
-        least: OKS above which two are the same person.
-    """
-    found: dict[int | str, list[Record]] = defaultdict(list)
-    for record in records:
-        found[record["image_id"]].append(record)
-    truths: dict[int | str, list[dict[str, Any]]] = defaultdict(list)
-    for number, record in enumerate(annotations["annotations"], 1):
-        if is_labelled(record) and not record.get("iscrowd"):
-            complete = dict(record) | truth_record(number, record)
-            complete["annotation"] = record.get("id", number)
-            truths[record["image_id"]].append(complete)
-    matched: list[tuple[Record, Record | None]] = []
-    for image_id, people in truths.items():
-        guesses = found[image_id]
-        alike = np.zeros((len(people), len(guesses)))
-        for row, truth in enumerate(people):
-            if not guesses:
-                break
-            xy, labelled = _joints(truth)
-            others = np.array([_joints(guess)[0] for guess in guesses])
-            area = np.full(len(guesses), max(float(truth["area"]), 1.0))
-            counted = np.repeat(labelled[None], len(guesses), 0)
-            alike[row] = similarity(xy, others, area, skeleton.sigmas, counted)
-        partner: dict[int, int] = {}
-        for flat in np.argsort(-alike, axis=None, kind="stable"):
-            row, column = divmod(int(flat), max(len(guesses), 1))
-            if row not in partner and column not in partner.values() and alike[row, column] > least:
-                partner[row] = column
-        matched += [
-            (truth, guesses[partner[row]] if row in partner else None)
-            for row, truth in enumerate(people)
-        ]
-    return matched
-
-
 def _joints(record: Record) -> tuple[Vector, npt.NDArray[np.bool_]]:
     values = np.array(record["keypoints"], float).reshape(-1, 3)
     return values[:, :2], values[:, 2] > 0
 
 
 def _head_size(
-    truth: Record, xy: Vector, labelled: npt.NDArray[np.bool_], skeleton: Skeleton
+    ground_truth: Record, xy: Vector, labeled: npt.NDArray[np.bool_], skeleton: Skeleton
 ) -> float | None:
-    if truth.get("head_size"):
-        return float(truth["head_size"])
+    if ground_truth.get("head_size"):
+        return float(ground_truth["head_size"])
     if not {"upper_neck", "head_top"} <= set(skeleton.joints):
         return None
     neck, top = skeleton.index("upper_neck"), skeleton.index("head_top")
-    if not labelled[[neck, top]].all():
+    if not labeled[[neck, top]].all():
         return None
     return max(float(np.linalg.norm(xy[neck] - xy[top])), 1.0)
 

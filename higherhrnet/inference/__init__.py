@@ -1,1 +1,1 @@
-"""From a picture to its people."""
+"""From an image to its people."""

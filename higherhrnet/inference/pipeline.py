@@ -1,11 +1,10 @@
-"""Many pictures: reading, network and decoding at the same time, and in order.
+"""Many images: reading, network and decoding at the same time, with the results in order.
 
-One thread makes the jobs (a video's frames, say), others load pictures and fit them to the network
-or decode its answers; OpenCV, PyAV, NumPy and torch let go of the interpreter while they compute.
-The network stays in the caller's thread (:func:`run`), or gets one of its own while the caller
-draws and writes what came out (:func:`run_aside`).
-Pictures whose inputs have the same size go through the network together. What comes out does not
-depend on the number of threads.
+One thread makes the jobs (a video's frames, say), others load and preprocess images or postprocess
+the network's outputs; OpenCV, PyAV, NumPy and torch release the interpreter while they compute.
+The network runs in the caller's thread (:func:`run`), or in a thread of its own while the caller
+draws and writes results (:func:`run_in_background`). Images whose inputs have the same size go
+through the network together. The results do not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -22,206 +21,246 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..datasets.pictures import read_picture
 from ..errors import UserError
+from ..io.images import read_image
 from ..poses import Poses
-from .predictor import BoxesLike, Drawable, Image, Predictor, Prepared, Scene
+from .predictor import BoxesLike, Image, Maps, Predictor, Preprocessed, Scene
+from .stats import InferenceStats
 
 Job = TypeVar("Job")
-Found = tuple[Poses, Drawable]
+Result = tuple[Poses, Maps]
+_END = object()
 
 
 def run(
     predictor: Predictor,
     jobs: Iterable[Job],
     load: Callable[[Job], Scene],
-) -> Generator[tuple[Job, Found | UserError], None, None]:
-    """People of every job's picture, in the order of the jobs.
+    stats: InferenceStats | None = None,
+) -> Generator[tuple[Job, Result | UserError], None, None]:
+    """Predict the image of every job, in the order of the jobs.
 
-    Only a few pictures are held at a time, however many jobs there are.
+    Only a few images are in memory at a time, however many jobs there are.
 
     Args:
-        predictor: who predicts.
-        jobs: what to load pictures by; asked for as needed.
-        load: job → picture, with boxes where they are known. A ``UserError`` of it, or of what
-            finds boxes, stands in for the result of its job.
+        predictor: makes the predictions.
+        jobs: what to load images by; requested as needed.
+        load: job → image, with boxes where they are known. A ``UserError`` that it or the
+            predictor raises takes the place of the job's result; any other exception ends the run.
+        stats: counts times and what limits dropped.
     """
-    batch, workers = predictor.batch, predictor.workers
-    ahead = 2 * batch + 2 * workers
-    window = 4 * batch
+    run = _Run(predictor, load, stats or InferenceStats())
+    batch_size, workers = predictor.batch_size, predictor.workers
     with (
-        closing(_made_ahead(jobs, batch)) as coming,
+        closing(_prefetch(jobs, batch_size)) as coming,
         ThreadPoolExecutor(workers) as readers,
         ThreadPoolExecutor(workers) as decoders,
     ):
-        reading: deque[tuple[Job, Future[Prepared]]] = deque()
-        results: deque[tuple[Job, _Slot]] = deque()
-        buckets: dict[object, list[tuple[Prepared, _Slot]]] = defaultdict(list)
-
-        def answer(bucket: object) -> None:
-            waiting = buckets.pop(bucket)
-            try:
-                views = predictor.answer([prepared for prepared, _ in waiting])
-            except UserError as error:  # a detector cannot take one of them
-                if len(waiting) == 1:
-                    waiting[0][1].error = error
-                else:
-                    for alone in waiting:
-                        buckets[bucket] = [alone]
-                        answer(bucket)
-                return
-            for (prepared, slot), mine in zip(waiting, views, strict=True):
-                slot.future = decoders.submit(predictor.finish, prepared, mine)
-
-        failure: Exception | None = None
-        try:
-            while True:
-                while len(reading) < ahead and failure is None:
-                    try:
-                        if (job := next(coming, _END)) is _END:
-                            break
-                    except Exception as error:  # what was made before it comes out before it
-                        failure = error
-                        break
-                    reading.append((job, readers.submit(_load, predictor, load, job)))  # type: ignore[arg-type]
-                if not reading:
-                    break
-                job, future = reading.popleft()
-                slot = _Slot()
-                results.append((job, slot))
-                try:
-                    prepared = future.result()
-                except UserError as error:
-                    slot.error = error
-                else:
-                    slot.bucket = prepared.bucket
-                    buckets[prepared.bucket].append((prepared, slot))
-                    if len(buckets[prepared.bucket]) == batch:
-                        answer(prepared.bucket)
-                # A rare size must not hold everybody up.
-                while len(results) > window:
-                    if results[0][1].waits:
-                        answer(results[0][1].bucket)
-                    yield _done(*results.popleft())
-                while results and not results[0][1].waits and results[0][1].ready:
-                    yield _done(*results.popleft())
-            for bucket in list(buckets):
-                answer(bucket)
-            while results:
-                yield _done(*results.popleft())
-            if failure is not None:
-                raise failure
-        finally:
-            for _, unread in reading:
-                unread.cancel()
+        yield from run.results(coming, readers, decoders)
 
 
-def run_aside(
+def run_in_background(
     predictor: Predictor,
     jobs: Iterable[Job],
     load: Callable[[Job], Scene],
-) -> Generator[tuple[Job, Found | UserError], None, None]:
+    stats: InferenceStats | None = None,
+) -> Generator[tuple[Job, Result | UserError], None, None]:
     """Like :func:`run`, in a thread of its own that is one batch ahead of the caller."""
-    return _made_ahead(run(predictor, jobs, load), predictor.batch)
+    return _prefetch(run(predictor, jobs, load, stats), predictor.batch_size)
+
+
+class _Slot:
+    """An entry in the queue of results."""
+
+    def __init__(self) -> None:
+        self.bucket: object = None
+        self.error: UserError | None = None
+        self.future: Future[Result] | None = None
+
+    @property
+    def waits_for_network(self) -> bool:
+        return self.error is None and self.future is None
+
+    @property
+    def is_done(self) -> bool:
+        return self.error is not None or (self.future is not None and self.future.done())
+
+    def result(self) -> Result | UserError:
+        if self.error is not None:
+            return self.error
+        assert self.future is not None
+        try:
+            return self.future.result()
+        except UserError as error:  # boxes of impossible sizes, say
+            return error
+
+
+class _Run:
+    """The state of one :func:`run`: images being read, images in buckets, results."""
+
+    def __init__(
+        self, predictor: Predictor, load: Callable[[Any], Scene], stats: InferenceStats
+    ) -> None:
+        self._predictor, self._load, self._stats = predictor, load, stats
+        self._reading: deque[tuple[Any, Future[Preprocessed]]] = deque()
+        self._results: deque[tuple[Any, _Slot]] = deque()
+        self._buckets: dict[object, list[tuple[Preprocessed, _Slot]]] = defaultdict(list)
+
+    def results(
+        self, jobs: Iterator[Any], readers: ThreadPoolExecutor, decoders: ThreadPoolExecutor
+    ) -> Iterator[tuple[Any, Result | UserError]]:
+        """Jobs with their results, in order."""
+        batch_size, workers = self._predictor.batch_size, self._predictor.workers
+        read_ahead, window = 2 * batch_size + 2 * workers, 4 * batch_size
+        results = self._results
+        failure: Exception | None = None
+        try:
+            while True:
+                while len(self._reading) < read_ahead and failure is None:
+                    try:
+                        if (job := next(jobs, _END)) is _END:
+                            break
+                    except Exception as error:  # earlier jobs still get their results
+                        failure = error
+                        break
+                    self._reading.append((job, readers.submit(self._preprocess, job)))
+                if not self._reading:
+                    break
+                self._take_one(batch_size, decoders)
+                # An image of a rare size must not hold up all others.
+                while len(results) > window:
+                    if results[0][1].waits_for_network:
+                        self._forward(results[0][1].bucket, decoders)
+                    yield self._pop()
+                while results and results[0][1].is_done:
+                    yield self._pop()
+            for bucket in list(self._buckets):
+                self._forward(bucket, decoders)
+            while results:
+                yield self._pop()
+            if failure is not None:
+                raise failure
+        finally:
+            for _, unread in self._reading:
+                unread.cancel()
+
+    def _preprocess(self, job: Any) -> Preprocessed:
+        try:
+            return self._predictor.preprocess(self._load(job), self._stats)
+        except MemoryError as error:
+            raise UserError("there is not enough memory for an image of this size") from error
+
+    def _take_one(self, batch_size: int, decoders: ThreadPoolExecutor) -> None:
+        """Move the first image that is read into its bucket; a full bucket goes to the network."""
+        job, future = self._reading.popleft()
+        slot = _Slot()
+        self._results.append((job, slot))
+        try:
+            prepared = future.result()
+        except UserError as error:
+            slot.error = error
+            return
+        slot.bucket = prepared.bucket
+        self._buckets[prepared.bucket].append((prepared, slot))
+        if len(self._buckets[prepared.bucket]) == batch_size:
+            self._forward(prepared.bucket, decoders)
+
+    def _forward(self, bucket: object, decoders: ThreadPoolExecutor) -> None:
+        waiting = self._buckets.pop(bucket)
+        try:
+            views = self._predictor.forward([prepared for prepared, _ in waiting], self._stats)
+        except UserError as error:  # a detector cannot take one of them
+            if len(waiting) == 1:
+                waiting[0][1].error = error
+                return
+            for one in waiting:
+                self._buckets[bucket] = [one]
+                self._forward(bucket, decoders)
+            return
+        for (prepared, slot), own in zip(waiting, views, strict=True):
+            slot.future = decoders.submit(self._predictor.postprocess, prepared, own, self._stats)
+
+    def _pop(self) -> tuple[Any, Result | UserError]:
+        job, slot = self._results.popleft()
+        return job, slot.result()
 
 
 def predict_many(
     predictor: Predictor,
     images: Iterable[Image | str | Path],
     boxes: Iterable[BoxesLike] | None = None,
-    broken: Callable[[int, UserError], object] | None = None,
+    on_error: Callable[[int, UserError], object] | None = None,
 ) -> Generator[Poses, None, None]:
-    """People of many pictures, in their order: read ahead, and batched as the predictor is set.
+    """Poses of many images, in their order: read ahead, and batched as the predictor is set.
 
-    Only a few pictures are held at a time, however many there are; arrays are copied.
+    Only a few images are in memory at a time, however many there are; arrays are copied.
 
     Args:
-        predictor: who predicts.
+        predictor: makes the predictions.
         images: files, or (H, W, 3) uint8 RGB arrays.
-        boxes: of the people in each picture, for a top-down predictor; see its call.
-        broken: told the place, from 0, of a picture that cannot be read, and why; it then shows
-            nobody, and the others follow. Without it the error is raised and ends all.
+        boxes: of the people in each image, for a top-down predictor; see its call.
+        on_error: called with the index of an image that cannot be read, and why; its poses are
+            then empty and the others follow. Without it the error is raised.
 
     Raises:
-        UserError: ``images`` is one picture; or what a call of the predictor would raise for one
+        UserError: ``images`` is one image; or what a call of the predictor would raise for one
             of them, or too few or too many boxes, when it is their turn.
     """
     if isinstance(images, str | Path) or (isinstance(images, np.ndarray) and images.ndim == 3):
-        raise UserError("predict_many takes several pictures; call the predictor for one")
+        raise UserError("predict_many takes several images; call the predictor for one")
 
     def load(job: tuple[Any, Any]) -> Scene:
-        image, where = job
-        if image is _END or where is _END:
+        image, own = job
+        if image is _END or own is _END:
             raise UserError(
-                "predict_many wants boxes for each picture, and was given "
-                + ("fewer" if where is _END else "more")
+                "predict_many wants boxes for each image, and was given "
+                + ("fewer" if own is _END else "more")
             )
-        seen = read_picture(image) if isinstance(image, str | Path) else image
-        return Scene(seen, predictor.boxes_of(where))
+        pixels = read_image(image) if isinstance(image, str | Path) else image
+        return Scene(pixels, predictor.check_boxes(own))
 
-    return _people(predictor, run(predictor, _asked(images, boxes), load), broken)
+    return _poses(predictor, run(predictor, _pairs(images, boxes), load), on_error)
 
 
-def _asked(
+def _pairs(
     images: Iterable[Image | str | Path], boxes: Iterable[BoxesLike] | None
 ) -> Iterator[tuple[Any, Any]]:
-    """Pictures with their boxes; ``_END`` stands where there is only the other one."""
-    looked_at: Iterator[Any] = repeat(None) if boxes is None else iter(boxes)
+    """Images with their boxes; ``_END`` stands for the one of which there are fewer."""
+    of_images: Iterator[Any] = repeat(None) if boxes is None else iter(boxes)
     for image in images:
-        # Pictures are read ahead, and callers may fill the same array again.
-        yield image.copy() if isinstance(image, np.ndarray) else image, next(looked_at, _END)
-    if boxes is not None and next(looked_at, _END) is not _END:
+        # Images are read ahead, and callers may fill the same array again.
+        yield image.copy() if isinstance(image, np.ndarray) else image, next(of_images, _END)
+    if boxes is not None and next(of_images, _END) is not _END:
         yield _END, None
 
 
-def _people(
+def _poses(
     predictor: Predictor,
-    results: Generator[tuple[Any, Found | UserError], None, None],
-    broken: Callable[[int, UserError], object] | None,
+    results: Generator[tuple[Any, Result | UserError], None, None],
+    on_error: Callable[[int, UserError], object] | None,
 ) -> Generator[Poses, None, None]:
     with closing(results) as stream:
-        for place, (job, found) in enumerate(stream):
-            if not isinstance(found, UserError):
-                yield found[0]
-            elif broken is None or any(part is _END for part in job):
-                raise found
+        for index, (job, result) in enumerate(stream):
+            if not isinstance(result, UserError):
+                yield result[0]
+            elif on_error is None or any(part is _END for part in job):
+                raise result
             else:
-                broken(place, found)
+                on_error(index, result)
                 yield Poses.empty(len(predictor.skeleton))
 
 
-class _Slot:
-    """A place in the queue of results."""
+def _prefetch(jobs: Iterable[Job], most: int) -> Generator[Job, None, None]:
+    """The jobs, made by a thread of their own, at most so many before they are requested.
 
-    def __init__(self) -> None:
-        self.bucket: object = None
-        self.error: UserError | None = None
-        self.future: Future[Found] | None = None
-
-    @property
-    def waits(self) -> bool:
-        """For the network."""
-        return self.error is None and self.future is None
-
-    @property
-    def ready(self) -> bool:
-        return self.error is not None or (self.future is not None and self.future.done())
-
-
-_END = object()
-
-
-def _made_ahead(jobs: Iterable[Job], most: int) -> Generator[Job, None, None]:
-    """The jobs, made by a thread of their own, at most so many before they are asked for.
-
-    What making them raises comes out in its turn. Closing ends the thread after the job that it is
-    at, and then closes ``jobs`` if that is a generator.
+    What making them raises is raised in its turn. Closing ends the thread after the current job,
+    and then closes ``jobs`` if that is a generator.
     """
     made: queue.Queue[tuple[object, BaseException | None]] = queue.Queue(most)
-    ended = threading.Event()
+    closed = threading.Event()
 
     def put(job: object, error: BaseException | None = None) -> None:
-        while not ended.is_set():
+        while not closed.is_set():
             with suppress(queue.Full):
                 return made.put((job, error), timeout=0.1)
 
@@ -229,17 +268,17 @@ def _made_ahead(jobs: Iterable[Job], most: int) -> Generator[Job, None, None]:
         try:
             for job in jobs:
                 put(job)
-                if ended.is_set():
+                if closed.is_set():
                     break
-        except BaseException as error:  # it is the asker's
+        except BaseException as error:  # raised again in the caller's thread
             put(_END, error)
         finally:
             if isinstance(jobs, Generator):
                 jobs.close()
         put(_END)
 
-    maker = threading.Thread(target=make, name="jobs", daemon=True)
-    maker.start()
+    thread = threading.Thread(target=make, name="jobs", daemon=True)
+    thread.start()
     try:
         while True:
             job, error = made.get()
@@ -249,22 +288,5 @@ def _made_ahead(jobs: Iterable[Job], most: int) -> Generator[Job, None, None]:
                 return
             yield job  # type: ignore[misc]
     finally:
-        ended.set()
-        maker.join()
-
-
-def _load(predictor: Predictor, load: Callable[[Job], Scene], job: Job) -> Prepared:
-    try:
-        return predictor.prepare(load(job))
-    except MemoryError as error:
-        raise UserError("there is not enough memory for a picture of this size") from error
-
-
-def _done(job: Job, slot: _Slot) -> tuple[Job, Found | UserError]:
-    if slot.error is not None:
-        return job, slot.error
-    assert slot.future is not None
-    try:
-        return job, slot.future.result()
-    except UserError as error:  # boxes of impossible sizes, say
-        return job, error
+        closed.set()
+        thread.join()

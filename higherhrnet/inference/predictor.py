@@ -1,42 +1,36 @@
-"""Predictor: what both modes of finding people in a picture have in common."""
+"""Predictor: preprocess → forward → postprocess, the same for both methods."""
 
 from __future__ import annotations
 
-import threading
-import time
 from abc import ABC, abstractmethod
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import nn
 
 from ..boxes import Boxes
-from ..datasets.pictures import read_picture
 from ..errors import UserError
 from ..evaluation.operating_point import OperatingPoint
-from ..fields import View
+from ..io.images import read_image
 from ..poses import Poses
 from ..skeleton import Skeleton
-from .network import Network, ready
+from ..structures import View
+from .engine import Engine
+from .stats import InferenceStats
 
 Image = npt.NDArray[np.uint8]
 BoxesLike = Boxes | npt.NDArray[Any] | Sequence[Sequence[float]]
 
 
 class Scene(NamedTuple):
-    """A picture to find people in: what :func:`pipeline.run` loads.
+    """An image to find people in.
 
     Attributes:
         image: (H, W, 3) uint8 RGB.
-        boxes: of the people, where they are known; the bottom-up mode needs none.
+        boxes: of the people, where they are known; bottom-up predictors need none.
     """
 
     image: Image
@@ -44,170 +38,141 @@ class Scene(NamedTuple):
 
 
 @dataclass
-class Prepared:
-    """A picture fitted to the network.
+class Preprocessed:
+    """An image prepared for the network.
 
     Attributes:
-        shape: (H, W) of the picture.
+        shape: (H, W) of the image.
     """
 
     shape: tuple[int, int]
 
     @property
     def bucket(self) -> object:
-        """Pictures of equal buckets may go through the network together."""
+        """Images of equal buckets can go through the network together."""
         return None
 
 
-class Drawable(Protocol):
-    """What the network saw in a picture, for pictures of it."""
+class Maps(Protocol):
+    """What the network saw in an image, for drawings of it."""
 
-    def dense_heat(self) -> npt.NDArray[np.float32]:
-        """(K, H, W) heat, at any resolution, of all that the network was shown."""
+    def dense_heatmaps(self) -> npt.NDArray[np.float32]:
+        """(K, H, W) at any resolution."""
 
     def dense_tags(self) -> npt.NDArray[np.float32] | None:
-        """(K or 1, h, w) tags, if there are any."""
+        """(K or 1, h, w), if there are tags."""
 
 
 @dataclass(kw_only=True)
 class Predictor(ABC):
-    """Call it with a picture. One class for each mode: bottom-up and top-down.
+    """Call it with an image to get the poses of the people in it.
 
     Attributes:
-        model: the network, in evaluation mode.
+        engine: images → outputs.
         skeleton: the joints of the poses.
-        device: where it runs.
-        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``; see :func:`network.ready`.
-        compiled, graphs: see :func:`network.ready`.
-        batch: most pictures that go through the network together; see :func:`pipeline.run`.
-        workers: threads that read many pictures, and as many that decode.
-        point: which people are shown; None shows all, the way benchmarks want it.
-        waits: whether a GPU is waited for at the end of every stage, so that the stages' times are
-            their own; slower.
-        seconds: time spent so far by stage.
-        dropped: what limits have cost so far: ``candidates`` of a joint beyond the most that are
-            kept, ``people`` beyond the most that are wanted, ``alike``: people too like others.
+        batch_size: most images that go through the network together; see :func:`pipeline.run`.
+        workers: threads that read images, and as many that decode.
+        operating_point: which people are shown; None shows all, as benchmarks want.
+        method: ``bottom-up`` or ``top-down``.
+        finds_people: whether it needs no boxes.
     """
 
-    model: nn.Module
+    engine: Engine
     skeleton: Skeleton
-    device: torch.device
-    precision: str = "auto"
-    compiled: bool = False
-    graphs: bool = False
-    batch: int = 1
+    batch_size: int = 1
     workers: int = 2
-    point: OperatingPoint | None = None
-    waits: bool = False
-    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    dropped: dict[str, int] = field(
-        default_factory=lambda: dict.fromkeys(("candidates", "people", "alike"), 0)
-    )
-    _counting: threading.Lock = field(default_factory=threading.Lock)
-
-    @cached_property
-    def network(self) -> Network:
-        """The model made ready; made anew by :meth:`load`."""
-        return ready(self.model, self.device, self.precision, self.compiled, self.graphs)
-
-    def load(self, state: Any) -> None:
-        """Take other weights."""
-        self.model.load_state_dict(state)
-        self.__dict__.pop("network", None)
+    operating_point: OperatingPoint | None = None
+    method: ClassVar[str]
+    finds_people: ClassVar[bool]
 
     def __call__(self, image: Image | str | Path, boxes: BoxesLike | None = None) -> Poses:
-        """People in a picture: (H, W, 3) uint8 RGB, or a file.
+        """Poses of the people in an image: (H, W, 3) uint8 RGB, or a file.
 
         Args:
-            image: the picture.
+            image: the image.
             boxes: top-down: where people are, if it is known: (N, 4) left, top, width, height.
-                The bottom-up mode finds people by itself and takes none.
+                Bottom-up predictors find people themselves and take none.
 
         Raises:
-            UserError: the file cannot be read, the array is not such a picture, the boxes are no
-                boxes or of no use, or there are neither boxes nor a detector that would find them.
+            UserError: the file cannot be read, the array is not an image, the boxes are wrong or
+                of no use, or there are neither boxes nor a detector.
         """
         return self.predict(image, boxes)[0]
 
     def predict(
-        self, image: Image | str | Path, boxes: BoxesLike | None = None
-    ) -> tuple[Poses, Drawable]:
-        """People, and the maps they were found on."""
-        picture = read_picture(image) if isinstance(image, str | Path) else image
-        prepared = self.prepare(Scene(picture, self.boxes_of(boxes)))
-        (views,) = self.answer([prepared])
-        return self.finish(prepared, views)
+        self,
+        image: Image | str | Path,
+        boxes: BoxesLike | None = None,
+        stats: InferenceStats | None = None,
+    ) -> tuple[Poses, Maps]:
+        """Poses, and the maps they were found on."""
+        stats = stats or InferenceStats()
+        pixels = read_image(image) if isinstance(image, str | Path) else image
+        prepared = self.preprocess(Scene(pixels, self.check_boxes(boxes)), stats)
+        (views,) = self.forward([prepared], stats)
+        return self.postprocess(prepared, views, stats)
 
-    def boxes_of(self, given: BoxesLike | None) -> Boxes | None:
-        """What a caller gave, as boxes.
+    def check_boxes(self, given: BoxesLike | None) -> Boxes | None:
+        """Boxes that a caller gave.
 
         Raises:
-            UserError: they are no boxes, or this mode has no use for them.
+            UserError: they are not boxes, or this predictor has no use for them.
         """
+        if given is not None and self.finds_people:
+            raise UserError(
+                f"a {self.method} predictor finds people by itself: boxes serve a top-down one"
+            )
         return given if given is None or isinstance(given, Boxes) else Boxes.of(given)
 
-    def prepare(self, scene: Scene) -> Prepared:
-        """Fit a picture to the network; may run in several threads.
+    def preprocess(self, scene: Scene, stats: InferenceStats) -> Preprocessed:
+        """Prepare an image for the network; may run in several threads.
 
         Raises:
-            UserError: the array is not a picture.
+            UserError: the array is not an image.
         """
-        picture = scene.image
-        if not _is_picture(picture):
+        image = scene.image
+        if not _is_image(image):
             raise UserError(
                 "an image must be an (H, W, 3) uint8 RGB array with at least one pixel, not "
-                f"{type(picture).__name__} {getattr(picture, 'shape', '')} "
-                f"{getattr(picture, 'dtype', '')}"
+                f"{type(image).__name__} {getattr(image, 'shape', '')} "
+                f"{getattr(image, 'dtype', '')}"
             )
-        with self.timed("warp"):
-            # A mirrored or channel-swapped view is an array that torch does not take.
-            return self.fitted(scene._replace(image=np.ascontiguousarray(picture)))
+        with stats.timed("preprocess"):
+            # A flipped or channel-swapped view is an array that torch does not take.
+            return self.prepare(scene._replace(image=np.ascontiguousarray(image)))
 
     @abstractmethod
-    def fitted(self, scene: Scene) -> Prepared:
-        """What this mode shows the network of a picture."""
+    def prepare(self, scene: Scene) -> Preprocessed:
+        """The network's inputs for an image."""
 
     @abstractmethod
-    def answer(self, pictures: Sequence[Prepared]) -> list[list[View]]:
-        """The network's answers to pictures of one bucket; the views of each."""
+    def forward(self, prepared: Sequence[Preprocessed], stats: InferenceStats) -> list[list[View]]:
+        """The network's outputs for images of one bucket: the views of each."""
 
-    def finish(self, prepared: Prepared, views: Sequence[View]) -> tuple[Poses, Drawable]:
-        """People of a picture from the network's answers; may run in several threads."""
-        poses, maps = self.decoded(prepared, views)
-        if self.point is not None:  # what the network sees in the margin around a picture is nobody
-            poses = self.point.apply(poses.within(prepared.shape), self.skeleton)
+    def postprocess(
+        self, prepared: Preprocessed, views: Sequence[View], stats: InferenceStats
+    ) -> tuple[Poses, Maps]:
+        """Poses of an image from the network's outputs; may run in several threads."""
+        poses, maps = self.decode(prepared, views, stats)
+        if self.operating_point is not None:  # the margin around an image is not part of it
+            poses = self.operating_point.apply(poses.within(prepared.shape), self.skeleton)
         return poses, maps
 
     @abstractmethod
-    def decoded(self, prepared: Prepared, views: Sequence[View]) -> tuple[Poses, Drawable]:
-        """Everybody whom the answers show, and the merged maps."""
+    def decode(
+        self, prepared: Preprocessed, views: Sequence[View], stats: InferenceStats
+    ) -> tuple[Poses, Maps]:
+        """All people that the outputs show, and the aggregated maps."""
 
-    def seen(
-        self, maps: Drawable, picture: tuple[int, int]
+    def overlay(
+        self, maps: Maps, image: tuple[int, int]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
-        """Heat (K, h, w) and tags (K or 1, h', w'), if there are any, to be laid over a picture
-        (H, W): they show as much of the world as it does."""
-        return maps.dense_heat(), maps.dense_tags()
-
-    @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        """Add the time that the block takes to a stage. A GPU works on after it was told to: its
-        time is that of the stage that first needs the answer, unless ``waits`` is set."""
-        start = time.perf_counter()
-        yield
-        if self.waits and self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        with self._counting:
-            self.seconds[stage] += time.perf_counter() - start
-
-    def count(self, **dropped: int) -> None:
-        """Add what limits have cost."""
-        with self._counting:
-            for what, number in dropped.items():
-                self.dropped[what] += number
+        """Heatmaps (K, h, w), and tags (K or 1, h', w') if there are any, that cover exactly an
+        image (H, W)."""
+        return maps.dense_heatmaps(), maps.dense_tags()
 
 
-def _is_picture(image: Any) -> bool:
+def _is_image(image: Any) -> bool:
     return (
         isinstance(image, np.ndarray)
         and image.dtype == np.uint8

@@ -27,26 +27,26 @@ class Frame:
         number: from 0, broken ones counted.
         time: seconds from the start.
         image: (H, W, 3) uint8 RGB; None if the frame is broken.
-        fault: the sentence that says what is broken.
+        error: the sentence that says what is broken.
     """
 
     number: int
     time: float
     image: Image | None
-    fault: str = ""
+    error: str = ""
 
-    def picture(self) -> Image:
+    def require_image(self) -> Image:
         """The image.
 
         Raises:
             UserError: there is none.
         """
         if self.image is None:
-            raise UserError(self.fault)
+            raise UserError(self.error)
         return self.image
 
 
-def pyav() -> Any:
+def import_pyav() -> Any:
     """The library.
 
     Raises:
@@ -55,7 +55,7 @@ def pyav() -> Any:
     try:
         import av
     except ImportError as error:
-        raise UserError("videos need PyAV: pip install av") from error
+        raise UserError("videos need PyAV: pip install 'higherhrnet[video]'") from error
     av.logging.set_level(av.logging.PANIC)
     return av
 
@@ -66,7 +66,7 @@ _LEAST = 1e-3
 """Seconds between two frames, where the file has two at one time."""
 
 
-def zero(start: float, now: float, last: float, following: float) -> float:
+def zero_time(start: float, now: float, last: float, following: float) -> float:
     """The file's time, seconds, that counts as 0: as before, or anew where its clock starts anew
     (files put one behind the other).
 
@@ -87,7 +87,7 @@ class VideoFile:
         rate: frames a second, on average.
         count: frames, as far as the file tells or its length lets guess; 0 if it does not.
         announced: frames that the file says it holds; 0 if it does not.
-        length: seconds that the file says its pictures last; 0 if it does not.
+        length: seconds that the file says its images last; 0 if it does not.
         origin: the file's time at the first frame, seconds; known when that has been read.
 
     Raises:
@@ -95,12 +95,12 @@ class VideoFile:
     """
 
     def __init__(self, path: Path) -> None:
-        av = pyav()
+        av = import_pyav()
         self.path = path
         if not path.is_file():
             raise UserError(f"video '{path}' does not exist")
         try:
-            self._container = av.open(address(path))
+            self._container = av.open(ffmpeg_path(path))
         except (av.error.FFmpegError, OSError) as error:
             reason = getattr(error, "strerror", None) or error
             raise UserError(f"video '{path}' cannot be read: {reason}") from error
@@ -112,17 +112,17 @@ class VideoFile:
         self.origin = 0.0
         self.rate = Fraction(self._stream.average_rate or self._stream.guessed_rate or 25)
         self.count = self.announced = int(self._stream.frames)
-        whole = (self._container.duration or 0) / av.time_base
+        seconds = (self._container.duration or 0) / av.time_base
         self.length = _length(self._stream)
         if not self.length and len(self._container.streams) == 1:  # else sound may last longer
-            self.length = whole
+            self.length = seconds
         if not self.count:
-            self.count = round(float(self.rate) * (self.length or whole))
+            self.count = round(float(self.rate) * (self.length or seconds))
 
     def __iter__(self) -> Iterator[Frame]:
         """Every frame in order, at times that rise, also where the file's own clock starts anew
         (files put one behind the other); a broken one says why it has no image."""
-        av = pyav()
+        av = import_pyav()
         number, last = 0, 0.0
         start: float | None = None
         packets = self._container.demux(self._stream)
@@ -147,7 +147,7 @@ class VideoFile:
                         now = float(frame.time)
                         if start is None:
                             start = self.origin = now - following
-                        start = zero(start, now, last, following)
+                        start = zero_time(start, now, last, following)
                         last = max(now - start, last + _LEAST) if number else now - start
                     if frame.is_corrupt:
                         yield self._broken(number, last, "its data is damaged")
@@ -173,7 +173,7 @@ def _length(stream: Any) -> float:
         return 0.0
 
 
-def address(path: Path) -> str:
+def ffmpeg_path(path: Path) -> str:
     """For FFmpeg, which takes what stands before a colon in a relative name for a protocol."""
     return str(path.absolute())
 

@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 
 from ..errors import WriteError
-from ..files import whole
-from .video import Image, address, pyav, zero
+from ..io.atomic import atomic_write
+from .video import Image, ffmpeg_path, import_pyav, zero_time
 
 _CODECS = ("libx264", "mpeg4")
 _SOUNDS = frozenset({"aac", "mp3", "ac3", "eac3", "opus", "alac"})
@@ -43,7 +43,7 @@ class VideoWriter:
     _CLOCK = 60000  # ticks a second; MPEG-4 allows no more than 65,535
 
     def __init__(self, path: Path, rate: Fraction, sound: Path | None = None) -> None:
-        self._av = pyav()
+        self._av = import_pyav()
         self.path = path
         self._rate = rate
         self._sound_path = sound
@@ -55,7 +55,7 @@ class VideoWriter:
         self._waiting: Any = None
 
     def __enter__(self) -> VideoWriter:
-        self._whole = whole(self.path)
+        self._whole = atomic_write(self.path)
         self._partial = self._whole.__enter__()
         try:
             self._container = self._av.open(str(self._partial), "w", format="mp4")
@@ -83,7 +83,7 @@ class VideoWriter:
         Frame times count from the first frame that can be decoded; the sound moves with them."""
         if self._sound_path is None:
             return
-        source = self._av.open(address(self._sound_path))
+        source = self._av.open(ffmpeg_path(self._sound_path))
         if not source.streams.audio:
             source.close()
             return
@@ -104,7 +104,7 @@ class VideoWriter:
                 if packet.dts is None or packet.pts is None:
                     continue
                 tick, now = packet.time_base, float(packet.dts * packet.time_base)
-                start = zero(start, now, last, following)
+                start = zero_time(start, now, last, following)
                 shift = round(start / tick)
                 packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
                 last = float(packet.dts * tick)
@@ -181,7 +181,7 @@ class VideoWriter:
 
 
 def _fitted(image: Image, height: int, width: int) -> Image:
-    """The whole picture in the middle of a black canvas."""
+    """The whole image in the middle of a black canvas."""
     factor = min(height / image.shape[0], width / image.shape[1])
     size = max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor))
     canvas = np.zeros((height, width, 3), np.uint8)

@@ -14,7 +14,7 @@ def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
 
 
 def norm(channels: int) -> nn.BatchNorm2d:
-    """The batch normalisation used throughout."""
+    """The batch normalization used throughout."""
     return nn.BatchNorm2d(channels, momentum=BN_MOMENTUM)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from .blocks import Bottleneck, norm
-from .hrnet import Fusion, HRNet
+from .hrnet import HRNet
 
 HEAD_CHANNELS = (32, 64, 128, 256)
 
@@ -17,7 +17,7 @@ class Classifier(HRNet):
     """Four resolutions widened, folded downwards into one, pooled and classified.
 
     Args:
-        width, modules, blocks, fusion, recompute: see :class:`HRNet`.
+        width, num_modules, num_blocks, upsample_mode, activation_checkpointing: see :class:`HRNet`.
         classes: number of classes.
     """
 
@@ -25,12 +25,12 @@ class Classifier(HRNet):
         self,
         width: int,
         classes: int = 1000,
-        modules: tuple[int, int, int] = (1, 4, 3),
-        blocks: int = 4,
-        fusion: Fusion = "nearest",
-        recompute: bool = False,
+        num_modules: tuple[int, int, int] = (1, 4, 3),
+        num_blocks: int = 4,
+        upsample_mode: str = "nearest",
+        activation_checkpointing: bool = False,
     ) -> None:
-        super().__init__(width, modules, blocks, 4, fusion, recompute)
+        super().__init__(width, num_modules, num_blocks, 4, upsample_mode, activation_checkpointing)
         widened = [channels * Bottleneck.expansion for channels in HEAD_CHANNELS]
         self.incre_modules = nn.ModuleList(
             nn.Sequential(Bottleneck(inputs, channels))
@@ -50,7 +50,7 @@ class Classifier(HRNet):
         self.classifier = nn.Linear(2048, classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-        """(B, 3, H, W) normalised images → (B, classes) logits."""
+        """(B, 3, H, W) normalized images → (B, classes) logits."""
         xs = self.features(images)
         y = self.incre_modules[0](xs[0])
         for down, widen, x in zip(

@@ -11,25 +11,26 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ..fields import Head, Outputs
+from ..structures import Head, Outputs
 from .blocks import BasicBlock, norm
-from .hrnet import Fusion, HRNet, initialise
+from .hrnet import initialize
+from .pose_model import PoseModel
 
 
-class HigherHRNet(HRNet):
-    """HRNet with one 1/4 head and ``deconvolutions`` heads of doubling resolution.
+class HigherHRNet(PoseModel):
+    """HRNet with one head at 1/4 and further heads of doubling resolution.
 
     Args:
         joints: K.
         width: HRNet width; also the channels after each transposed convolution.
-        tag_heads: for each of the 1 + deconvolutions heads, whether it predicts tags.
-        shared_tag: one tag map for all joints instead of one a joint.
-        concatenate: feed each head's output to the next transposed convolution.
-        residual_blocks: BasicBlocks after each transposed convolution.
-        modules, blocks, fusion, recompute: see :class:`HRNet`.
+        tag_heads: for each head, 1/4 first, whether it predicts tags.
+        tag_per_joint: one tag map for each joint instead of one for all.
+        cat_output: feed each head's output to the next transposed convolution.
+        num_basic_blocks: BasicBlocks after each transposed convolution.
+        num_modules, num_blocks, upsample_mode, activation_checkpointing: see :class:`HRNet`.
 
     Raises:
-        ValueError: ``tag_heads`` does not name every head.
+        ValueError: ``tag_heads`` is empty.
     """
 
     def __init__(
@@ -37,20 +38,20 @@ class HigherHRNet(HRNet):
         joints: int,
         width: int,
         tag_heads: tuple[bool, ...] = (True, False),
-        shared_tag: bool = False,
-        concatenate: bool = True,
-        residual_blocks: int = 4,
-        modules: tuple[int, int, int] = (1, 4, 3),
-        blocks: int = 4,
-        fusion: Fusion = "nearest",
-        recompute: bool = False,
+        tag_per_joint: bool = True,
+        cat_output: bool = True,
+        num_basic_blocks: int = 4,
+        num_modules: tuple[int, int, int] = (1, 4, 3),
+        num_blocks: int = 4,
+        upsample_mode: str = "nearest",
+        activation_checkpointing: bool = False,
     ) -> None:
-        super().__init__(width, modules, blocks, 1, fusion, recompute)
+        super().__init__(width, num_modules, num_blocks, 1, upsample_mode, activation_checkpointing)
         if not tag_heads:
-            raise ValueError("a HigherHRNet needs at least one head, but TAG_HEADS is empty")
+            raise ValueError("a HigherHRNet needs at least one head, but tag_heads is empty")
         self.joints = joints
-        self.concatenate = concatenate
-        tags = 1 if shared_tag else joints
+        self.cat_output = cat_output
+        tags = joints if tag_per_joint else 1
         self.heads = tuple(
             Head(stride=self.stride // 2**i, tags=tags if tagged else 0)
             for i, tagged in enumerate(tag_heads)
@@ -61,7 +62,7 @@ class HigherHRNet(HRNet):
             nn.Sequential(
                 nn.Sequential(
                     nn.ConvTranspose2d(
-                        width + (count if concatenate else 0),
+                        width + (count if cat_output else 0),
                         width,
                         kernel_size=4,
                         stride=2,
@@ -71,20 +72,20 @@ class HigherHRNet(HRNet):
                     norm(width),
                     nn.ReLU(inplace=True),
                 ),
-                *(nn.Sequential(BasicBlock(width, width)) for _ in range(residual_blocks)),
+                *(nn.Sequential(BasicBlock(width, width)) for _ in range(num_basic_blocks)),
             )
             for count in outputs[:-1]
         )
-        initialise(self)
+        initialize(self)
 
     def forward(self, images: torch.Tensor) -> Outputs:  # type: ignore[override]
-        """(B, 3, H, W) normalised images, H and W multiples of 32 → one entry a head."""
+        """(B, 3, H, W) normalized images, H and W multiples of 32 → one entry a head."""
         x = self.features(images)[0]
         predictions = [self.final_layers[0](x)]
         for deconvolution, final in zip(
             self.deconv_layers, list(self.final_layers)[1:], strict=True
         ):
-            if self.concatenate:
+            if self.cat_output:
                 x = torch.cat([x, predictions[-1]], dim=1)
             x = self.run(deconvolution, x)
             predictions.append(final(x))

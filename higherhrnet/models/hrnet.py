@@ -1,6 +1,6 @@
 """HRNet: a backbone that keeps high resolution throughout (Sun et al. 2019; Wang et al. 2020).
 
-A stem brings the picture to 1/4. Four stages then run 1, 2, 3 and 4 branches in parallel, each
+A stem brings the image to 1/4. Four stages then run 1, 2, 3 and 4 branches in parallel, each
 branch at half the resolution and twice the channels of the one above, and every module ends in
 an exchange between all branches (Wang et al. 2020, sec. 3.2-3.3). One number, the width W of
 the first branch, names the network: HRNet-W32.
@@ -11,16 +11,14 @@ Module names are those of the official code, so official state dicts load as the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .activation_checkpointing import checkpoint_activations
 from .blocks import BasicBlock, Bottleneck, conv3x3, norm
-from .recompute import recomputed
-
-Fusion = Literal["nearest", "bilinear"]
 
 
 class HighResolutionModule(nn.Module):
@@ -29,20 +27,26 @@ class HighResolutionModule(nn.Module):
     Args:
         channels: channels of each branch, highest resolution first.
         outputs: how many of the resolutions are given out, highest first.
-        blocks: BasicBlocks in each branch.
-        fusion: how a lower resolution is brought up; published networks use nearest.
+        num_blocks: BasicBlocks in each branch.
+        upsample_mode: how a lower resolution is brought up; published networks use nearest.
     """
 
     def __init__(
-        self, channels: Sequence[int], outputs: int, blocks: int = 4, fusion: Fusion = "nearest"
+        self,
+        channels: Sequence[int],
+        outputs: int,
+        num_blocks: int = 4,
+        upsample_mode: str = "nearest",
     ) -> None:
         super().__init__()
         self.branches = nn.ModuleList(
-            nn.Sequential(*(BasicBlock(width, width) for _ in range(blocks))) for width in channels
+            nn.Sequential(*(BasicBlock(width, width) for _ in range(num_blocks)))
+            for width in channels
         )
         self.fuse_layers = nn.ModuleList(
             nn.ModuleList(
-                _exchange(channels, source, target, fusion) for source in range(len(channels))
+                _exchange(channels, source, target, upsample_mode)
+                for source in range(len(channels))
             )
             for target in range(outputs)
         )
@@ -61,15 +65,15 @@ class HighResolutionModule(nn.Module):
         return fused
 
 
-def _exchange(channels: Sequence[int], source: int, target: int, fusion: Fusion) -> nn.Module:
+def _exchange(channels: Sequence[int], source: int, target: int, upsample_mode: str) -> nn.Module:
     """What carries branch ``source`` to the resolution and channels of branch ``target``."""
     if source == target:
         return nn.Identity()
     if source > target:
         upsample = nn.Upsample(
             scale_factor=2 ** (source - target),
-            mode=fusion,
-            align_corners=True if fusion == "bilinear" else None,
+            mode=upsample_mode,
+            align_corners=True if upsample_mode == "bilinear" else None,
         )
         project = nn.Conv2d(channels[source], channels[target], 1, bias=False)
         return nn.Sequential(project, norm(channels[target]), upsample)
@@ -87,13 +91,14 @@ class HRNet(nn.Module):
 
     Args:
         width: channels of the highest resolution (18, 32, 48; any even number ≥ 4 works).
-        modules: exchange modules in stages 2, 3 and 4.
-        blocks: BasicBlocks in each branch, Bottlenecks in stage 1.
+        num_modules: exchange modules in stages 2, 3 and 4.
+        num_blocks: BasicBlocks in each branch, Bottlenecks in stage 1.
         outputs: resolutions given out by the last module: 1 for pose networks (HRNet-V1), 4 for
             the multi-resolution outputs (V2, V2p, classification).
-        fusion: upsampling inside the exchange.
-        recompute: in training store only what enters layer 1 and each module, and compute the
-            rest again in the backward pass: about a quarter of the memory for a third more time.
+        upsample_mode: upsampling inside the exchange.
+        activation_checkpointing: in training store only what enters layer 1 and each module, and
+            compute the rest again in the backward pass: about a quarter of the memory for a
+            third more time.
     """
 
     stride = 4
@@ -101,14 +106,14 @@ class HRNet(nn.Module):
     def __init__(
         self,
         width: int,
-        modules: tuple[int, int, int] = (1, 4, 3),
-        blocks: int = 4,
+        num_modules: tuple[int, int, int] = (1, 4, 3),
+        num_blocks: int = 4,
         outputs: int = 1,
-        fusion: Fusion = "nearest",
-        recompute: bool = False,
+        upsample_mode: str = "nearest",
+        activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        self.recompute = recompute
+        self.activation_checkpointing = activation_checkpointing
         self.channels = tuple(width * 2**i for i in range(4))
         self.conv1 = conv3x3(3, 64, stride=2)
         self.bn1 = norm(64)
@@ -116,10 +121,10 @@ class HRNet(nn.Module):
         self.bn2 = norm(64)
         self.relu = nn.ReLU(inplace=True)
         self.layer1 = nn.Sequential(
-            Bottleneck(64, 64), *(Bottleneck(256, 64) for _ in range(blocks - 1))
+            Bottleneck(64, 64), *(Bottleneck(256, 64) for _ in range(num_blocks - 1))
         )
         previous: tuple[int, ...] = (256,)
-        for stage, count in zip((2, 3, 4), modules, strict=True):
+        for stage, count in zip((2, 3, 4), num_modules, strict=True):
             current = self.channels[:stage]
             setattr(self, f"transition{stage - 1}", _transition(previous, current))
             last = outputs if stage == 4 else stage
@@ -129,7 +134,7 @@ class HRNet(nn.Module):
                 nn.Sequential(
                     *(
                         HighResolutionModule(
-                            current, last if i == count - 1 else stage, blocks, fusion
+                            current, last if i == count - 1 else stage, num_blocks, upsample_mode
                         )
                         for i in range(count)
                     )
@@ -138,7 +143,7 @@ class HRNet(nn.Module):
             previous = current
 
     def features(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """(B, 3, H, W) normalised → ``outputs`` maps (B, W * 2**i, H / 4 / 2**i, W / 4 / 2**i)."""
+        """(B, 3, H, W) normalized → ``outputs`` maps (B, W * 2**i, H / 4 / 2**i, W / 4 / 2**i)."""
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.relu(self.bn2(self.conv2(x)))
         xs = [self.run(self.layer1, x)]
@@ -150,9 +155,9 @@ class HRNet(nn.Module):
         return xs
 
     def run(self, part: nn.Module, inputs: Any) -> Any:
-        """The part's answer, stored or to be computed again as :attr:`recompute` says."""
-        if self.recompute and self.training and torch.is_grad_enabled():
-            return recomputed(part, inputs)
+        """``part(inputs)``, with activations stored or to be computed again."""
+        if self.activation_checkpointing and self.training and torch.is_grad_enabled():
+            return checkpoint_activations(part, inputs)
         return part(inputs)
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
@@ -177,7 +182,7 @@ def _transition(previous: Sequence[int], current: Sequence[int]) -> nn.ModuleLis
     return nn.ModuleList(layers)
 
 
-def concatenated(features: Sequence[torch.Tensor]) -> torch.Tensor:
+def concatenate_resolutions(features: Sequence[torch.Tensor]) -> torch.Tensor:
     """HRNet-V2: all resolutions brought up bilinearly and stacked (Wang et al. 2020, fig. 4b).
 
     Four maps → (B, 15 W, H/4, W/4).
@@ -191,11 +196,11 @@ def concatenated(features: Sequence[torch.Tensor]) -> torch.Tensor:
 
 def pyramid(features: Sequence[torch.Tensor], levels: int = 4) -> list[torch.Tensor]:
     """HRNet-V2p: the V2 map average-pooled to 1/4, 1/8, … (Wang et al. 2020, fig. 4c)."""
-    x = concatenated(features)
+    x = concatenate_resolutions(features)
     return [x if i == 0 else F.avg_pool2d(x, 2**i, 2**i) for i in range(levels)]
 
 
-def initialise(module: nn.Module) -> None:
+def initialize(module: nn.Module) -> None:
     """The published start: convolutions N(0, 0.001²), biases 0, batch norms identity."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):

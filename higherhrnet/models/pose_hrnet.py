@@ -5,16 +5,17 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ..fields import Head, Outputs
-from .hrnet import Fusion, HRNet, initialise
+from ..structures import Head, Outputs
+from .hrnet import initialize
+from .pose_model import PoseModel
 
 
-class PoseHRNet(HRNet):
+class PoseHRNet(PoseModel):
     """HRNet with a single 1x1 convolution on its 1/4 features.
 
     Args:
         joints: K.
-        width, modules, blocks, fusion, recompute: see :class:`HRNet`.
+        width, num_modules, num_blocks, upsample_mode, activation_checkpointing: see :class:`HRNet`.
     """
 
     heads = (Head(stride=4),)
@@ -23,17 +24,17 @@ class PoseHRNet(HRNet):
         self,
         joints: int,
         width: int,
-        modules: tuple[int, int, int] = (1, 4, 3),
-        blocks: int = 4,
-        fusion: Fusion = "nearest",
-        recompute: bool = False,
+        num_modules: tuple[int, int, int] = (1, 4, 3),
+        num_blocks: int = 4,
+        upsample_mode: str = "nearest",
+        activation_checkpointing: bool = False,
     ) -> None:
-        super().__init__(width, modules, blocks, 1, fusion, recompute)
+        super().__init__(width, num_modules, num_blocks, 1, upsample_mode, activation_checkpointing)
         self.joints = joints
         self.final_layer = nn.Conv2d(width, joints, 1)
-        initialise(self)
+        initialize(self)
 
     def forward(self, images: torch.Tensor) -> Outputs:  # type: ignore[override]
-        """(B, 3, H, W) normalised crops → heatmaps (B, K, H/4, W/4), no tags."""
+        """(B, 3, H, W) normalized crops → heatmaps (B, K, H/4, W/4), no tags."""
         heatmaps = self.final_layer(self.features(images)[0])
         return Outputs(heatmaps=(heatmaps,), tags=(heatmaps[:, :0],))

@@ -18,7 +18,7 @@ def best_precision(device: torch.device) -> str:
     return "bf16" if any(question is not None and question() for question in asked) else "fp32"
 
 
-def forbid_rounded_floats() -> None:
+def disable_tf32() -> None:
     """From now on fp32 is fp32 in the whole process: NVIDIA GPUs from Ampere on otherwise round
     what convolutions multiply to 10 bits (TF32), which costs the last digits of published AP."""
     torch.backends.cudnn.allow_tf32 = False

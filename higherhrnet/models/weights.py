@@ -22,9 +22,9 @@ from safetensors.torch import save
 from torch import nn
 
 from ..errors import UserError, WriteError
-from ..files import whole
+from ..io.atomic import atomic_write
 from ..skeleton import Skeleton
-from .layouts import State, named_by_mmpose, official_names
+from .state_dict import State, rename_foreign, strip_prefixes
 
 _CONTAINERS = ("state_dict", "model", "model_state_dict")
 _EXTRAS = ("skeleton", "display")
@@ -42,7 +42,7 @@ class Checkpoint:
         state: official names → tensors as stored.
         config: YAML of the config that made it, or None for files of other programs.
         skeleton: the skeleton it predicts, or None likewise.
-        display: limits of the operating point for pictures, or None if it was never calibrated.
+        operating_point: its limits for images, or None if it was never calibrated.
         settings: config ``KEY, VALUE, …`` that are known of it though the file does not tell.
     """
 
@@ -50,7 +50,7 @@ class Checkpoint:
     state: State
     config: str | None = None
     skeleton: Skeleton | None = None
-    display: Mapping[str, Any] | None = None
+    operating_point: Mapping[str, Any] | None = None
     settings: tuple[str, ...] = ()
 
 
@@ -76,7 +76,7 @@ class LoadReport:
         return "; ".join(parts)
 
 
-def read(path: str | Path) -> Checkpoint:
+def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read ``.safetensors`` or ``.pth`` / ``.pt`` / ``.bin`` (never unpickling code).
 
     Raises:
@@ -115,17 +115,17 @@ def read(path: str | Path) -> Checkpoint:
     try:
         stored = {name: json.loads(metadata[name]) for name in _EXTRAS if name in metadata}
         skeleton = Skeleton.from_dict(stored["skeleton"]) if "skeleton" in stored else None
-        display = stored.get("display")
-        if display is not None and not {*map(type, display.values())} <= {int, float}:
+        limits = stored.get("display", {})
+        if not {*map(type, limits.values())} <= {int, float}:
             raise UserError("an operating point must be numbers")
     except (UserError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise UserError(f"'{path}' is damaged: its description cannot be read: {error}") from error
     return Checkpoint(
         path=path,
-        state=official_names(state) if "config" in metadata else named_by_mmpose(state),
+        state=strip_prefixes(state) if "config" in metadata else rename_foreign(state),
         config=metadata.get("config"),
         skeleton=skeleton,
-        display=display,
+        operating_point=stored.get("display"),
     )
 
 
@@ -156,7 +156,7 @@ def _unwrap(loaded: Any) -> State:
     }
 
 
-def compare(model: nn.Module, state: Mapping[str, torch.Tensor]) -> LoadReport:
+def compare_state(model: nn.Module, state: Mapping[str, torch.Tensor]) -> LoadReport:
     """How the state would meet the model, without touching either."""
     own = model.state_dict()
     counters = {name for name in own if name.endswith("num_batches_tracked")}
@@ -170,12 +170,12 @@ def compare(model: nn.Module, state: Mapping[str, torch.Tensor]) -> LoadReport:
 
 
 def _alike(own: torch.Tensor, other: torch.Tensor) -> bool:
-    # Whole numbers in the place of weights are somebody's quantisation.
+    # Whole numbers in the place of weights are a quantized model's.
     kind = other.is_floating_point() or not own.is_floating_point()
     return own.shape == other.shape and kind
 
 
-def load_all(
+def load_weights(
     model: nn.Module, checkpoint: Checkpoint, joints: Skeleton | None = None
 ) -> LoadReport:
     """Load a checkpoint of this very model; half precision becomes the model's own.
@@ -193,20 +193,20 @@ def load_all(
             f"'{checkpoint.path}' predicts the joints of skeleton '{stored.name}', not those of "
             f"'{joints.name}'"
         )
-    report = compare(model, checkpoint.state)
+    report = compare_state(model, checkpoint.state)
     if report.missing or report.unexpected or report.reshaped:
         raise UserError(f"'{checkpoint.path}' is a checkpoint of another model: {report}")
     model.load_state_dict(checkpoint.state, strict=False)
     return report
 
 
-def load_trunk(model: nn.Module, checkpoint: Checkpoint) -> LoadReport:
+def load_backbone(model: nn.Module, checkpoint: Checkpoint) -> LoadReport:
     """Start a model from pre-trained weights: the trunk must fit, heads are taken where they do.
 
     Raises:
         UserError: a trunk tensor is missing or of another shape; nothing was loaded.
     """
-    report = compare(model, checkpoint.state)
+    report = compare_state(model, checkpoint.state)
     wrong = [name for name in (*report.missing, *report.reshaped) if not name.startswith(_HEADS)]
     if wrong:
         raise UserError(f"'{checkpoint.path}' does not hold the trunk of this model: {report}")
@@ -215,10 +215,10 @@ def load_trunk(model: nn.Module, checkpoint: Checkpoint) -> LoadReport:
     return report
 
 
-def load_start(
+def load_pretrained(
     model: nn.Module, checkpoint: Checkpoint, old: Skeleton | None, new: Skeleton
 ) -> LoadReport:
-    """:func:`load_trunk`, with the heads of a network for other joints taken over by joint name.
+    """:func:`load_backbone`, with the heads of a network for other joints taken over by joint name.
 
     Args:
         model: predicts ``new``.
@@ -228,18 +228,18 @@ def load_start(
         UserError: the trunk does not fit; nothing was loaded.
     """
     if old is None or old.joints == new.joints:
-        return load_trunk(model, checkpoint)
-    return load_trunk(
-        model, replace(checkpoint, state=heads_by_name(checkpoint.state, model, old, new))
+        return load_backbone(model, checkpoint)
+    return load_backbone(
+        model, replace(checkpoint, state=match_heads_by_name(checkpoint.state, model, old, new))
     )
 
 
-def heads_by_name(
+def match_heads_by_name(
     state: Mapping[str, torch.Tensor], model: nn.Module, old: Skeleton, new: Skeleton
 ) -> State:
     """A state whose heads predict another skeleton: joints of the same name keep their weights.
 
-    What a head answers, and what the next transposed convolution reads of it, is one channel a
+    What a head predicts, and what the next transposed convolution reads of it, is one channel a
     joint and, with tags, another one a joint or one for all. Channels of new joints get the
     model's own fresh weights. Tensors that are no heads stay as they are. As many joints are not
     the same joints: shapes say nothing here.
@@ -273,15 +273,15 @@ def _head_channels(count: int, skeleton: Skeleton) -> list[tuple[str, str]]:
     """What each of a head's channels means; a deconvolution that stands alone reads none."""
     if not count:
         return []
-    heat = [("heat", joint) for joint in skeleton.joints]
+    heatmaps = [("heatmap", joint) for joint in skeleton.joints]
     if count == len(skeleton):
-        return heat
+        return heatmaps
     if count == len(skeleton) + 1:
-        return [*heat, ("tag", "")]
-    return [*heat, *(("tag", joint) for joint in skeleton.joints)]
+        return [*heatmaps, ("tag", "")]
+    return [*heatmaps, *(("tag", joint) for joint in skeleton.joints)]
 
 
-def averaged(checkpoints: Sequence[Checkpoint]) -> State:
+def average_weights(checkpoints: Sequence[Checkpoint]) -> State:
     """The mean of several trainings' weights, batch norms' statistics included, as float32
     (Izmailov et al. 2018; of ends of runs that started from one another it often beats each).
 
@@ -303,13 +303,13 @@ def averaged(checkpoints: Sequence[Checkpoint]) -> State:
     }
 
 
-def write(
+def write_native(
     path: str | Path,
     state: Mapping[str, torch.Tensor],
     config: str,
     skeleton: Skeleton,
     half: bool = False,
-    display: Mapping[str, Any] | None = None,
+    operating_point: Mapping[str, Any] | None = None,
 ) -> None:
     """Write native safetensors, whole or not at all.
 
@@ -319,26 +319,26 @@ def write(
         config: YAML of the whole config.
         skeleton: what the K heatmaps mean.
         half: store floating tensors as float16.
-        display: limits of the operating point for pictures.
+        operating_point: limits of the operating point for images.
     """
     tensors = {
         name: (tensor.half() if half and tensor.is_floating_point() else tensor).cpu().contiguous()
         for name, tensor in state.items()
     }
-    metadata = {"format": "higherhrnet", **about(config, skeleton)}
-    if display is not None:
-        metadata["display"] = json.dumps(dict(display))
-    with whole(path) as partial:
+    metadata = {"format": "higherhrnet", **metadata_of(config, skeleton)}
+    if operating_point is not None:
+        metadata["display"] = json.dumps(dict(operating_point))
+    with atomic_write(path) as partial:
         partial.write_bytes(save(tensors, metadata))
 
 
-def about(config: str, skeleton: Skeleton) -> dict[str, str]:
+def metadata_of(config: str, skeleton: Skeleton) -> dict[str, str]:
     """What goes with weights of our own: the config that made them and what they predict."""
     return {"config": config, "skeleton": json.dumps(skeleton.to_dict())}
 
 
-def rewrite_display(path: Path, display: Mapping[str, Any]) -> None:
-    """Put another operating point for pictures into a native file; the rest stays as it is.
+def write_operating_point(path: Path, operating_point: Mapping[str, Any]) -> None:
+    """Put another operating point for images into a native file; the rest stays as it is.
 
     Raises:
         UserError: the file is not of our own.
@@ -348,8 +348,8 @@ def rewrite_display(path: Path, display: Mapping[str, Any]) -> None:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if metadata.get("format") != "higherhrnet":
         raise UserError(f"'{path}' is not a file of higherhrnet and cannot hold settings")
-    metadata["display"] = json.dumps(dict(display))
-    with whole(path) as partial:
+    metadata["display"] = json.dumps(dict(operating_point))
+    with atomic_write(path) as partial:
         partial.write_bytes(save(tensors, metadata))
 
 
@@ -368,7 +368,7 @@ def save_torch(path: str | Path, values: Mapping[str, Any]) -> None:
     Raises:
         OSError: it could not be written; the message names the file.
     """
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         try:
             torch.save(values, partial)
         except RuntimeError as error:  # torch's own writer tells of positions, not of a full disk

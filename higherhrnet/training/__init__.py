@@ -1,1 +1,1 @@
-"""Training: the loop, its optimiser, its checkpoints and its log."""
+"""Training: the loop, its optimizer, its checkpoints and its log."""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ..errors import UserError
-from ..files import whole
+from ..io.atomic import atomic_write
 from ..models.weights import save_torch
 
 LAST = "last.pth"
@@ -33,7 +33,7 @@ def keep(folder: Path, epoch: int, most: int) -> None:
 
     A link where the file system has links: the next :func:`save` replaces the name, not the file.
     """
-    with whole(folder / f"epoch_{epoch:04d}.pth") as partial:
+    with atomic_write(folder / f"epoch_{epoch:04d}.pth") as partial:
         try:
             os.link(folder / LAST, partial)
         except OSError:
@@ -66,7 +66,7 @@ def load(folder: Path) -> dict[str, Any]:
 
 
 def random_state() -> dict[str, Any]:
-    """State of torch's generator. (Views draw from their own, numbered by epoch and picture, and
+    """State of torch's generator. (Views draw from their own, numbered by epoch and image, and
     nothing draws on a GPU.)"""
     return {"torch": torch.get_rng_state()}
 

@@ -1,10 +1,13 @@
-"""The training loop: Trainer.fit, its epoch and its step."""
+"""The training loop: ``Trainer.fit`` → ``train_one_epoch`` → ``train_step``.
+
+What happens beside the steps (log lines, alarms, curves, checkpoints) are callbacks; see
+:mod:`training.callbacks`.
+"""
 
 from __future__ import annotations
 
 import math
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -15,31 +18,34 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
+from ..distributed import ProcessGroup, lost_peers
 from ..errors import UserError
-from . import checkpoint, health, report
-from .distributed import Group, lost_peers
-from .log import Log
-from .optim import Average, Schedule, set_rate
-from .stop import Stop, StoppedError
-from .watch import Watch
+from . import checkpoint
+from .callbacks import Callback
+from .loss_meter import LossMeter
+from .signals import SignalHandler, StoppedError
 
 Criterion = Callable[[Any, Any], dict[str, torch.Tensor]]
 State = Mapping[str, torch.Tensor]
 _FETCH_EVERY = 10
 """Steps between looks at the losses."""
+_OF_SCHEDULER = frozenset(("initial_lr", "scale"))
+"""Options of parameter groups that are not the optimizer's own; older versions had ``scale``."""
 
 
 class Batches(Protocol):
     """Where an epoch's batches come from."""
 
     @property
-    def batch(self) -> int:
-        """Pictures a step, over all parts and processes."""
+    def batch_size(self) -> int:
+        """Images a step, over all micro-batches and processes."""
 
     @property
-    def parts(self) -> int:
+    def micro_batches(self) -> int:
         """Batches that this process sees in one step."""
 
     @property
@@ -47,7 +53,8 @@ class Batches(Protocol):
         """Steps an epoch."""
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
-        """``parts`` batches, with the ``ids`` of their pictures, for each step from ``start``."""
+        """``micro_batches`` batches, with the ``ids`` of their images, for each step from
+        ``start``."""
 
 
 @dataclass(frozen=True)
@@ -55,41 +62,44 @@ class Settings:
     """How to run.
 
     Attributes:
-        epochs: passes over the pictures.
+        epochs: passes over the images.
         device: where to train.
         precision: ``fp32``, ``bf16`` (autocast) or ``fp16`` (autocast with a loss scaler).
-        clip: largest gradient norm, 0 for none.
+        grad_clip_norm: largest gradient norm, 0 for none.
         validate_every: epochs between validations.
-        score: name of the metric that decides which weights are best.
+        metric: name of the metric that decides which weights are best.
         compile: run the network through ``torch.compile``.
-        freeze_norms: keep batch norms as they were loaded: running statistics, not the batch's.
-        unfreeze_epoch: epoch (from 0) at which frozen parameters are freed; 0 never.
-        save_every: steps between checkpoints inside an epoch; 0 for none.
-        keep: how many epochs' checkpoints to keep beside the last; 0 for none.
+        freeze_bn: keep batch norms as they were loaded: running statistics, not the batch's.
+        unfreeze_epoch: epoch (from 0) at which frozen parameters are trained too; 0 never.
     """
 
     epochs: int
     device: torch.device
     precision: str = "bf16"
-    clip: float = 0.0
+    grad_clip_norm: float = 0.0
     validate_every: int = 10
-    score: str = "AP"
+    metric: str = "AP"
     compile: bool = False
-    freeze_norms: bool = False
+    freeze_bn: bool = False
     unfreeze_epoch: int = 0
-    save_every: int = 0
-    keep: int = 0
 
 
 @dataclass
 class Progress:
-    """Where a run stands: the next step to do and of how many in an epoch (0: not known), the
-    best score, which figure that is, and this epoch's losses so far."""
+    """Where a run stands.
+
+    Attributes:
+        epoch, step: the next step to do, and its epoch, from 0.
+        best: the best value of the metric.
+        metric: its name.
+        sums, counted: this epoch's losses so far, and of how many steps.
+        steps: steps an epoch; 0 if not known.
+    """
 
     epoch: int = 0
     step: int = 0
     best: float = -math.inf
-    score: str = "AP"
+    metric: str = "AP"
     sums: dict[str, float] = field(default_factory=dict)
     counted: int = 0
     steps: int = 0
@@ -97,191 +107,177 @@ class Progress:
 
 @dataclass
 class Trainer:
-    """Everything a training needs, and the loop over it.
+    """Everything that a training needs, and the loop over it.
 
     Attributes:
         model: the network, on its device; parameters without ``requires_grad`` are frozen.
-        criterion: (outputs, targets) → named losses; their sum is minimised.
-        batches: the pictures.
-        feed: batch → (network inputs, targets) on the device.
-        optimizer, schedule: of all parameters.
-        average: running average of the weights, which is then what is validated and kept.
+        criterion: (outputs, targets) → named losses; their sum is minimized.
+        batches: the images.
+        to_device: batch → (network inputs, targets) on the device.
+        optimizer: of all parameters.
+        scheduler: sets the learning rate of every step.
+        ema: average of the weights, which is then what is validated and kept; see ``build_ema``.
         settings: how to run.
-        examine: (weights, epoch) → metrics, among them ``settings.score``; asked in all processes.
-        keep_best: called with the weights whenever the score rises, in the main process.
+        validate: (weights, epoch) → metrics, among them ``settings.metric``; called in all
+            processes.
         folder: where ``last.pth`` goes.
-        log: where lines and pictures go, in the main process.
-        about: whose weights they are, for the checkpoint; see :func:`weights.about`.
+        callbacks: called in this order, in every process that has them.
+        metadata: goes into the checkpoint; see :func:`weights.metadata_of`.
         group: the processes.
-        stop: hears Ctrl-C and SIGTERM.
+        signals: remembers Ctrl-C and SIGTERM.
     """
 
     model: nn.Module
     criterion: Criterion
     batches: Batches
-    feed: Callable[[Any], tuple[torch.Tensor, Any]]
+    to_device: Callable[[Any], tuple[torch.Tensor, Any]]
     optimizer: torch.optim.Optimizer
-    schedule: Schedule
-    average: Average | None
+    scheduler: LambdaLR
     settings: Settings
-    examine: Callable[[State, int], Mapping[str, float]]
-    keep_best: Callable[[State], None]
+    validate: Callable[[State, int], Mapping[str, float]]
     folder: Path
-    log: Log | None
-    about: Mapping[str, str] = field(default_factory=dict)
-    group: Group = field(default_factory=Group)
-    stop: Stop = field(default_factory=Stop)
+    ema: AveragedModel | None = None
+    callbacks: Sequence[Callback] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    group: ProcessGroup = field(default_factory=ProcessGroup)
+    signals: SignalHandler = field(default_factory=SignalHandler)
 
     def __post_init__(self) -> None:
-        self.progress = Progress(score=self.settings.score, steps=self.batches.steps)
+        self.progress = Progress(metric=self.settings.metric, steps=self.batches.steps)
         device = self.settings.device.type
         self.scaler = torch.amp.GradScaler(device, enabled=self.settings.precision == "fp16")
         self.network: Callable[[torch.Tensor], Any] = self.model
         self._parallel: DistributedDataParallel | None = None
 
+    @property
+    def weights(self) -> State:
+        """What is validated and kept: the average of the weights, or the weights."""
+        return (self.model if self.ema is None else self.ema.module).state_dict()
+
+    @property
+    def global_step(self) -> int:
+        """Steps done, over all epochs."""
+        return self.progress.epoch * self.batches.steps + self.progress.step
+
     def fit(self, resume: bool = False) -> Progress:
-        """Train to the end; a checkpoint is written after every epoch and whenever a run ends
-        between two steps.
+        """Train to the end.
+
+        A checkpoint is written after every epoch and whenever a run ends between two steps.
 
         Raises:
             DivergenceError: the loss became NaN or infinite; the last checkpoint is from before.
             StoppedError: by Ctrl-C or SIGTERM.
-            UserError: a picture cannot be read.
-            PeerLostError: another process of the training ended; the last checkpoint is of the last
-                epoch or ``save_every`` steps.
+            UserError: an image cannot be read.
+            PeerLostError: another process of the training ended.
         """
         if resume:
             self._restore(checkpoint.load(self.folder))
-        if self.log is not None:
-            self.log.begin(self.progress.epoch)
-        self.wrap()
-        with self.stop.listening():
+        self._call("on_train_start")
+        self.wrap_model()
+        with self.signals.listening():
             try:
                 while self.progress.epoch < self.settings.epochs:
-                    self._epoch()
-            except (
-                StoppedError,
-                UserError,
-            ):  # asked to end, or a broken picture: between two steps
-                self._save()
-                self._report()
+                    self._run_epoch()
+            except (StoppedError, UserError):  # between two steps
+                self.save()
+                self._call("on_train_end")
                 raise
-        self._report()
+        self._call("on_train_end")
         return self.progress
 
-    def _report(self) -> None:
-        if self.log is not None:
-            report.draw(self.log.records(), self.folder / "curves.png", self.settings.score)
-
-    def _epoch(self) -> None:
-        """What remains of an epoch, its validation, its line in the log and its checkpoint."""
+    def _run_epoch(self) -> None:
+        """What remains of an epoch, its validation, and the callbacks."""
         progress, settings = self.progress, self.settings
         if settings.unfreeze_epoch and progress.epoch == settings.unfreeze_epoch:
             self.model.requires_grad_(True)
-            self.wrap()
-        started, first = time.perf_counter(), progress.step
-        watch = Watch(self.group, progress.sums, progress.counted)
-        self._train(watch)
-        seconds = time.perf_counter() - started
+            self.wrap_model()
+        start, first = time.perf_counter(), progress.step
+        meter = self.train_one_epoch()
+        seconds = time.perf_counter() - start
         epoch = progress.epoch + 1
         record: dict[str, Any] = {
             "epoch": epoch,
-            "pictures_per_second": (self.batches.steps - first) * self.batches.batch / seconds,
-            "learning_rate": max(group["lr"] for group in self.optimizer.param_groups),
-            **watch.means(),
+            "images_per_second": (self.batches.steps - first) * self.batches.batch_size / seconds,
+            "learning_rate": max(self._rates(self.global_step - 1)),
+            **meter.means(),
         }
         if epoch == settings.epochs or epoch % settings.validate_every == 0:
-            weights = self.model.state_dict() if self.average is None else self.average.state
+            weights = self.weights
             self.group.share(weights)
-            metrics = dict(self.examine(weights, epoch))
-            record |= metrics
-            if metrics[settings.score] > progress.best:
-                progress.best = metrics[settings.score]
-                if self.group.main:
-                    self.keep_best(weights)
-        if self.log is not None:
-            record["alarms"] = health.alarms([*self.log.records(), record], watch.curve)
-            for alarm in record["alarms"]:
-                tqdm.write(f"epoch {epoch}: ALARM: {alarm}", file=sys.stderr)
-            self.log.epoch(record)
-        # Only now: an interruption while validating comes back to validate.
-        progress.epoch, progress.step = epoch, 0
-        progress.sums, progress.counted = {}, 0
-        self._save(keep=settings.keep)
-        if settings.score in record:
-            self._report()
+            record |= self.validate(weights, epoch)
+        # Only now: a run that is interrupted while it validates will validate again.
+        progress.epoch, progress.step, progress.sums, progress.counted = epoch, 0, {}, 0
+        self._call("on_epoch_end", record, meter.curve)
 
-    def _train(self, watch: Watch) -> None:
+    def train_one_epoch(self) -> LossMeter:
         """The epoch's remaining steps."""
         progress, batches = self.progress, self.batches
-        self.model.train()
-        for module in self.model.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm) and (
-                self.settings.freeze_norms or not module.weight.requires_grad
-            ):
-                module.eval()
+        self._set_train_mode()
+        meter = LossMeter(self.group, progress.sums, progress.counted)
+        stream = batches.epoch(progress.epoch, progress.step)
         bar = tqdm(
-            total=batches.steps * batches.batch, initial=progress.step * batches.batch,
-            unit=" pictures", desc=f"epoch {progress.epoch + 1}/{self.settings.epochs}",
+            desc=f"epoch {progress.epoch + 1}/{self.settings.epochs}", unit=" images",
+            total=batches.steps * batches.batch_size, initial=progress.step * batches.batch_size,
             mininterval=2.0, disable=not self.group.main,
         )  # fmt: skip
-        stream = batches.epoch(progress.epoch, progress.step)
         with bar:
-            while progress.step < batches.steps:
-                if self.group.any(bool(self.stop.signal)):
-                    watch.fetch()
-                    progress.sums, progress.counted = watch.sums, watch.steps
-                    raise StoppedError(self.stop.signal or signal.SIGTERM)
-                try:
-                    parts = [next(stream) for _ in range(batches.parts)]
-                except UserError:  # a broken picture: the weights are kept if they are sound
-                    watch.fetch()
-                    progress.sums, progress.counted = watch.sums, watch.steps
-                    raise
-                step = progress.epoch * batches.steps + progress.step
-                set_rate(self.optimizer, self.schedule.rate(step, batches.steps))
-                with lost_peers(self.group):
-                    losses = self.step(parts)
-                watch.add(progress.epoch, progress.step, [i for p in parts for i in p.ids], losses)
-                progress.step += 1
-                bar.update(batches.batch)
-                saving = self.settings.save_every and (step + 1) % self.settings.save_every == 0
-                if saving or progress.step % _FETCH_EVERY == 0 or progress.step == batches.steps:
-                    last = watch.fetch()
-                    progress.sums, progress.counted = watch.sums, watch.steps
-                    bar.set_postfix(loss=f"{sum(last.values()):.5f}")
-                    if self.log is not None:
-                        self.log.scalars(step, {f"train/{name}": v for name, v in last.items()})
-                if saving and progress.step < batches.steps:
-                    self._save()
+            try:
+                while progress.step < batches.steps:
+                    if self.group.any(bool(self.signals.signal)):
+                        raise StoppedError(self.signals.signal or signal.SIGTERM)
+                    micro_batches = [next(stream) for _ in range(batches.micro_batches)]
+                    with lost_peers(self.group):
+                        losses = self.train_step(micro_batches)
+                    ids = [image for batch in micro_batches for image in batch.ids]
+                    meter.add(progress.epoch, progress.step, ids, losses)
+                    progress.step += 1
+                    bar.update(batches.batch_size)
+                    if progress.step % _FETCH_EVERY == 0 or progress.step == batches.steps:
+                        latest = self.fetch_losses(meter)
+                        bar.set_postfix(loss=f"{sum(latest.values()):.5f}")
+                        self._call("on_losses", latest)
+                    if progress.step < batches.steps:
+                        self._call("on_step_end", meter)
+            except (StoppedError, UserError):  # the weights are kept if they are sound
+                self.fetch_losses(meter)
+                raise
+        return meter
 
-    def step(self, parts: Sequence[Any]) -> dict[str, torch.Tensor]:
-        """One optimiser step over its parts; returns the mean of every named loss."""
+    def train_step(self, micro_batches: Sequence[Any]) -> dict[str, torch.Tensor]:
+        """One optimizer step; returns the mean of every named loss."""
         device, network = self.settings.device.type, self.network
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.settings.precision)
+        count = len(micro_batches)
         means: dict[str, torch.Tensor] = {}
         self.optimizer.zero_grad(set_to_none=True)
-        for number, batch in enumerate(parts, 1):
-            images, targets = self.feed(batch)
-            with self._quiet() if number < len(parts) else nullcontext():
+        for number, batch in enumerate(micro_batches, 1):
+            images, targets = self.to_device(batch)
+            with self._no_sync() if number < count else nullcontext():
                 with torch.autocast(device, dtype, enabled=dtype is not None):
                     outputs = network(images)
                 losses = self.criterion(outputs, targets)
-                total = torch.stack(list(losses.values())).sum() / len(parts)
+                total = torch.stack(list(losses.values())).sum() / count
                 torch.autograd.backward(self.scaler.scale(total))
             for name, value in losses.items():
-                means[name] = means.get(name, 0) + value.detach() / len(parts)
-        if self.settings.clip:
+                means[name] = means.get(name, 0) + value.detach() / count
+        if self.settings.grad_clip_norm:
             self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.grad_clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        if self.average is not None:
-            self.average.update(self.model)
+        self.scheduler.step()
+        if self.ema is not None:
+            self.ema.update_parameters(self.model)
         return means
 
-    def wrap(self) -> None:
-        """The model as it is called: over processes, and compiled."""
+    def fetch_losses(self, meter: LossMeter) -> dict[str, float]:
+        """Bring the losses to the host; returns those of the last step. All processes call."""
+        latest = meter.fetch()
+        self.progress.sums, self.progress.counted = meter.sums, meter.steps
+        return latest
+
+    def wrap_model(self) -> None:
+        """Make :attr:`network`: the model over processes, and compiled."""
         network = self.model
         if self.group.size > 1:
             device = self.settings.device
@@ -290,41 +286,76 @@ class Trainer:
                 device_ids=[device] if device.type == "cuda" else None,
                 gradient_as_bucket_view=True,
             )
-            # The statistics of rank 0 are the ones that count, and nobody else's enter them.
+            # Batch norm's running statistics are those of rank 0.
             network.broadcast_buffers = False
         self.network = torch.compile(network) if self.settings.compile else network
 
-    def _quiet(self) -> AbstractContextManager[Any]:
-        """Gradients are exchanged once a step, after its last part."""
-        return self._parallel.no_sync() if self._parallel is not None else nullcontext()
-
-    def _save(self, keep: int = 0) -> None:
-        """Write the last checkpoint, and keep it under the epoch's name if so many are kept."""
+    def save(self) -> None:
+        """Write the last checkpoint, in the main process."""
         if not self.group.main:
             return
+        ema = self.ema
         checkpoint.save(
             self.folder,
             {
                 "model": self.model.state_dict(),
-                "average": self.average and (self.average.steps, self.average.state),
+                "average": None if ema is None else (int(ema.n_averaged), ema.module.state_dict()),
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
                 "progress": vars(self.progress),
-                "about": dict(self.about),
+                "about": dict(self.metadata),
             },
         )
-        if keep:
-            checkpoint.keep(self.folder, self.progress.epoch, keep)
+
+    def _set_train_mode(self) -> None:
+        """Training mode, with frozen batch norms in evaluation mode."""
+        self.model.train()
+        for module in self.model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and (
+                self.settings.freeze_bn or not module.weight.requires_grad
+            ):
+                module.eval()
+
+    def _no_sync(self) -> AbstractContextManager[Any]:
+        """Gradients are exchanged once a step, after its last micro-batch."""
+        return self._parallel.no_sync() if self._parallel is not None else nullcontext()
+
+    def _call(self, hook: str, *arguments: Any) -> None:
+        for callback in self.callbacks:
+            getattr(callback, hook)(self, *arguments)
 
     def _restore(self, saved: dict[str, Any]) -> None:
+        self._restore_optimizer(saved)
+        if saved["scaler"]:
+            self.scaler.load_state_dict(saved["scaler"])
+        if self.ema is not None and saved["average"] is not None:
+            self.ema.n_averaged.fill_(saved["average"][0])
+            self.ema.module.load_state_dict(saved["average"][1])
+        self._restore_progress(saved["progress"])
+        if 0 < self.settings.unfreeze_epoch < self.progress.epoch:
+            self.model.requires_grad_(True)
+        self.scheduler.last_epoch = self.global_step
+        for group, rate in zip(
+            self.optimizer.param_groups, self._rates(self.global_step), strict=True
+        ):
+            group["lr"] = rate
+
+    def _rates(self, step: int) -> list[float]:
+        """Learning rate of every parameter group in a step, counted over all epochs."""
+        pairs = zip(self.scheduler.base_lrs, self.scheduler.lr_lambdas, strict=True)
+        return [float(base * factor(step)) for base, factor in pairs]
+
+    def _restore_optimizer(self, saved: dict[str, Any]) -> None:
         groups = self.optimizer.param_groups
-        # Factors, decay and the like are the config's, which may have been changed (the rate is
-        # set at every step); what the optimiser has gathered is the checkpoint's.
+        # Rates, decay and the like are the config's, which may have been changed; what the
+        # optimizer has gathered is the checkpoint's.
         wanted = [{k: v for k, v in g.items() if k not in ("params", "lr")} for g in groups]
-        stored = saved["optimizer"]["param_groups"]
         try:
-            if {frozenset(group) for group in stored} != {frozenset(group) for group in groups}:
-                raise UserError("it was made with another optimiser (TRAIN.OPTIMIZER)")
+            stored = saved["optimizer"]["param_groups"]
+            if {frozenset(g) - _OF_SCHEDULER for g in stored} != {
+                frozenset(g) - _OF_SCHEDULER for g in groups
+            }:
+                raise UserError("it was made with another optimizer (TRAIN.OPTIMIZER)")
             self.model.load_state_dict(saved["model"])
             self.optimizer.load_state_dict(saved["optimizer"])
         except (RuntimeError, ValueError, UserError) as error:
@@ -335,23 +366,18 @@ class Trainer:
             ) from error
         for group, options in zip(self.optimizer.param_groups, wanted, strict=True):
             group.update(options)
-        if saved["scaler"]:
-            self.scaler.load_state_dict(saved["scaler"])
-        if self.average is not None and saved["average"] is not None:
-            self.average.steps = saved["average"][0]
-            for name, value in saved["average"][1].items():
-                self.average.state[name].copy_(value)
-        # Before the figure had a name it was never PCKh.
-        unnamed = "AP" if self.settings.score == "PCKh" else self.settings.score
-        self.progress = Progress(**{"score": unnamed, **saved["progress"]})
+
+    def _restore_progress(self, saved: Mapping[str, Any]) -> None:
+        renamed = {"metric" if key == "score" else key: value for key, value in saved.items()}
+        # Before the metric had a name in the checkpoint it was never PCKh.
+        unnamed = "AP" if self.settings.metric == "PCKh" else self.settings.metric
+        self.progress = Progress(**{"metric": unnamed, **renamed})
         if self.progress.step and self.progress.steps not in (0, self.batches.steps):
             raise UserError(
                 f"the checkpoint to resume is from within an epoch of {self.progress.steps} steps, "
-                f"and this config's have {self.batches.steps}: TRAIN.BATCH or the pictures are "
-                "others"
+                f"and this config's have {self.batches.steps}: TRAIN.BATCH_SIZE or the images "
+                "have changed"
             )
         self.progress.steps = self.batches.steps
-        if self.progress.score != self.settings.score:  # figures of two kinds do not compare
-            self.progress.best, self.progress.score = -math.inf, self.settings.score
-        if 0 < self.settings.unfreeze_epoch < self.progress.epoch:
-            self.model.requires_grad_(True)
+        if self.progress.metric != self.settings.metric:  # values of two metrics do not compare
+            self.progress.best, self.progress.metric = -math.inf, self.settings.metric

@@ -1,60 +1,66 @@
-"""Parameter groups, learning rates as functions of the step, and an average of the weights."""
+"""Parameter groups, learning rate schedules, and an average of the weights."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel
 
 from ..errors import UserError
 
-ScheduleKind = Literal["multistep", "cosine"]
 
+def build_scheduler(
+    optimizer: torch.optim.Optimizer,
+    kind: str,
+    steps_per_epoch: int,
+    epochs: int,
+    milestones: Sequence[int] = (),
+    factor: float = 0.1,
+    warmup_steps: int = 0,
+) -> LambdaLR:
+    """Linear warm-up, then steps down or a cosine; call ``step()`` after every optimizer step.
 
-@dataclass(frozen=True)
-class Schedule:
-    """Warm-up, then steps down or a cosine.
+    The factor of a step is computed from its number, not from the step before, so that a resumed
+    run has the same rates to the last bit.
 
-    Attributes:
+    Args:
+        optimizer: its groups' rates are those after warm-up.
         kind: ``multistep`` (published) or ``cosine``.
-        base: learning rate after warm-up.
+        steps_per_epoch: optimizer steps.
         epochs: length of the whole training.
         milestones: epochs after which a multi-step rate is multiplied by ``factor``.
         factor: of each milestone.
-        warmup: length of the linear start, in steps.
+        warmup_steps: length of the linear start.
     """
 
-    kind: ScheduleKind
-    base: float
-    epochs: int
-    milestones: Sequence[int] = ()
-    factor: float = 0.1
-    warmup: int = 0
+    def multiplier(step: int) -> float:
+        warm = min(1.0, (step + 1) / (warmup_steps + 1))
+        if kind == "cosine":
+            done = min(step / max(epochs * steps_per_epoch, 1), 1.0)
+            return warm * 0.5 * (1 + math.cos(math.pi * done))
+        passed = sum(step // max(steps_per_epoch, 1) >= milestone for milestone in milestones)
+        return float(warm * factor**passed)
 
-    def rate(self, step: int, steps_per_epoch: int) -> float:
-        """Learning rate of a step, counted from 0 over all epochs."""
-        warm = min(1.0, (step + 1) / (self.warmup + 1))
-        if self.kind == "cosine":
-            done = min(step / max(self.epochs * steps_per_epoch, 1), 1.0)
-            return self.base * warm * 0.5 * (1 + math.cos(math.pi * done))
-        passed = sum(step // steps_per_epoch >= milestone for milestone in self.milestones)
-        rate: float = self.base * warm * self.factor**passed
-        return rate
+    return LambdaLR(optimizer, multiplier)
 
 
-def groups(model: nn.Module, factors: Mapping[str, float]) -> list[dict[str, Any]]:
+def group_parameters(
+    model: nn.Module, lr: float, factors: Mapping[str, float]
+) -> list[dict[str, Any]]:
     """Parameter groups for layer-wise learning rates.
 
-    Frozen parameters are in them too: an optimiser passes over what has no gradient, and they
-    may be freed later.
+    Frozen parameters are in them too: an optimizer skips what has no gradient, and they may be
+    trained later.
 
     Args:
-        factors: prefix of parameter names → factor on the learning rate; the longest prefix that
-            fits counts, and names that none fits have factor 1.
+        lr: the learning rate.
+        factors: prefix of parameter names → factor on the rate; the longest prefix that fits
+            counts, and names that none fits have factor 1.
 
     Raises:
         UserError: a prefix fits nothing.
@@ -69,7 +75,7 @@ def groups(model: nn.Module, factors: Mapping[str, float]) -> list[dict[str, Any
     for prefix in factors:
         if prefix not in used:
             raise UserError(f"no parameter starts with '{prefix}'")
-    return [{"params": parameters, "scale": factor} for factor, parameters in chosen.items()]
+    return [{"params": parameters, "lr": lr * factor} for factor, parameters in chosen.items()]
 
 
 def freeze(model: nn.Module, prefixes: Sequence[str]) -> None:
@@ -86,39 +92,24 @@ def freeze(model: nn.Module, prefixes: Sequence[str]) -> None:
             parameter.requires_grad_(False)
 
 
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give every parameter group the rate times its own ``scale``."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate * group.get("scale", 1.0)
-
-
-class Average:
+def build_ema(model: nn.Module, decay: float) -> AveragedModel:
     """Exponential moving average of a model's parameters and buffers.
 
     Args:
-        model: the model to follow.
-        decay: weight of the past; smaller during the first steps, (1 + n) / (10 + n).
+        model: the model to follow; call ``update_parameters(model)`` after every step.
+        decay: weight of the past; smaller during the first steps, (2 + n) / (11 + n) after n.
     """
+    return AveragedModel(model, multi_avg_fn=_ema(decay), use_buffers=True)
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.steps = 0
-        self.state = {name: value.detach().clone() for name, value in model.state_dict().items()}
 
+def _ema(decay: float) -> Callable[[Any, Any, Any], None]:
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Take one step towards the model."""
-        self.steps += 1
-        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        followed = model.state_dict()
-        floating = [name for name, value in followed.items() if value.is_floating_point()]
-        counts = followed.keys() - set(floating)
-        torch._foreach_lerp_(
-            [self.state[name] for name in floating],
-            [followed[name] for name in floating],
-            1 - decay,
-        )
-        if counts:
-            torch._foreach_copy_(
-                [self.state[name] for name in counts], [followed[name] for name in counts]
-            )
+    def update(averaged: Any, current: Any, count: torch.Tensor | int) -> None:
+        if not averaged[0].is_floating_point():  # batch norm's counters
+            torch._foreach_copy_(averaged, current)
+            return
+        done = int(count)
+        weight = min(decay, (2 + done) / (11 + done))
+        torch._foreach_lerp_(averaged, current, 1 - weight)
+
+    return update

@@ -1,0 +1,293 @@
+"""All commands and their options. Nothing heavy is imported: ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from . import types
+
+DEFAULT_WEIGHTS = "higherhrnet_w18_mini"
+TAIL = "KEY VALUE pairs change settings of the config, e.g. TEST.FLIP_TEST False."
+_Commands = Any
+"""What ``ArgumentParser.add_subparsers`` returns."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the command line; ``module`` and ``function`` name what a command runs."""
+    parser = argparse.ArgumentParser(
+        prog="higherhrnet",
+        description="Multi-person keypoint estimation with HigherHRNet and HRNet: train, validate "
+        "and use them from one command.",
+        epilog="Settings are changed by KEY VALUE pairs anywhere, e.g. TEST.FLIP_TEST False.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for declare in (_train, _valid, _predict, _demo, _ablate, _weights, _data, _bench):
+        declare(commands)
+    return parser
+
+
+def _offline() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument(
+        "--offline", action="store_true", help="download nothing; say where files can be found"
+    )
+    return parser
+
+
+def _device() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False, parents=[_offline()])
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:N or mps")
+    return parser
+
+
+def _output() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False, parents=[_device()])
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder for what is written")
+    return parser
+
+
+def _add_weights(
+    parser: argparse.ArgumentParser, required: bool = False, default: str | None = DEFAULT_WEIGHTS
+) -> None:
+    parser.add_argument(
+        "--weights",
+        required=required,
+        default=None if required else default,
+        metavar="FILE_OR_NAME",
+        help=f"weights file, or a name (higherhrnet weights list) like {DEFAULT_WEIGHTS}",
+    )
+
+
+def _train(commands: _Commands) -> None:
+    train = commands.add_parser(
+        "train", parents=[_output()], epilog=TAIL, help="train what a config describes"
+    )
+    train.add_argument("config", metavar="CONFIG")
+    train.add_argument("--resume", action="store_true", help="go on from DIR/last.pth")
+    train.add_argument(
+        "--plan", action="store_true", help="estimate memory and work, and train nothing"
+    )
+    train.set_defaults(
+        module="train",
+        function="train",
+        less_memory="Set TRAIN.MICRO_BATCH_SIZE lower or TRAIN.ACTIVATION_CHECKPOINTING True; "
+        "higherhrnet train CONFIG --plan shows what fits",
+    )
+
+
+def _valid(commands: _Commands) -> None:
+    valid = commands.add_parser(
+        "valid", parents=[_output()], epilog=TAIL, help="measure AP on annotated images"
+    )
+    valid.add_argument("config", metavar="CONFIG")
+    _add_weights(valid, required=True)
+    valid.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="write the operating point for images (TEST.DISPLAY_PRECISION) into the weights file",
+    )
+    valid.add_argument(
+        "--report",
+        action="store_true",
+        help="analyze errors: report.md, report.png, keypoint_errors.csv, worst.jpg",
+    )
+    valid.set_defaults(module="valid", function="valid")
+
+
+def _predict(commands: _Commands) -> None:
+    predict = commands.add_parser(
+        "predict", parents=[_output()], epilog=TAIL,
+        help="find and draw people in images and videos",
+    )  # fmt: skip
+    predict.add_argument(
+        "inputs", nargs="+", metavar="INPUT", help="image, video, folder, glob, or camera:0"
+    )
+    _add_weights(predict, default=None)
+    predict.add_argument(
+        "--mode",
+        choices=("bottom-up", "top-down"),
+        help="which bundled weights to take (default bottom-up); given weights know their own",
+    )
+    predict.add_argument(
+        "--boxes",
+        metavar="SOURCE",
+        help="top-down: where boxes come from: a detector of torchvision like "
+        "fasterrcnn_resnet50_fpn_v2 (default; its weights are downloaded once), bottom-up weights "
+        f"like {DEFAULT_WEIGHTS} (bundled), or a COCO result file by image name",
+    )
+    _add_drawing(predict)
+    predict.set_defaults(module="predict", function="predict")
+
+
+def _demo(commands: _Commands) -> None:
+    demo = commands.add_parser(
+        "demo", parents=[_output()], help="find people in an image that comes with the package"
+    )
+    _add_drawing(demo)
+    demo.set_defaults(
+        module="predict", function="demo", settings=False, weights=None, mode=None, boxes=None
+    )
+
+
+def _add_drawing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--min-score",
+        type=types.number,
+        metavar="SCORE",
+        help="leave out people scoring less (default: the checkpoint's operating point)",
+    )
+    parser.add_argument("--raw", action="store_true", help="keep all people, as benchmarks want it")
+    parser.add_argument(
+        "--show",
+        nargs="+",
+        choices=("poses", "heatmaps", "none"),
+        default=["poses"],
+        help="draw people (default), heatmaps and (of images) tags, or nothing",
+    )
+    parser.add_argument(
+        "--track",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="number the people of a video (default)",
+    )
+    parser.add_argument("--smooth", action="store_true", help="smooth the joints of a video")
+
+
+def _ablate(commands: _Commands) -> None:
+    ablate = commands.add_parser(
+        "ablate", parents=[_output()], epilog=TAIL,
+        help="train and compare what a plan lists, and report why they differ",
+    )  # fmt: skip
+    ablate.add_argument("plan", type=Path, metavar="PLAN", help="configs/ablation/*.yaml")
+    ablate.add_argument(
+        "--processes", type=types.positive, default=1, metavar="N",
+        help="runs at the same time (default 1)",
+    )  # fmt: skip
+    ablate.set_defaults(module="ablate", function="ablate")
+
+
+def _weights(commands: _Commands) -> None:
+    weights = commands.add_parser(
+        "weights", help="list, fetch, inspect, convert and average checkpoints"
+    )
+    verbs = weights.add_subparsers(required=True, metavar="COMMAND")
+
+    def declare(name: str, settings: bool = False, **options: Any) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = verbs.add_parser(name, **options)
+        parser.set_defaults(module="weights", function=f"{name}_weights", settings=settings)
+        return parser
+
+    declare("list", help="checkpoints that have a name: bundled, published")
+    fetch = declare(
+        "fetch", parents=[_offline()], help="download a published checkpoint into the cache"
+    )
+    fetch.add_argument("name", metavar="NAME")
+    inspect = declare("inspect", True, epilog=TAIL, help="say what a weights file holds")
+    inspect.add_argument("file", metavar="FILE")
+    convert = declare(
+        "convert",
+        True,
+        epilog=f"{TAIL} A file without a config needs DATASET.SKELETON for joints of your own.",
+        help="between our and the original layout",
+    )
+    convert.add_argument("source", metavar="IN")
+    convert.add_argument("target", metavar="OUT", type=Path)
+    convert.add_argument("--to", choices=("native", "official"), help="default: by OUT's suffix")
+    convert.add_argument("--half", action="store_true", help="native only: store float16")
+    average = declare("average", True, epilog=TAIL, help="the mean of checkpoints of one network")
+    average.add_argument("sources", metavar="IN", nargs="+")
+    average.add_argument("target", metavar="OUT.safetensors", type=Path)
+    average.add_argument("--half", action="store_true", help="store float16")
+
+
+def _data(commands: _Commands) -> None:
+    data = commands.add_parser("data", help="check, count, prepare and synthesize data sets")
+    verbs = data.add_subparsers(required=True, metavar="COMMAND")
+
+    def declare(name: str, settings: bool = True, **options: Any) -> argparse.ArgumentParser:
+        epilog = TAIL if settings else None
+        parser: argparse.ArgumentParser = verbs.add_parser(name, epilog=epilog, **options)
+        parser.set_defaults(module="data", function=f"{name}_data", settings=settings)
+        return parser
+
+    check = declare("check", help="look for mistakes in a config's data sets")
+    check.add_argument("config", metavar="CONFIG")
+    check.add_argument("--output", type=Path, metavar="DIR", help="folder for the contact sheets")
+    stats = declare("stats", help="people, sizes, joints and crowding of a config's data sets")
+    stats.add_argument("config", metavar="CONFIG")
+    prepare = declare("prepare", False, help="download or unpack a public data set")
+    prepare.add_argument("name", choices=("coco", "crowdpose", "mpii"))
+    prepare.add_argument("folder", metavar="DIR", type=Path)
+    prepare.add_argument(
+        "--offline", action="store_true", help="download nothing; say what to download by hand"
+    )
+    synthetic = declare("synthetic", False, help="write synthetic people in COCO's layout")
+    synthetic.add_argument("folder", metavar="DIR", type=Path)
+    synthetic.add_argument("--images", type=int, required=True, metavar="N")
+    synthetic.add_argument("--seed", type=types.seed, default=0)
+    synthetic.add_argument("--size", type=int, default=256, help="side of an image, pixels")
+    synthetic.add_argument("--people", type=int, nargs=2, default=[1, 4], metavar=("LOW", "HIGH"))
+    synthetic.add_argument("--overlap", type=float, default=0.3, help="0 apart … 1 anywhere")
+    synthetic.add_argument(
+        "--occlusion", type=float, default=0.2, help="probability of an object in front"
+    )
+
+
+def _bench(commands: _Commands) -> None:
+    bench = commands.add_parser("bench", help="measure, print a table, write JSON")
+    benches = bench.add_subparsers(required=True, metavar="BENCHMARK")
+    common = _device()
+    common.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
+
+    def declare(name: str, text: str, settings: bool = True) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = benches.add_parser(
+            name, parents=[common], epilog=TAIL if settings else None, help=text
+        )
+        parser.set_defaults(module="bench", function="bench", what=name, settings=settings)
+        return parser
+
+    positive = types.positive
+    declare("loss", "losses beside plain loops", settings=False)
+    decode = declare("decode", "from the network's outputs to people")
+    decode.add_argument("--people", type=positive, nargs="+", default=[1, 5, 15, 30, 100])
+    decode.add_argument("--repeats", type=positive, default=3, help="images a crowd (default 3)")
+    model = declare("model", "the network, eager and prepared for inference")
+    _add_weights(model)
+    model.add_argument("--sizes", type=types.side, nargs="+", default=[256, 512])
+    model.add_argument("--batches", type=positive, nargs="+", default=[1, 4])
+    model.add_argument("--compile", action="store_true", help="compiled rows too (minutes each)")
+    pipeline = declare("pipeline", "from files to people")
+    pipeline.add_argument("inputs", nargs="+", metavar="INPUT", help="image, folder or glob")
+    _add_weights(pipeline)
+    pipeline.add_argument("--batches", type=positive, nargs="+", default=[1, 4])
+    pipeline.add_argument("--workers", type=positive, nargs="+", default=[1, 2])
+    track = declare("track", "ids through a synthetic video whose ids are known")
+    _add_weights(track)
+    track.add_argument("--people", type=positive, nargs="+", default=[2, 4, 8])
+    track.add_argument(
+        "--seconds", type=types.above_zero, default=10.0, help="of video (default 10)"
+    )
+    track.add_argument("--seed", type=types.seed, default=0, help="of the videos")
+    track.add_argument("--output", type=Path, metavar="DIR", help="write the videos there")
+    evaluate = declare("evaluate", "the evaluation beside pycocotools", settings=False)
+    evaluate.add_argument("--images", type=positive, nargs="+", default=[1000, 5000])
+    evaluate.add_argument(
+        "--parsed", type=positive, default=262_465, help="people in a file to parse"
+    )
+    data = declare("data", "the input pipeline by stage, on one core")
+    data.add_argument("config", metavar="CONFIG")
+    data.add_argument("--count", type=positive, default=200, help="images (default 200)")
+    data.add_argument("--batch", type=positive, default=16, help="images a batch (default 16)")
+    train = declare("train", "training steps: images/s and peak memory")
+    train.add_argument("config", metavar="CONFIG")
+    train.add_argument("--widths", type=positive, nargs="+", default=[18, 32])
+    train.add_argument(
+        "--sizes", type=types.side, nargs="+", help="bottom-up: of images (default 256 512)"
+    )
+    train.add_argument("--batches", type=positive, nargs="+", default=[4])
+    train.add_argument("--steps", type=positive, default=5, help="measured a row (default 5)")
+    train.add_argument("--compile", action="store_true", help="compiled rows too (minutes each)")

@@ -1,0 +1,60 @@
+"""Types of arguments, and folders that commands write to by default."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from pathlib import Path
+
+
+def positive(text: str) -> int:
+    """A whole number above 0."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
+    return value
+
+
+def number(text: str) -> float:
+    """A finite number."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"must be a finite number, not {text}")
+    return value
+
+
+def above_zero(text: str) -> float:
+    """A finite number above 0."""
+    value = number(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
+    return value
+
+
+def seed(text: str) -> int:
+    """A seed of random numbers."""
+    value = int(text)
+    if not 0 <= value < 2**32:
+        raise argparse.ArgumentTypeError(f"must be in 0..{2**32 - 1}, not {text}")
+    return value
+
+
+def side(text: str) -> int:
+    """The side of a network's input."""
+    value = positive(text)
+    if value % 64:
+        raise argparse.ArgumentTypeError(f"must be a multiple of 64, not {text}")
+    return value
+
+
+def default_output(config: str) -> Path:
+    """Where a command that was given a config writes: ``output/coco/NAME`` for
+    ``configs/coco/NAME.yaml``."""
+    path = Path(config)
+    if path.name == "config.yaml":
+        # Training wrote it beside its checkpoint; further results belong there too.
+        return path.parent
+    folders = Path(os.path.normpath(path.parent)).parts[::-1]
+    below = folders[: folders.index("configs")][::-1] if "configs" in folders else ()
+    return Path("output", *below, path.stem)

@@ -1,1 +1,0 @@
-"""Codecs: people ↔ maps. Every encode stands next to its decode."""

@@ -1,0 +1,467 @@
+"""Every setting with its type, default, range and meaning, in dataclasses for each method.
+
+Keys have the names of the ancestors' ``lib/config/default.py`` where they have one. The defaults
+are the published protocols on COCO: HigherHRNet-W32 512 bottom-up, HRNet-W32 256x192 top-down.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
+
+from ..errors import UserError
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a setting may be, and what it means.
+
+    Attributes:
+        help: one line.
+        choices: the values that are allowed; any if empty.
+        low, high: limits, inclusive; ``above`` excludes ``low``.
+        multiple: whole numbers must be multiples of it.
+        per_output: a list with one entry for each output of the network, 1/4 first; a single entry
+            stands for all outputs.
+    """
+
+    help: str
+    choices: tuple[str, ...] = ()
+    low: float = -math.inf
+    high: float = math.inf
+    above: bool = False
+    multiple: int = 1
+    per_output: bool = False
+
+
+def setting(default: Any, help: str, **rule: Any) -> Any:
+    """A dataclass field with its :class:`Rule`."""
+    return field(default=default, metadata={"rule": Rule(help, **rule)})
+
+
+# Sections that methods share
+
+
+@dataclass(frozen=True)
+class ModelSection:
+    NAME: str = setting("", "pose_higher_hrnet (bottom-up), pose_hrnet (top-down), cls_hrnet")
+    WIDTH: int = setting(32, "channels of the highest resolution: 18, 32, 48", low=1, high=1024)
+    NUM_MODULES: tuple[int, int, int] = setting(
+        (1, 4, 3), "exchange modules in stages 2, 3, 4", low=1, high=64
+    )
+    NUM_BLOCKS: int = setting(4, "residual blocks in each branch", low=1, high=64)
+    UPSAMPLE_MODE: str = setting(
+        "nearest", "upsampling in the exchange; published: nearest", choices=("nearest", "bilinear")
+    )
+    PRETRAINED: str = setting("", "weights file or zoo name to start from; its trunk must fit")
+
+
+@dataclass(frozen=True)
+class DatasetSection:
+    DATASET: str = setting(
+        "coco", "coco (any COCO-format keypoints), synthetic, or MODULE:FUNCTION"
+    )
+    ROOT: str = setting("data/coco", "folder of the data set; ${VARIABLES} are filled in")
+    TRAIN: str = setting("train2017", "split of training, or an annotation file below ROOT")
+    TEST: str = setting("val2017", "split of validation, or an annotation file below ROOT")
+    IMAGE_DIR: str = setting("", "image folder or .zip below ROOT, where it is not the split's own")
+    TRAIN_LIMIT: int = setting(0, "use only the first so many images; 0 uses all", low=0)
+    TEST_LIMIT: int = setting(0, "use only the first so many images; 0 uses all", low=0)
+    SYNTHETIC_IMAGES: int = setting(0, "synthetic images mixed into every epoch", low=0)
+    SKELETON: str = setting("coco", "coco, crowdpose, mpii, or a YAML file")
+    AUGMENT: bool = setting(True, "False shows every image (or box) the same way every time")
+    FLIP: float = setting(0.5, "probability of a horizontal flip", low=0, high=1)
+    COLOR_JITTER: float = setting(
+        0.0, "largest relative change of brightness, contrast, saturation", low=0, high=1
+    )
+    CACHE: str = setting(
+        "none",
+        "where decoded images are kept: none, ram (shared by a process's workers), device",
+        choices=("none", "ram", "device"),
+    )
+    WARP: str = setting(
+        "host",
+        "where views are cut: host, or device (gets whole images)",
+        choices=("host", "device"),
+    )
+
+
+@dataclass(frozen=True)
+class SyntheticSection:
+    TRAIN_IMAGES: int = setting(2000, "images of the synthetic training set", low=1)
+    TEST_IMAGES: int = setting(100, "images of the synthetic test set", low=1)
+    SIZE: int = setting(256, "side of an image, pixels", low=16, high=8192)
+    PEOPLE: tuple[int, int] = setting((1, 4), "fewest and most people in an image", low=1)
+    HEIGHT: tuple[float, float] = setting(
+        (0.35, 0.8), "smallest and largest person, fraction of the image", low=0, high=1, above=True
+    )
+    OVERLAP: float = setting(0.3, "0 keeps people apart, 1 lets them stand anywhere", low=0, high=1)
+    OCCLUSION: float = setting(0.2, "probability of an object in front of a person", low=0, high=1)
+
+
+@dataclass(frozen=True)
+class TrainSection:
+    END_EPOCH: int = setting(300, "epochs of the whole training", low=1)
+    BATCH_SIZE: int = setting(48, "images a step, over all processes and micro-batches", low=1)
+    MICRO_BATCH_SIZE: int = setting(
+        0, "images at once in a process; 0 takes its whole share of the batch", low=0
+    )
+    LR: float = setting(0.001, "learning rate", low=0)
+    LR_SCHEDULER: str = setting(
+        "multistep", "multistep (published) or cosine", choices=("multistep", "cosine")
+    )
+    LR_STEP: tuple[int, ...] = setting((200, 260), "multistep: epochs that lower the rate", low=0)
+    LR_FACTOR: float = setting(0.1, "multistep: factor at each of these epochs", low=0, high=1)
+    LR_MULT: tuple[str, ...] = setting(
+        (), 'layer-wise factors on the rate: "PREFIX FACTOR", e.g. [stage2 0.1]'
+    )
+    WARMUP_STEPS: int = setting(0, "steps of linear warm-up", low=0)
+    EMA_DECAY: float = setting(
+        0.0, "decay of the averaged weights that are validated; 0 for none", low=0, high=0.999999
+    )
+    GRAD_CLIP_NORM: float = setting(0.0, "largest gradient norm; 0 for none", low=0)
+    OPTIMIZER: str = setting("adam", "adam, or sgd (Nesterov)", choices=("adam", "sgd"))
+    MOMENTUM: float = setting(0.9, "of sgd", low=0, high=0.999999)
+    WEIGHT_DECAY: float = setting(
+        0.0, "the published WD of 1e-4 was never passed to Adam; with it AP fell to 12", low=0
+    )
+    BN_MODE: str = setting(
+        "train",
+        "batch norms: train, sync (over GPUs), frozen (as loaded)",
+        choices=("train", "sync", "frozen"),
+    )
+    ACTIVATION_CHECKPOINTING: bool = setting(
+        False, "store less and compute again in the backward pass"
+    )
+    PRECISION: str = setting(
+        "bf16",
+        "bf16 (fast), fp32 (published for most models), fp16",
+        choices=("bf16", "fp32", "fp16"),
+    )
+    COMPILE: bool = setting(False, "torch.compile: minutes to start, then about 1.5 times as fast")
+    FREEZE: tuple[str, ...] = setting(
+        (), "prefixes of module names that are not trained, e.g. [conv, bn, layer1]"
+    )
+    UNFREEZE_EPOCH: int = setting(0, "from this epoch on they are trained too; 0 never", low=0)
+    VALIDATE_EVERY: int = setting(10, "epochs between validations", low=1)
+    SAVE_EVERY: int = setting(0, "steps between checkpoints within an epoch; 0 for none", low=0)
+    KEEP_CHECKPOINTS: int = setting(0, "checkpoints of epochs that are kept beside the last", low=0)
+    WORKERS: int = setting(4, "processes that load images", low=0)
+    SEED: int = setting(0, "of all random numbers", low=0, high=2**32 - 1)
+
+
+@dataclass(frozen=True)
+class TestSection:
+    FLIP_TEST: bool = setting(True, "also look at the flipped image and average")
+    EVALUATION: str = setting(
+        "auto",
+        "auto (by the data set), coco, crowdpose, pckh, accuracy",
+        choices=("auto", "coco", "crowdpose", "pckh", "accuracy"),
+    )
+    ACCURACY_RADIUS: float = setting(10.0, "pixels within which a joint counts for accuracy", low=0)
+    DISPLAY_PRECISION: float = setting(
+        0.8, "share of the people drawn by predict that shall be right", low=0.01, high=0.99
+    )
+    PRECISION: str = setting(
+        "auto",
+        "auto (bf16 where the hardware has it), fp32 (exact), bf16, fp16",
+        choices=("auto", "fp32", "bf16", "fp16"),
+    )
+    COMPILE: bool = setting(False, "torch.compile with frozen weights: minutes for each input size")
+    CUDA_GRAPHS: bool = setting(False, "replay recorded GPU work, one recording an input size")
+    BATCH_SIZE: int = setting(4, "images of one size that go through the network together", low=1)
+    WORKERS: int = setting(2, "threads that read, and threads that decode", low=1)
+
+
+# Bottom-up: HigherHRNet
+
+
+@dataclass(frozen=True)
+class BottomUpModel(ModelSection):
+    TAG_PER_JOINT: bool = setting(True, "one tag map for each joint; False: one for all")
+    CAT_OUTPUT: bool = setting(True, "feed each output to the next deconvolution")
+    NUM_BASIC_BLOCKS: int = setting(4, "residual blocks after each deconvolution", low=0, high=64)
+
+
+@dataclass(frozen=True)
+class BottomUpDataset(DatasetSection):
+    INPUT_SIZE: int = setting(
+        512, "side of a training crop; short side of a test image", low=64, multiple=64
+    )
+    SIGMA: int = setting(2, "of the Gaussians, heatmap pixels of every output", low=1)
+    MIN_SCALE: float = setting(
+        0.75, "smallest crop side, times the image's short side", low=0, above=True
+    )
+    MAX_SCALE: float = setting(
+        1.5, "largest crop side, times the image's short side", low=0, above=True
+    )
+    MAX_ROTATION: float = setting(30.0, "degrees either way", low=0, high=180)
+    MAX_TRANSLATE: float = setting(
+        40.0, "shift of the crop's center either way, 1/200 of its side", low=0, high=200
+    )
+    CROP_CENTER: str = setting(
+        "image", "of crops: image (published), or person: anyone in it", choices=("image", "person")
+    )
+    WITH_MASK: bool = setting(True, "crowds and people without keypoints are left out of the loss")
+    PADDING_IN_LOSS: bool = setting(
+        False, "the loss counts beyond the image's edges too; published: no"
+    )
+    MAX_NUM_PEOPLE: int = setting(30, "candidates for each joint in testing", low=1)
+
+
+@dataclass(frozen=True)
+class BottomUpLossSection:
+    WITH_AE_LOSS: tuple[bool, ...] = setting(
+        (True, False), "one entry for each output, 1/4 first: does it predict tags?"
+    )
+    HEATMAPS_LOSS_FACTOR: tuple[float, ...] = setting(
+        (1.0,), "factor of each output's heatmap loss", low=0, per_output=True
+    )
+    PULL_LOSS_FACTOR: tuple[float, ...] = setting(
+        (0.001,), "factor of each output's pull loss", low=0, per_output=True
+    )
+    PUSH_LOSS_FACTOR: tuple[float, ...] = setting(
+        (0.001,), "factor of each output's push loss", low=0, per_output=True
+    )
+    AE_LOSS_TYPE: str = setting("exp", "exp (published) or max", choices=("exp", "max"))
+
+
+@dataclass(frozen=True)
+class BottomUpTest(TestSection):
+    SCALE_FACTOR: tuple[float, ...] = setting((1.0,), "test scales", low=0.05, high=64)
+    PROJECT2IMAGE: bool = setting(True, "resize maps to the input size before peaks are found")
+    WITH_HEATMAPS: tuple[bool, ...] = setting(
+        (True,), "which outputs' heatmaps are averaged", per_output=True
+    )
+    BLUR_SIGMA: float = setting(
+        0.0, "Gaussian blur of the heatmaps, pixels; published: none", low=0, high=4
+    )
+    DETECTION_THRESHOLD: float = setting(0.1, "lowest score of a candidate", low=0)
+    TAG_THRESHOLD: float = setting(1.0, "largest tag distance at which it joins a person", low=0)
+    ADJUST: bool = setting(True, "quarter-pixel shift")
+    REFINE: bool = setting(True, "fill missing joints")
+    ASSIGNMENT: str = setting(
+        "munkres",
+        "munkres (published, slow), or a fast one with a named tie-break",
+        choices=("munkres", "hungarian_score_tiebreak", "hungarian_distance_tiebreak"),
+    )
+    MAX_DETECTIONS: int = setting(0, "keep the so many best people; 0 keeps all", low=0)
+    DIAGNOSTICS: str = setting(
+        "higherhrnet.research.embedding_diagnostics:EmbeddingDiagnostics",
+        "MODULE:CLASS that measures the tags during validation; empty for none",
+    )
+
+
+# Top-down: HRNet
+
+
+@dataclass(frozen=True)
+class TopDownModel(ModelSection):
+    IMAGE_SIZE: tuple[int, int] = setting(
+        (192, 256), "width and height of a person's crop", low=32, multiple=32
+    )
+    SIGMA: int = setting(2, "of the Gaussians, heatmap pixels", low=1)
+
+
+@dataclass(frozen=True)
+class TopDownDataset(DatasetSection):
+    BBOX_PADDING: float = setting(1.25, "growth of a person's box", low=0, above=True)
+    SCALE_FACTOR: float = setting(
+        0.35, "standard deviation of the box's growth about 1; also its limit", low=0, high=0.99
+    )
+    ROT_FACTOR: float = setting(
+        45.0, "standard deviation of the rotation, degrees", low=0, high=180
+    )
+    ROT_PROB: float = setting(0.6, "probability of rotating", low=0, high=1)
+    PROB_HALF_BODY: float = setting(0.3, "probability of showing half of a body", low=0, high=1)
+
+
+@dataclass(frozen=True)
+class TopDownLossSection:
+    OHKM_TOPK: int = setting(0, "only a person's so many worst joints count; 0 counts all", low=0)
+    JOINT_WEIGHTS: tuple[float, ...] = setting(
+        (), "a factor for each joint; none weighs all alike", low=0
+    )
+
+
+@dataclass(frozen=True)
+class TopDownTrain(TrainSection):
+    END_EPOCH: int = setting(210, "epochs of the whole training", low=1)
+    BATCH_SIZE: int = setting(128, "people a step, over all processes and micro-batches", low=1)
+    LR_STEP: tuple[int, ...] = setting((170, 200), "multistep: epochs that lower the rate", low=0)
+
+
+@dataclass(frozen=True)
+class TopDownTest(TestSection):
+    BBOX_SOURCE: str = setting(
+        "ground_truth", "ground_truth, a COCO result file, a detector, or bottom-up weights"
+    )
+    BBOX_THRE: float = setting(0.0, "lowest score of a box", low=0, high=1)
+    BBOX_JITTER: float = setting(
+        0.0, "random shift of a box's edges, fraction of its sides", low=0, high=0.25
+    )
+    CROPS_PER_BATCH: int = setting(64, "crops that go through the network together", low=1)
+    DECODING: str = setting(
+        "quarter", "quarter (published), parabola, dark", choices=("quarter", "parabola", "dark")
+    )
+    SHIFT_HEATMAP: bool = setting(True, "shift the flipped view's heatmaps by one pixel")
+    IN_VIS_THRE: float = setting(0.2, "joints above this count for a person's score")
+    OKS_THRE: float = setting(
+        0.9, "people more alike (OKS) than this are one; 1 keeps all", low=0, above=True
+    )
+    SOFT_NMS: bool = setting(False, "keep the 20 best, ranked lower the more alike they are")
+
+
+# ImageNet classification
+
+
+@dataclass(frozen=True)
+class ClassifierDataset:
+    ROOT: str = setting("data/imagenet", "folder of the splits; ${VARIABLES} are filled in")
+    TRAIN: str = setting("train", "folder of class folders below ROOT")
+    TEST: str = setting("val", "folder of class folders below ROOT")
+    INPUT_SIZE: int = setting(224, "side of a view", low=32, multiple=32)
+    AUGMENT: bool = setting(True, "random crops and flips; False shows the middle of each image")
+
+
+# Whole configs
+
+
+@dataclass(frozen=True)
+class Config:
+    """Base of all configs: what trainings of any method share."""
+
+    MODEL: ModelSection
+    TRAIN: TrainSection
+
+    method: ClassVar[str]
+    """What its models do: ``bottom-up``, ``top-down`` or ``classification``."""
+
+    def check(self) -> None:
+        """Find contradictions between settings.
+
+        Raises:
+            UserError: two settings do not go together.
+        """
+        if self.TRAIN.ACTIVATION_CHECKPOINTING and self.TRAIN.COMPILE:
+            raise UserError(
+                "config keys 'TRAIN.ACTIVATION_CHECKPOINTING' and 'TRAIN.COMPILE' are exclusive"
+            )
+
+
+@dataclass(frozen=True)
+class PoseConfig(Config):
+    """Base of the configs that find people."""
+
+    DATASET: DatasetSection
+    TEST: TestSection
+    SYNTHETIC: SyntheticSection
+
+    def check(self) -> None:
+        """See :class:`Config`."""
+        super().check()
+        for key in ("PEOPLE", "HEIGHT"):
+            low, high = getattr(self.SYNTHETIC, key)
+            if low > high:
+                raise UserError(
+                    f"config key 'SYNTHETIC.{key}' must be [lowest, highest], not [{low}, {high}]"
+                )
+
+
+@dataclass(frozen=True)
+class BottomUpConfig(PoseConfig):
+    """HigherHRNet."""
+
+    MODEL: BottomUpModel
+    DATASET: BottomUpDataset
+    LOSS: BottomUpLossSection
+    TEST: BottomUpTest
+
+    method: ClassVar[str] = "bottom-up"
+
+    def check(self) -> None:
+        """See :class:`Config`."""
+        super().check()
+        outputs = len(self.LOSS.WITH_AE_LOSS)
+        if outputs > 3 or not any(self.LOSS.WITH_AE_LOSS):
+            raise UserError(
+                "config key 'LOSS.WITH_AE_LOSS' has one entry for each of at most three outputs, "
+                f"one of them true, not {list(self.LOSS.WITH_AE_LOSS)}"
+            )
+        for section, key, rule in rules_of(type(self)):
+            values = getattr(getattr(self, section), key)
+            if rule.per_output and len(values) != outputs:
+                raise UserError(
+                    f"config key '{section}.{key}' has {len(values)} entries, but "
+                    f"'LOSS.WITH_AE_LOSS' has {outputs} outputs"
+                )
+        for key, values in (
+            ("LOSS.HEATMAPS_LOSS_FACTOR", self.LOSS.HEATMAPS_LOSS_FACTOR),
+            ("TEST.WITH_HEATMAPS", self.TEST.WITH_HEATMAPS),
+        ):
+            if not any(values):
+                raise UserError(f"config key '{key}' leaves no output: {list(values)}")
+        if self.DATASET.MIN_SCALE > self.DATASET.MAX_SCALE:
+            raise UserError(
+                f"config key 'DATASET.MIN_SCALE' {self.DATASET.MIN_SCALE} is above "
+                f"'DATASET.MAX_SCALE' {self.DATASET.MAX_SCALE}"
+            )
+        scales = self.TEST.SCALE_FACTOR
+        if not scales or len(set(scales)) < len(scales):
+            raise UserError(
+                f"config key 'TEST.SCALE_FACTOR' must list scales, each once, not {list(scales)}"
+            )
+
+
+@dataclass(frozen=True)
+class TopDownConfig(PoseConfig):
+    """HRNet on the box of one person."""
+
+    MODEL: TopDownModel
+    DATASET: TopDownDataset
+    LOSS: TopDownLossSection
+    TRAIN: TopDownTrain
+    TEST: TopDownTest
+
+    method: ClassVar[str] = "top-down"
+
+    def check(self) -> None:
+        """See :class:`Config`."""
+        super().check()
+        weights = self.LOSS.JOINT_WEIGHTS
+        if weights and not any(weights):
+            raise UserError(f"config key 'LOSS.JOINT_WEIGHTS' must not be all 0: {list(weights)}")
+
+
+@dataclass(frozen=True)
+class ClassifierConfig(Config):
+    """HRNet with the ImageNet head, to pre-train backbones."""
+
+    DATASET: ClassifierDataset
+
+    method: ClassVar[str] = "classification"
+
+
+SCHEMAS: dict[str, type[Config]] = {
+    "pose_higher_hrnet": BottomUpConfig,
+    "pose_hrnet": TopDownConfig,
+    "cls_hrnet": ClassifierConfig,
+}
+"""``MODEL.NAME`` → its config."""
+
+
+def sections_of(schema: type[Config]) -> dict[str, type[Any]]:
+    """Section name → its dataclass."""
+    import typing
+
+    hints = typing.get_type_hints(schema)
+    return {entry.name: hints[entry.name] for entry in fields(schema)}
+
+
+def rules_of(schema: type[Config]) -> Iterator[tuple[str, str, Rule]]:
+    """Section, key and rule of every setting."""
+    for section, kind in sections_of(schema).items():
+        for entry in fields(kind):
+            yield section, entry.name, entry.metadata["rule"]

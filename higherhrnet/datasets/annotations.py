@@ -1,0 +1,116 @@
+"""Annotation files: reading them, and whether they hold what COCO's format has."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from ..poses import is_labeled
+from . import mpii
+
+_Kinds = dict[str, tuple[type, ...]]
+_IMAGE: _Kinds = {"id": (int, str), "file_name": (str,)}
+_NUMBER: tuple[type, ...] = (int, float)
+_SIZES: _Kinds = {"width": _NUMBER, "height": _NUMBER, "crowdIndex": _NUMBER}
+_PERSON: _Kinds = {"image_id": (int, str)}
+_MORE: _Kinds = {
+    "area": _NUMBER,
+    "num_keypoints": _NUMBER,
+    "iscrowd": _NUMBER,
+    "segmentation": (list, dict),
+}
+"""What must be in every image and annotation, and what may be, or may be null."""
+
+
+_MOST = 1e6
+"""Pixels; no person is further out."""
+
+
+def check_annotations(loaded: dict[str, Any], file: Path) -> None:
+    """That everything is of the kind that COCO's format has it, before hours are spent on it.
+
+    Raises:
+        UserError: something is not; the message names it.
+    """
+    for what, name, needed, more in (
+        ("images", "image", _IMAGE, _SIZES), ("annotations", "annotation", _PERSON, _MORE),
+    ):  # fmt: skip
+        if not isinstance(loaded[what], list):
+            raise UserError(f"'{file}': {what} must be a list")
+        for number, record in enumerate(loaded[what]):
+            if not isinstance(record, dict):
+                raise UserError(f"'{file}': {name} number {number} must be a mapping")
+            here = f"'{file}': {name} {record.get('id', f'number {number}')}"
+            for key, kinds in needed.items():
+                if key not in record:
+                    raise UserError(f"{here} lacks '{key}'")
+                if isinstance(record[key], float) and record[key].is_integer():
+                    record[key] = int(record[key])  # as tables with gaps write whole numbers
+                if not isinstance(record[key], kinds):
+                    raise UserError(f"{here}: '{key}' cannot be {record[key]!r}")
+            for key, kinds in more.items():
+                value = record.get(key)
+                if value is not None and not isinstance(value, kinds):
+                    raise UserError(f"{here}: '{key}' cannot be {value!r}")
+            region = record.get("segmentation")
+            if isinstance(region, dict) and not {"counts", "size"} <= region.keys():
+                raise UserError(f"{here}: 'segmentation' lacks 'counts' or 'size'")
+            if what == "annotations":
+                _check_numbers(record.get("keypoints"), "keypoints", here)
+                unlabeled = not record.get("keypoints") or not is_labeled(record)
+                if isinstance(region, list) and (unlabeled or record.get("iscrowd")):
+                    for ring in region if region and isinstance(region[0], list) else [region]:
+                        _check_numbers(ring, "segmentation", here)
+                box = record.get("bbox")
+                _check_numbers(box, "bbox", here)
+                if box and len(box) != 4:
+                    raise UserError(f"{here}: 'bbox' must be x, y, width, height, not {box!r}")
+                _check_numbers(record.get("center"), "center", here)
+                if record.get("center") is not None and len(record["center"]) != 2:
+                    raise UserError(f"{here}: 'center' must be x, y, not {record['center']!r}")
+                scale = record.get("scale")
+                if isinstance(scale, list):
+                    raise UserError(f"{here}: 'scale' must be one number (of 200 px), not {scale}")
+                _check_numbers(None if scale is None else [scale], "scale", here)
+
+
+def _check_numbers(value: object, key: str, here: str) -> None:
+    if value is None:
+        return
+    if not isinstance(value, list) or not set(map(type, value)) <= {int, float}:
+        raise UserError(f"{here}: '{key}' must be a list of numbers")
+    if not all(-_MOST < number < _MOST for number in value):  # NaN is neither
+        raise UserError(f"{here}: '{key}' holds a number that is no place in an image")
+
+
+def read_annotations(path: Path) -> dict[str, Any]:
+    """Images, annotations and the rest of a file, COCO's or MPII's, in COCO's format.
+
+    Raises:
+        UserError: it is missing or no such file.
+    """
+    if not path.is_file():
+        raise UserError(f"annotation file '{path}' does not exist")
+    if path.suffix == ".mat":
+        return mpii.from_mat(path)
+    try:
+        loaded = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"annotation file '{path}' is not valid JSON: {error}") from error
+    if isinstance(loaded, list):
+        try:
+            return mpii.from_list(loaded)
+        except (UserError, ValueError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"annotation file '{path}' is a list, but not one of MPII people: {error}"
+            ) from error
+    # The people of COCO's test sets are secret.
+    if path.name.startswith("image_info") and isinstance(loaded, dict):
+        loaded.setdefault("annotations", [])
+    missing = {"images", "annotations"} - (loaded.keys() if isinstance(loaded, dict) else set())
+    if missing:
+        raise UserError(f"annotation file '{path}' lacks {sorted(missing)}")
+    found: dict[str, Any] = loaded
+    return found

@@ -1,0 +1,146 @@
+"""Several processes training one network: who am I, and what do all of us say?
+
+Started by ``torchrun``, which sets ``RANK``, ``WORLD_SIZE`` and ``LOCAL_RANK``. Gradients travel
+by torch's DistributedDataParallel (NCCL on GPUs, gloo on CPUs); what is said here travels by gloo
+on CPUs and never waits for a GPU.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from .errors import RunError, UserError
+
+Value = TypeVar("Value")
+_SIGNS = ("connection", "peer", "nccl", "gloo", "timed out", "socket", "broken pipe")
+
+
+class PeerLostError(RunError):
+    """Another process of this group ended."""
+
+
+@dataclass(frozen=True)
+class ProcessGroup:
+    """The processes of a training; the default is one process alone.
+
+    Attributes:
+        rank: number of this process, 0 for the one that writes.
+        size: how many there are.
+        local_rank: number of this process on its machine.
+        control: the CPU group, if there are several.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    control: Any = None
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes files and talks."""
+        return self.rank == 0
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in any process; all must ask."""
+        if self.size == 1:
+            return flag
+        value = torch.tensor(int(flag))
+        with lost_peers(self):
+            dist.all_reduce(value, dist.ReduceOp.MAX, group=self.control)
+        return bool(value.item())
+
+    def mean(self, values: torch.Tensor) -> torch.Tensor:
+        """Mean of a CPU tensor over processes; all must ask."""
+        if self.size == 1:
+            return values
+        total = values.clone()
+        with lost_peers(self):
+            dist.all_reduce(total, group=self.control)
+        return total / self.size
+
+    def gather(self, value: Value) -> list[Value]:
+        """Every process's value, in the order of ranks; all must ask."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        with lost_peers(self):
+            dist.all_gather_object(values, value, group=self.control)
+        return values
+
+    def total(self, counts: Sequence[int]) -> list[int]:
+        """Sums over processes of as many counts; all must ask."""
+        return [sum(values) for values in zip(*self.gather(list(counts)), strict=True)]
+
+    def share(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Overwrite tensors with those of rank 0; all must ask."""
+        if self.size == 1:
+            return
+        with lost_peers(self):
+            for tensor in state.values():
+                dist.broadcast(tensor, src=0)
+
+
+def is_main_process() -> bool:
+    """Whether this process is the one that talks, by what ``torchrun`` set."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def lost_peers(group: ProcessGroup) -> Iterator[None]:
+    """Turns the many errors of a broken connection into one sentence.
+
+    Raises:
+        PeerLostError: another process ended.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if group.size == 1 or not any(sign in str(error).lower() for sign in _SIGNS):
+            raise
+        raise PeerLostError(
+            f"another of the {group.size} processes ended; a training goes on from its last "
+            "checkpoint with --resume"
+        ) from error
+
+
+@contextmanager
+def init_distributed(on_gpu: bool, patience: timedelta | None = None) -> Iterator[ProcessGroup]:
+    """The group that ``torchrun`` made this process part of, or the process alone.
+
+    Args:
+        on_gpu: work on GPUs, one a process; that of the process's number becomes the current one.
+        patience: how long processes wait for what another one says; torch's half an hour by
+            default.
+
+    Raises:
+        UserError: there are more processes than GPUs.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield ProcessGroup()
+        return
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if on_gpu:
+        if local_rank >= torch.cuda.device_count():
+            raise UserError(
+                f"process {local_rank} has no GPU: this machine has {torch.cuda.device_count()}; "
+                "start as many processes as GPUs (torchrun --nproc_per_node)"
+            )
+        torch.cuda.set_device(local_rank)
+    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=patience)
+    control = dist.new_group(backend="gloo", timeout=patience) if on_gpu else dist.group.WORLD
+    try:
+        yield ProcessGroup(dist.get_rank(), size, local_rank, control)
+    except BaseException:
+        if not on_gpu:  # NCCL would wait for the others, who may wait for this one; see cli.main
+            dist.destroy_process_group()
+        raise
+    dist.destroy_process_group()

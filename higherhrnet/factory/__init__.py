@@ -1,0 +1,1 @@
+"""Config → objects: the only modules where both are known."""

@@ -1,0 +1,109 @@
+"""Names and files → checkpoints, and checkpoints → configs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from ..config import PoseConfig, parse_config
+from ..config.schema import SCHEMAS
+from ..errors import UserError
+from ..evaluation.operating_point import OperatingPoint
+from ..io import yaml
+from ..methods.base import METHODS, get_method
+from ..models.model_zoo import MODEL_ZOO, find_weights
+from ..models.state_dict import infer_architecture
+from ..models.weights import Checkpoint, read_checkpoint
+from ..skeleton import SKELETONS, Skeleton
+
+_SKELETON_BY_JOINTS: dict[int | None, str] = {len(s): s.name for s in SKELETONS.values()}
+
+
+def open_checkpoint(name_or_file: str) -> Checkpoint:
+    """What a weights file holds, with what is known of it by name; see :func:`find_weights`.
+
+    Raises:
+        UserError: it cannot be found or read.
+        OSError: the download failed.
+    """
+    file = read_checkpoint(find_weights(name_or_file))
+    known = {entry.file: entry for entry in MODEL_ZOO.values()}.get(file.path.name)
+    return replace(file, settings=known.settings) if known else file
+
+
+def skeleton_of(file: Checkpoint) -> Skeleton | None:
+    """Whose joints a checkpoint predicts: as it says, else by their number; None for a backbone."""
+    if file.skeleton is not None:
+        return file.skeleton
+    found = infer_architecture(file.state)
+    name = _SKELETON_BY_JOINTS.get(found.joints) if found else None
+    return SKELETONS[name] if name else None
+
+
+def upsample_mode_of(file: Checkpoint) -> str | None:
+    """How a checkpoint's network upsamples, which no tensor shows; None if the file does not say.
+
+    Nothing else of its config is read: it may be an older version's, and ``FUSION`` was the key.
+    """
+    try:
+        stored = yaml.parse(file.config) if file.config else None
+        section = (stored or {}).get("MODEL") or {}
+        mode: str | None = section.get("UPSAMPLE_MODE", section.get("FUSION"))
+    except (UserError, AttributeError) as error:
+        raise UserError(f"'{file.path}' is damaged: its config cannot be read") from error
+    return mode
+
+
+def operating_point_of(file: Checkpoint) -> OperatingPoint:
+    """A checkpoint's operating point for images; the default if it was never calibrated.
+
+    Raises:
+        UserError: its limits are of another version.
+    """
+    try:
+        return OperatingPoint.from_dict(file.operating_point or {})
+    except UserError as error:
+        raise UserError(f"'{file.path}' is damaged: {error}") from error
+
+
+def config_of(file: Checkpoint, overrides: Sequence[Any] = ()) -> PoseConfig:
+    """The config inside a native checkpoint, else one that fits a foreign file's tensors.
+
+    Raises:
+        UserError: the file holds no pose network, or one of an unknown number of joints.
+    """
+    source = str(file.path)
+    overrides = [*file.settings, *overrides]
+    text = file.config if file.config is not None else _guess_config(file, overrides)
+    config = parse_config(text, overrides, source, quiet=True)
+    if not isinstance(config, PoseConfig):
+        raise UserError(f"'{source}' is a checkpoint of another model: a {config.MODEL.NAME}")
+    return config
+
+
+def _guess_config(file: Checkpoint, overrides: Sequence[Any]) -> str:
+    """YAML of a config that fits the tensors of a file without one."""
+    found = infer_architecture(file.state)
+    schema = SCHEMAS.get(found.kind) if found else None
+    if found is None or schema is None or schema.method not in METHODS:
+        kind = "no HRNet" if found is None else f"a {found.kind} of width {found.width}"
+        raise UserError(f"'{file.path}' is a checkpoint of another model: it holds {kind}")
+    if found.joints not in _SKELETON_BY_JOINTS and "DATASET.SKELETON" not in overrides:
+        raise UserError(
+            f"'{file.path}' predicts {found.joints} joints, which is no built-in skeleton; "
+            "give one with DATASET.SKELETON FILE.yaml"
+        )
+    guess: dict[str, dict[str, Any]] = {
+        "MODEL": {
+            "NAME": found.kind,
+            "WIDTH": found.width,
+            "NUM_MODULES": list(found.num_modules),
+            "NUM_BLOCKS": found.num_blocks,
+        },
+        "DATASET": {"SKELETON": _SKELETON_BY_JOINTS.get(found.joints, "coco")},
+    }
+    for section, values in get_method(schema.method).describe_architecture(found).items():
+        guess.setdefault(section, {}).update(values)
+    return json.dumps(guess)

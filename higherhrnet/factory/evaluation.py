@@ -1,0 +1,51 @@
+"""Config → validation: predictions of a data set, and their metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..config import PoseConfig
+from ..datasets.base import PoseDataset
+from ..distributed import ProcessGroup
+from ..evaluation.evaluator import CocoEvaluator
+from ..inference.predictor import Predictor
+from ..inference.stats import InferenceStats
+from ..inference.types import BoxesOf
+from ..inference.validation import Validation, validate
+from ..methods.base import method_of
+
+
+def build_evaluator(config: PoseConfig, dataset: PoseDataset) -> CocoEvaluator:
+    """Scores predictions of a data set in the config's way."""
+    return CocoEvaluator(dataset, config.TEST.EVALUATION, config.TEST.ACCURACY_RADIUS)
+
+
+def run_validation(
+    config: PoseConfig,
+    predictor: Predictor,
+    dataset: PoseDataset,
+    boxes_of: BoxesOf | None = None,
+    group: ProcessGroup | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+    stats: InferenceStats | None = None,
+) -> Validation:
+    """Predict a whole data set and measure what the config says.
+
+    Args:
+        config: says how to evaluate and what else to measure.
+        predictor: with the config's test protocol.
+        dataset: the annotated images.
+        boxes_of: where boxes come from; the config's source by default.
+        group, should_stop, stats: see :func:`inference.validation.validate`.
+    """
+    method = method_of(config)
+    return validate(
+        predictor,
+        dataset,
+        build_evaluator(config, dataset),
+        boxes_of or method.build_boxes(config, dataset),
+        method.build_diagnostics(config, dataset.skeleton),
+        group,
+        should_stop,
+        stats,
+    )

@@ -1,0 +1,89 @@
+"""Checkpoints and configs → predictors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..config import PoseConfig
+from ..errors import UserError
+from ..inference.predictor import Predictor
+from ..methods.base import method_of
+from ..models.pose_model import PoseModel
+from ..models.weights import Checkpoint, LoadReport, load_weights
+from ..skeleton import Skeleton, load_skeleton
+from .checkpoints import config_of, open_checkpoint, operating_point_of, upsample_mode_of
+from .device import choose_device
+
+
+def load(
+    name_or_file: str | Path = "higherhrnet_w18_mini",
+    device: str = "auto",
+    overrides: Sequence[Any] = (),
+    raw: bool = False,
+) -> Predictor:
+    """A predictor from a bundled or published name, or any checkpoint file.
+
+    Args:
+        name_or_file: a name, a native ``.safetensors``, or an official ``.pth``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        overrides: config ``KEY, VALUE, …`` over those in the checkpoint, e.g.
+            ``["TEST.FLIP_TEST", False]``; values as YAML text or as what they mean.
+        raw: return all people, as benchmarks want it, instead of those that the checkpoint's
+            operating point keeps.
+
+    Raises:
+        UserError: no such file, or not a checkpoint of a pose network.
+    """
+    return load_predictor(open_checkpoint(str(name_or_file)), device, overrides, raw)
+
+
+def load_predictor(
+    file: Checkpoint, device: str, overrides: Sequence[Any] = (), raw: bool = False
+) -> Predictor:
+    """Like :func:`load`, from a checkpoint that was read."""
+    config = config_of(file, overrides)
+    own = load_skeleton(config.DATASET.SKELETON)
+    skeleton = file.skeleton or own
+    if "DATASET.SKELETON" in overrides and own.joints != skeleton.joints:
+        raise UserError(
+            f"'{file.path}' predicts the joints of skeleton '{skeleton.name}', which config key "
+            f"'DATASET.SKELETON' {config.DATASET.SKELETON} contradicts"
+        )
+    model, _ = build_model_with_weights(config, file, skeleton)
+    predictor = build_predictor(config, model, skeleton, choose_device(device))
+    predictor.operating_point = None if raw else operating_point_of(file)
+    return predictor
+
+
+def build_model_with_weights(
+    config: PoseConfig, file: Checkpoint, skeleton: Skeleton
+) -> tuple[PoseModel, LoadReport]:
+    """The config's network with a file's weights.
+
+    Raises:
+        UserError: they are of another model, also in what no tensor's shape shows.
+    """
+    own = config.MODEL.UPSAMPLE_MODE
+    stored = upsample_mode_of(file) or own
+    if stored != own:
+        raise UserError(
+            f"'{file.path}' was trained with MODEL.UPSAMPLE_MODE {stored}, but the config has {own}"
+        )
+    model = method_of(config).build_model(config, len(skeleton))
+    return model, load_weights(model, file, skeleton)
+
+
+def build_predictor(
+    config: PoseConfig, model: PoseModel, skeleton: Skeleton, device: torch.device
+) -> Predictor:
+    """A predictor with the config's test protocol, and its detector if it names one."""
+    model.to(device).to(memory_format=torch.channels_last).eval()
+    return method_of(config).build_predictor(config, model, skeleton, device, _load_detector)
+
+
+def _load_detector(name: str, device: torch.device, overrides: Sequence[Any]) -> Predictor:
+    return load(name, str(device), overrides, raw=True)

@@ -1,0 +1,304 @@
+"""Config → training."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+from .. import visualization
+from ..boxes import Boxes
+from ..config import Config, PoseConfig, to_yaml
+from ..datasets.loader import lost_workers
+from ..distributed import ProcessGroup, init_distributed
+from ..errors import UserError
+from ..evaluation.evaluator import format_metric, main_metric
+from ..evaluation.operating_point import calibrate
+from ..inference.engine import TorchEngine
+from ..inference.predictor import Predictor
+from ..io.paths import expand_path
+from ..methods.base import method_of
+from ..models.normalization import normalize
+from ..models.pose_model import PoseModel
+from ..models.precision import disable_tf32
+from ..models.weights import load_pretrained, metadata_of, write_native
+from ..skeleton import Skeleton, load_skeleton
+from ..structures import Batch, Sample
+from ..training import checkpoint, loop, optim
+from ..training.callbacks import BestCheckpoint, Callback, Curves, Logging, PeriodicCheckpoint
+from ..training.device_batch import BatchToDevice
+from ..training.logger import RunLog
+from ..training.signals import SignalHandler, StoppedError
+from .checkpoints import open_checkpoint, skeleton_of
+from .data import build_dataset, build_loader
+from .device import choose_device
+from .evaluation import run_validation
+from .inference import build_predictor
+
+_log = logging.getLogger(__name__)
+
+
+def train(
+    config: PoseConfig, output: Path, device_name: str = "auto", resume: bool = False
+) -> loop.Progress:
+    """Train what the config says into a folder; returns how far it came, and the best metric.
+
+    Writes ``last.pth`` (to resume), ``best.safetensors`` (by AP, MPII's top-down by PCKh),
+    ``config.yaml``, ``log.jsonl``, ``curves.png`` and ``tensorboard/``. Under ``torchrun`` the
+    processes share every batch and the first one writes.
+    """
+    with start_run(config, output, device_name, resume) as (group, device), ExitStack() as stack:
+        method, skeleton = method_of(config), load_skeleton(config.DATASET.SKELETON)
+        if resume:
+            model = method.build_model(config, len(skeleton))
+        else:
+            model = build_pretrained_model(config, skeleton, quiet=not group.main)
+        model.to(device).to(memory_format=torch.channels_last)
+        codec = method.build_codec(config, model, skeleton)
+        dataset = build_dataset(config, "test")
+        batches, to_device = build_loader(
+            config, build_dataset(config, "train"), codec, device, group
+        )
+        stack.callback(batches.close)
+        # A second network validates, so that training goes on undisturbed.
+        predictor = build_predictor(config, copy.deepcopy(model), skeleton, device)
+        boxes_of = method.build_boxes(config, dataset)
+        metric = main_metric(
+            dataset.annotations, dataset.skeleton, config.TEST.EVALUATION, method.finds_people
+        )
+        log = stack.enter_context(RunLog(output, to_yaml(config))) if group.main else None
+        signals = SignalHandler()
+        operating_point: dict[str, float] = {}
+
+        def validate(weights: Mapping[str, torch.Tensor], epoch: int) -> dict[str, float]:
+            assert isinstance(predictor.engine, TorchEngine)
+            predictor.engine.load_state_dict(weights)
+            result = run_validation(
+                config, predictor, dataset, boxes_of, group, lambda: bool(signals.signal)
+            )
+            if group.any(bool(signals.signal)):
+                raise StoppedError(signals.signal or signal.SIGTERM)
+            if log is not None:
+                _log.info("epoch %d: %s %s", epoch, metric, format_metric(result.metrics[metric]))
+                point = calibrate(
+                    result.poses, dataset.annotations, dataset.skeleton,
+                    config.TEST.DISPLAY_PRECISION,
+                )  # fmt: skip
+                operating_point.update(point.to_dict())
+                sample = dataset.sample(epoch % len(dataset))
+                log.images(epoch, _draw(predictor, sample, boxes_of(sample)))
+            return result.metrics | result.diagnostics
+
+        def save_best(weights: Mapping[str, torch.Tensor]) -> None:
+            write_native(
+                output / "best.safetensors", weights, to_yaml(config), skeleton,
+                operating_point=operating_point or None,
+            )  # fmt: skip
+
+        network = prepare_for_training(config, model, device)
+        optimizer = build_optimizer(config, model)
+        trainer = loop.Trainer(
+            model=network,
+            criterion=method.build_criterion(config, model),
+            batches=batches,
+            to_device=to_device,
+            optimizer=optimizer,
+            scheduler=build_scheduler(config, optimizer, batches.steps),
+            ema=build_ema(config, model),
+            settings=build_settings(config, device, metric),
+            validate=validate,
+            callbacks=build_callbacks(config, log, BestCheckpoint(save_best)),
+            folder=output,
+            metadata=metadata_of(to_yaml(config), skeleton),
+            group=group,
+            signals=signals,
+        )
+        return trainer.fit(resume)
+
+
+@contextmanager
+def start_run(
+    config: Config, output: Path, device_name: str, resume: bool
+) -> Iterator[tuple[ProcessGroup, torch.device]]:
+    """The processes of a new training, and this one's device.
+
+    Raises:
+        UserError: the folder holds a run that is not to be resumed.
+        WorkerLostError: a loading process was killed while the run went on.
+    """
+    if not resume and (output / checkpoint.LAST).exists():
+        raise UserError(
+            f"'{output}' already holds a run; go on with --resume or choose another --output"
+        )
+    checkpoint.seed_everything(config.TRAIN.SEED)
+    device = choose_device(device_name)
+    with lost_workers(), init_distributed(device.type == "cuda") as group:
+        if device.type == "cuda" and group.size > 1:
+            device = torch.device("cuda", group.local_rank)
+        yield group, device
+
+
+def build_step_trainer(config: PoseConfig, device: torch.device) -> loop.Trainer:
+    """A trainer for single steps on batches that the caller makes; it has no images."""
+    method, skeleton = method_of(config), load_skeleton(config.DATASET.SKELETON)
+    model = method.build_model(config, len(skeleton))
+    model.to(device).to(memory_format=torch.channels_last)
+    codec = method.build_codec(config, model, skeleton)
+    network = prepare_for_training(config, model, device)
+    optimizer = build_optimizer(config, model)
+    return loop.Trainer(
+        model=network,
+        criterion=method.build_criterion(config, model),
+        batches=_NoBatches(config.TRAIN.MICRO_BATCH_SIZE or config.TRAIN.BATCH_SIZE),
+        to_device=BatchToDevice(device, codec.encode, normalize, method.view_shape(config)),
+        optimizer=optimizer,
+        scheduler=build_scheduler(config, optimizer, 1),
+        ema=build_ema(config, model),
+        settings=build_settings(config, device, "AP"),
+        validate=lambda weights, epoch: {},
+        folder=Path(),
+    )
+
+
+@dataclass(frozen=True)
+class _NoBatches:
+    """Batches of a trainer that is given its batches by hand."""
+
+    batch_size: int
+    micro_batches: int = 1
+    steps: int = 0
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        return iter(())
+
+
+def build_pretrained_model(
+    config: PoseConfig, skeleton: Skeleton, quiet: bool = False
+) -> PoseModel:
+    """The network with the weights that the training starts from."""
+    model = method_of(config).build_model(config, len(skeleton))
+    if not config.MODEL.PRETRAINED:
+        if not quiet:
+            _log.info("MODEL.PRETRAINED is empty: training starts from random weights")
+        return model
+    file = open_checkpoint(str(expand_path(config.MODEL.PRETRAINED, "MODEL.PRETRAINED")))
+    old = skeleton_of(file)
+    report = load_pretrained(model, file, old, skeleton)
+    if not quiet:
+        _log.info("%s: %s", file.path, report)
+        new = [joint for joint in skeleton.joints if old and joint not in old.joints]
+        if new:
+            _log.info("joints that begin without weights: %s", ", ".join(new))
+    return model
+
+
+def prepare_for_training(config: Config, model: nn.Module, device: torch.device) -> nn.Module:
+    """The network with frozen parameters, and the batch norms and arithmetic of the config."""
+    t = config.TRAIN
+    if device.type == "cuda" and t.PRECISION == "fp32":
+        disable_tf32()
+    try:
+        optim.freeze(model, t.FREEZE)
+    except UserError as error:
+        raise UserError(f"config key 'TRAIN.FREEZE': {error}") from error
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise UserError("config key 'TRAIN.FREEZE' leaves nothing to train")
+    if t.BN_MODE == "sync":
+        if device.type != "cuda":
+            raise UserError(f"config key 'TRAIN.BN_MODE': sync needs GPUs, not '{device}'")
+        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+        return converted
+    return model
+
+
+def build_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
+    """Adam as published for poses, or SGD with Nesterov momentum as published for ImageNet."""
+    t = config.TRAIN
+    factors = {}
+    for entry in t.LR_MULT:
+        prefix, _, factor = entry.rpartition(" ")
+        try:
+            factors[prefix.strip()] = float(factor)
+        except ValueError as error:
+            raise UserError(
+                f"config key 'TRAIN.LR_MULT' lists 'PREFIX FACTOR', not '{entry}'"
+            ) from error
+        if not 0 <= factors[prefix.strip()] < math.inf:
+            raise UserError(f"config key 'TRAIN.LR_MULT': '{entry}' is no factor for a rate")
+    try:
+        parameters = optim.group_parameters(model, t.LR, factors)
+    except UserError as error:
+        raise UserError(f"config key 'TRAIN.LR_MULT': {error}") from error
+    if t.OPTIMIZER == "adam":
+        return torch.optim.Adam(parameters, lr=t.LR, weight_decay=t.WEIGHT_DECAY, fused=True)
+    return torch.optim.SGD(
+        parameters, lr=t.LR, momentum=t.MOMENTUM, nesterov=t.MOMENTUM > 0,
+        weight_decay=t.WEIGHT_DECAY, fused=True,
+    )  # fmt: skip
+
+
+def build_scheduler(
+    config: Config, optimizer: torch.optim.Optimizer, steps_per_epoch: int
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """The config's learning rate schedule."""
+    t = config.TRAIN
+    return optim.build_scheduler(
+        optimizer, t.LR_SCHEDULER, steps_per_epoch, t.END_EPOCH, t.LR_STEP, t.LR_FACTOR,
+        t.WARMUP_STEPS,
+    )  # fmt: skip
+
+
+def build_ema(config: Config, model: nn.Module) -> AveragedModel | None:
+    """The config's average of the weights."""
+    decay = config.TRAIN.EMA_DECAY
+    return optim.build_ema(model, decay) if decay else None
+
+
+def build_callbacks(config: Config, log: RunLog | None, best: BestCheckpoint) -> list[Callback]:
+    """What happens beside the steps; ``log`` is the main process's."""
+    written: list[Callback] = [] if log is None else [Logging(log)]
+    drawn: list[Callback] = [] if log is None else [Curves(log)]
+    t = config.TRAIN
+    return [best, *written, PeriodicCheckpoint(t.SAVE_EVERY, t.KEEP_CHECKPOINTS), *drawn]
+
+
+def build_settings(config: Config, device: torch.device, metric: str) -> loop.Settings:
+    """How the loop runs."""
+    t = config.TRAIN
+    return loop.Settings(
+        epochs=t.END_EPOCH,
+        device=device,
+        precision=t.PRECISION,
+        grad_clip_norm=t.GRAD_CLIP_NORM,
+        validate_every=t.VALIDATE_EVERY,
+        metric=metric,
+        compile=t.COMPILE,
+        freeze_bn=t.BN_MODE == "frozen",
+        unfreeze_epoch=t.UNFREEZE_EPOCH,
+    )
+
+
+def _draw(predictor: Predictor, sample: Sample, boxes: Boxes | None) -> dict[str, Any]:
+    """What TensorBoard shows of one image."""
+    poses, maps = predictor.predict(sample.image, boxes)
+    shape = (sample.image.shape[0], sample.image.shape[1])
+    heatmaps, tags = predictor.overlay(maps, shape)
+    drawn = {
+        "predictions": poses.draw(sample.image, predictor.skeleton),
+        "annotations": sample.poses.draw(sample.image, predictor.skeleton),
+        "heatmaps": visualization.draw_heatmap(sample.image, heatmaps.max(axis=0)),
+    }
+    if tags is not None:
+        drawn["tags"] = visualization.draw_heatmap(sample.image, np.median(tags, axis=0))
+    return drawn

@@ -1,0 +1,97 @@
+"""Where images come from: files, folders, globs, videos and cameras."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import UserError
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts"}
+)
+_LONGEST_STEM = 220
+"""Bytes; names grow by a number, what is drawn and an ending."""
+_CAMERA = re.compile(r"camera:(\d{1,3})")
+
+
+@dataclass
+class Inputs:
+    """What the user named, in that order, once each.
+
+    Attributes:
+        images: image files.
+        videos: video files.
+        cameras: numbers of cameras (``camera:0``).
+    """
+
+    images: list[Path] = field(default_factory=list)
+    videos: list[Path] = field(default_factory=list)
+    cameras: list[int] = field(default_factory=list)
+
+
+def find_inputs(names: Sequence[str]) -> Inputs:
+    """Files named by paths, folders (not their subfolders) and globs, and cameras.
+
+    Raises:
+        UserError: an input does not exist, or a folder or glob holds no images or videos.
+    """
+    found: dict[str, Path] = {}
+    cameras: dict[int, None] = {}
+    for name in names:
+        if camera := _CAMERA.fullmatch(name):
+            cameras[int(camera[1])] = None
+        else:
+            for file in _files(name):
+                found.setdefault(os.path.abspath(file), file)  # noqa: PTH100  links are kept apart
+    videos = [path for path in found.values() if path.suffix.lower() in VIDEO_SUFFIXES]
+    images = [path for path in found.values() if path.suffix.lower() not in VIDEO_SUFFIXES]
+    return Inputs(images, videos, list(cameras))
+
+
+def _files(name: str) -> list[Path]:
+    path = Path(os.path.expanduser(name))  # noqa: PTH111  which takes unknown users for names
+    if path.is_file():
+        return [path]  # whatever its name says; reading will tell
+    if path.is_dir():
+        files = _of_known_kind(list(path.iterdir()))
+        if not files:
+            raise UserError(
+                f"folder '{name}' holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}) and no "
+                f"videos ({', '.join(sorted(VIDEO_SUFFIXES))})"
+            )
+        return files
+    if glob.has_magic(name):
+        files = _of_known_kind([Path(p) for p in glob.glob(str(path), recursive=True)])  # noqa: PTH207
+        if not files:
+            raise UserError(f"nothing that is an image or a video matches '{name}'")
+        return files
+    raise UserError(f"input '{name}' does not exist")
+
+
+def _of_known_kind(files: Sequence[Path]) -> list[Path]:
+    known = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES]
+    return sorted(file for file in known if not file.is_dir())
+
+
+def output_names(files: Sequence[Path | str], suffix: str) -> list[str]:
+    """A distinct file name for what is drawn of each input: its stem, cut if it is too long for a
+    file system, numbered if taken."""
+    names: list[str] = []
+    taken: set[str] = set()
+    for file in files:
+        stem = Path(file).stem.replace(":", "_")
+        while len(os.fsencode(stem)) > _LONGEST_STEM:
+            stem = stem[:-1]
+        name, number = f"{stem}_poses{suffix}", 1
+        while name in taken:
+            number += 1
+            name = f"{stem}_{number}_poses{suffix}"
+        taken.add(name)
+        names.append(name)
+    return names

@@ -1,0 +1,192 @@
+"""What was found, in files: ``predictions.json`` (COCO) and ``predictions.csv``.
+
+Records go to parts on the disk as they come, so that an hour of video needs no memory, and become
+the two files at the end. Several processes write parts of their own into the same folder.
+"""
+
+from __future__ import annotations
+
+import csv
+import heapq
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from ..errors import WriteError
+from ..io.atomic import atomic_write
+from ..poses import ABSENT, Poses
+from ..skeleton import Skeleton
+
+_TEXT: Any = {"encoding": "utf-8", "errors": "backslashreplace"}  # any file name can be written
+_PARTS = ("images", "annotations", "csv")
+_COLUMNS = (
+    "image", "file", "seconds", "person", "track", "person_score", "joint", "x", "y", "score",
+    "refined",
+)  # fmt: skip
+
+
+class PredictionWriter:
+    """A context that collects people; :meth:`finish` writes the files.
+
+    Args:
+        folder: where both files go.
+        skeleton: names the joints.
+        process: number of this process; process 0 finishes.
+        processes: how many there are.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written.
+    """
+
+    def __init__(
+        self, folder: Path, skeleton: Skeleton, process: int = 0, processes: int = 1
+    ) -> None:
+        self.folder = folder
+        self.people = self.images = 0
+        self._skeleton = skeleton
+        self._process, self._processes = process, processes
+        self._open = ExitStack()
+        self._files: dict[str, TextIO] = {}
+
+    def __enter__(self) -> PredictionWriter:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for part in _PARTS:
+                file = self._part(part, self._process).open(
+                    "w", newline="", encoding="utf-8", errors="backslashreplace"
+                )
+                self._files[part] = self._open.enter_context(file)
+        except OSError as error:
+            raise self._sentence(error) from error
+        return self
+
+    def add(
+        self,
+        number: int,
+        name: str,
+        shape: tuple[int, int],
+        poses: Poses,
+        seconds: float | None = None,
+    ) -> None:
+        """People of an image.
+
+        Args:
+            number: id of the image, unlike all others.
+            name: its file, or the video's.
+            shape: (H, W).
+            poses: who was found.
+            seconds: of a frame: its time.
+        """
+        image: dict[str, Any] = {
+            "id": number, "file_name": name, "width": shape[1], "height": shape[0],
+        }  # fmt: skip
+        if seconds is not None:
+            image["seconds"] = round(seconds, 4)
+        try:
+            self._files["images"].write(json.dumps(image) + "\n")
+            for person, record in enumerate(poses.to_coco(number)):
+                more = self._described(poses, person)
+                line = json.dumps(record | more, allow_nan=False)
+                self._files["annotations"].write(line + "\n")
+            table = csv.DictWriter(self._files["csv"], _COLUMNS)
+            for row in poses.to_rows(self._skeleton):
+                table.writerow({
+                    "image": number, "file": name,
+                    "seconds": "" if seconds is None else f"{seconds:.4f}", **row,
+                    **{k: f"{row[k]:.4f}" for k in ("x", "y", "score", "person_score")},
+                })  # fmt: skip
+        except OSError as error:
+            raise self._sentence(error) from error
+        self.people += len(poses)
+        self.images += 1
+
+    def _described(self, poses: Poses, person: int) -> dict[str, Any]:
+        """What a record says beside keypoints and score."""
+        box = poses.boxes[person]
+        described: dict[str, Any] = {
+            "bbox": [round(float(value), 2) for value in box],
+            "area": round(float(box[2] * box[3]), 2),
+            "num_keypoints": int((poses.visibility[person] > ABSENT).sum()),
+            "refined": [self._skeleton.joints[j] for j in np.flatnonzero(poses.refined[person])],
+        }
+        if poses.track[person] >= 0:
+            described["track_id"] = int(poses.track[person])
+        return described
+
+    def flush(self) -> None:
+        """Bring everything to the disk, where process 0 finds it."""
+        try:
+            self._open.close()
+        except OSError as error:
+            raise self._sentence(error) from error
+
+    def finish(self) -> None:
+        """Write both files, whole or not at all, from the flushed parts of all processes, in the
+        order of the images' numbers."""
+        with (
+            atomic_write(self.folder / "predictions.json") as partial,
+            partial.open("w", **_TEXT) as file,
+        ):
+            count = 0
+            for key in ("images", "annotations"):
+                file.write('{"images": [' if key == "images" else '], "annotations": [')
+                separator = "\n"
+                for line in self._lines(key):
+                    numbered = line
+                    if key == "annotations":
+                        count += 1
+                        numbered = f'{{"id": {count}, {line[1:]}'
+                    file.write(separator + numbered.rstrip("\n"))
+                    separator = ",\n"
+            category = {
+                "id": 1,
+                "name": "person" if any(self._skeleton.upper) else self._skeleton.name,
+                "keypoints": list(self._skeleton.joints),
+                "skeleton": [[a + 1, b + 1] for a, b in self._skeleton.limbs],
+            }
+            file.write(f'], "categories": [{json.dumps(category)}]}}\n')
+        with (
+            atomic_write(self.folder / "predictions.csv") as partial,
+            partial.open("w", **_TEXT) as file,
+        ):
+            file.write(",".join(_COLUMNS) + "\n")
+            with ExitStack() as stack:
+                tables = [csv.reader(part) for part in self._parts(stack, "csv")]
+                rows = heapq.merge(*tables, key=lambda row: int(row[0]))
+                csv.writer(file, lineterminator="\n").writerows(rows)
+
+    def _lines(self, key: str) -> Iterator[str]:
+        number = "id" if key == "images" else "image_id"
+        with ExitStack() as stack:
+            parts = self._parts(stack, key)
+            if len(parts) == 1:
+                yield from parts[0]
+            else:
+                yield from heapq.merge(*parts, key=lambda line: json.loads(line)[number])
+
+    def _parts(self, stack: ExitStack, key: str) -> list[TextIO]:
+        """The processes' parts, each in the order of the images' numbers."""
+        return [
+            stack.enter_context(self._part(key, process).open(newline="", **_TEXT))
+            for process in range(self._processes)
+        ]
+
+    def _part(self, key: str, process: int) -> Path:
+        return self.folder / f".predictions.{process}.{key}.partial"
+
+    def _sentence(self, error: OSError) -> WriteError:
+        reason = error.strerror or str(error)
+        return WriteError(f"could not write predictions to '{self.folder}': {reason}")
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._open.close()
+        finally:
+            # Process 0 may still be reading what the others flushed: it removes all parts.
+            for process in range(self._processes if self._process == 0 else 0):
+                for key in _PARTS:
+                    self._part(key, process).unlink(missing_ok=True)

@@ -1,0 +1,114 @@
+"""Files from the network: resumed where they broke off, checked, whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from http.client import HTTPException
+from pathlib import Path
+
+from filelock import FileLock
+from tqdm import tqdm
+
+from ..errors import UserError, WriteError
+
+_PIECE = 1 << 20
+
+
+def download(
+    url: str, file: Path, check: Callable[[Path], None] = lambda path: None, resume: bool = True
+) -> None:
+    """Fetch a file, going on where an earlier try stopped; several processes take turns, and all
+    but the first find it there.
+
+    Args:
+        url: where it is.
+        file: where it goes, once it is whole.
+        check: raises ``UserError`` if what came is damaged; that is removed then.
+        resume: go on with what came before. A file that cannot be checked is better fetched anew:
+            the server may have another one by now.
+
+    Raises:
+        OSError: the network or the disk failed; the part that came is kept as ``FILE.partial``.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(file.with_name(f".{file.name}.lock")):
+        if not file.is_file():
+            _download(url, file, check, resume)
+
+
+def _download(url: str, file: Path, check: Callable[[Path], None], resume: bool) -> None:
+    partial = file.with_name(file.name + ".partial")
+    if not resume:
+        partial.unlink(missing_ok=True)
+    start = partial.stat().st_size if partial.is_file() else 0
+    total = 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            if start and answer.status != 206:  # the server sends all of it again
+                start = 0
+            if answer.headers.get("Content-Length"):
+                total = start + int(answer.headers["Content-Length"])
+            bar = tqdm(
+                total=total or None, initial=start, unit="B", unit_scale=True, desc=file.name
+            )
+            with partial.open("ab" if start else "wb") as target, bar:
+                while piece := answer.read(_PIECE):
+                    target.write(piece)
+                    bar.update(len(piece))
+    except urllib.error.HTTPError as error:
+        atomic_write = (error.headers.get("Content-Range") or "").rpartition("/")[2]
+        if error.code == 416 and atomic_write.isdigit() and int(atomic_write) < start:
+            partial.unlink()  # more than the server has cannot be a part of it: another file
+            return _download(url, file, check, resume)
+        if error.code != 416 or atomic_write not in (
+            "",
+            str(start),
+        ):  # 416: all of it had come already
+            raise WriteError(
+                f"could not fetch '{url}': {error}; try again, or download it by hand to '{file}'"
+            ) from error
+    except (urllib.error.URLError, TimeoutError, ConnectionError, HTTPException) as error:
+        reason = getattr(error, "reason", None) or error
+        raise WriteError(
+            f"could not fetch '{url}': {reason}; try again, or download it by hand to '{file}'"
+        ) from error
+    except OSError as error:
+        raise WriteError(f"could not write '{partial}': {error.strerror or error}") from error
+    if total and partial.stat().st_size != total:
+        again = "it goes on where it stopped" if resume else "it starts anew"
+        raise WriteError(f"'{url}' broke off; try again, {again}")
+    try:
+        check(partial)
+    except UserError:
+        partial.unlink()
+        raise
+    partial.replace(file)
+
+
+def verify(file: Path, checksum: str, kind: str = "md5") -> None:
+    """Compare a file with its checksum, or with as many first digits of it as are known.
+
+    Args:
+        file: to be read.
+        checksum: hexadecimal digits; none compares nothing.
+        kind: ``md5`` or ``sha256``.
+
+    Raises:
+        UserError: they differ.
+    """
+    if not checksum:
+        return
+    digest = hashlib.new(kind, usedforsecurity=False)
+    with file.open("rb") as source:
+        while piece := source.read(_PIECE):
+            digest.update(piece)
+    found = digest.hexdigest()
+    if not found.startswith(checksum):
+        raise UserError(
+            f"'{file}' has {kind} {found[: max(len(checksum), 8)]}, not {checksum}: it is damaged; "
+            "try again"
+        )

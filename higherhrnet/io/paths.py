@@ -1,0 +1,23 @@
+"""Paths as configs write them."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from ..errors import UserError
+
+
+def expand_path(value: str, key: str) -> Path:
+    """A path from the config: ``${VARIABLES}`` filled in, relative to the working folder.
+
+    Raises:
+        UserError: a variable is not set.
+    """
+    unset = [name for name in re.findall(r"\$\{(\w+)\}", value) if name not in os.environ]
+    if unset:
+        raise UserError(
+            f"config key '{key}' is '{value}', but the environment variable {unset[0]} is not set"
+        )
+    return Path(os.path.expandvars(value)).expanduser()

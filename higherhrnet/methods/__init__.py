@@ -1,0 +1,1 @@
+"""The two methods of pose estimation, behind one interface."""

@@ -1,0 +1,188 @@
+"""What training, inference and evaluation ask of a method of pose estimation.
+
+Everything in which bottom-up and top-down differ stands in ``methods/bottom_up`` and
+``methods/top_down`` behind :class:`Method`. To add a method, write one more folder with a
+``method.py``, name it in :data:`METHODS`, and give it a schema in ``config/schema.py``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ..boxes import Boxes
+from ..config import Config, PoseConfig
+from ..datasets.base import PoseDataset
+from ..datasets.transforms import Transform
+from ..errors import UserError
+from ..inference.predictor import Predictor
+from ..inference.types import BoxesOf, Diagnostics
+from ..models.pose_model import PoseModel
+from ..models.state_dict import Architecture
+from ..models.weights import Checkpoint
+from ..poses import Poses
+from ..skeleton import Skeleton
+from ..structures import Head, KeypointIndices, Targets
+
+Criterion = Callable[[Any, Any], dict[str, torch.Tensor]]
+"""(outputs, targets) → named losses; their sum is minimized."""
+LoadPredictor = Callable[[str, torch.device, Sequence[Any]], Predictor]
+"""(weights, device, overrides) → a predictor that returns all people."""
+C = TypeVar("C", bound=PoseConfig)
+
+
+class Codec(Protocol):
+    """People ↔ maps: the half of it that training uses."""
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """The outputs that targets are made for."""
+
+    def index_keypoints(
+        self, poses: Poses, valid: npt.NDArray[np.uint8], flipped: bool
+    ) -> KeypointIndices:
+        """Heatmap indices of one view's keypoints."""
+
+    def encode(self, keypoints: KeypointIndices) -> Targets:
+        """Targets of a batch of views, on the device of the indices."""
+
+
+class Method(ABC, Generic[C]):
+    """One way of finding people. Config objects stop here: what it builds knows none.
+
+    Attributes:
+        name: ``bottom-up`` or ``top-down``.
+        finds_people: whether its predictors need no boxes.
+        default_weights: its bundled checkpoint.
+    """
+
+    name: ClassVar[str]
+    finds_people: ClassVar[bool]
+    default_weights: ClassVar[str]
+
+    @abstractmethod
+    def build_model(self, config: C, joints: int) -> PoseModel:
+        """The network, freshly initialized."""
+
+    @abstractmethod
+    def build_codec(self, config: C, model: PoseModel, skeleton: Skeleton) -> Codec:
+        """The codec of the network's heads with the test settings."""
+
+    @abstractmethod
+    def build_criterion(self, config: C, model: PoseModel) -> Criterion:
+        """The losses of the network's heads."""
+
+    @abstractmethod
+    def build_transform(self, config: C, skeleton: Skeleton) -> Transform:
+        """What chooses training views."""
+
+    @abstractmethod
+    def training_items(self, dataset: PoseDataset) -> tuple[PoseDataset, npt.NDArray[np.int64]]:
+        """What an epoch consists of: images or people; and the image of each item."""
+
+    @abstractmethod
+    def view_shape(self, config: C) -> tuple[int, int]:
+        """(H, W) of what the network sees in training."""
+
+    @abstractmethod
+    def with_mask(self, config: C) -> bool:
+        """Whether crowds and people without keypoints are left out of the loss."""
+
+    @abstractmethod
+    def padding_in_loss(self, config: C) -> bool:
+        """Whether the loss counts beyond an image's edges."""
+
+    @abstractmethod
+    def build_predictor(
+        self,
+        config: C,
+        model: PoseModel,
+        skeleton: Skeleton,
+        device: torch.device,
+        load: LoadPredictor,
+    ) -> Predictor:
+        """A predictor with the config's test protocol.
+
+        Args:
+            load: makes the predictor that finds boxes, where the config names its weights.
+        """
+
+    @abstractmethod
+    def build_boxes(self, config: C, dataset: PoseDataset) -> BoxesOf:
+        """Where the boxes of a data set's people come from.
+
+        Raises:
+            UserError: the config's box source does not fit the data set.
+        """
+
+    @abstractmethod
+    def check_detector(self, config: C, open_checkpoint: Callable[[str], Checkpoint]) -> None:
+        """Find out whether the config's detector finds people, without building it.
+
+        Raises:
+            UserError: it does not.
+        """
+
+    @abstractmethod
+    def input_files(self, config: C) -> list[Path]:
+        """Files beside weights and images that decide the predictions."""
+
+    @abstractmethod
+    def listed_boxes(self, config: C) -> dict[int | str, Boxes] | None:
+        """Boxes by image that the config's box file lists; None if it names no file."""
+
+    @abstractmethod
+    def prediction_overrides(self, boxes: str | None, overrides: Sequence[str]) -> list[str]:
+        """Settings for images that are not annotated.
+
+        Args:
+            boxes: what the user wants to find boxes with, if anything.
+            overrides: the user's own settings.
+
+        Raises:
+            UserError: this method has no use for boxes.
+        """
+
+    @abstractmethod
+    def build_diagnostics(self, config: C, skeleton: Skeleton) -> Diagnostics | None:
+        """What is measured during validation beside the metrics."""
+
+    @abstractmethod
+    def describe_architecture(self, found: Architecture) -> dict[str, dict[str, Any]]:
+        """The config sections that fit a checkpoint's tensors."""
+
+    @abstractmethod
+    def describe_protocol(self, config: C) -> dict[str, object]:
+        """The settings that produced a metric."""
+
+    @abstractmethod
+    def describe_dropped(self, config: C, dropped: Mapping[str, int]) -> list[str]:
+        """What the limits dropped, in words."""
+
+
+METHODS = {"bottom-up": "bottom_up", "top-down": "top_down"}
+"""``Config.method`` → folder of the method."""
+
+
+def method_of(config: Config) -> Method[Any]:
+    """The method that a config describes.
+
+    Raises:
+        UserError: the config is one of a classifier.
+    """
+    if config.method not in METHODS:
+        raise UserError(f"config key 'MODEL.NAME' is '{config.MODEL.NAME}', which finds no people")
+    return get_method(config.method)
+
+
+def get_method(name: str) -> Method[Any]:
+    """A method by its name in :data:`METHODS`."""
+    method: Method[Any] = import_module(f".{METHODS[name]}.method", __package__).METHOD
+    return method

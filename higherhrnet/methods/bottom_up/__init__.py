@@ -1,0 +1,1 @@
+"""HigherHRNet with associative embedding: all people of an image at once."""

@@ -1,0 +1,188 @@
+"""The network's outputs for all views of one image → aggregated maps (HigherHRNet, sec. 3.4).
+
+Heads are brought to the finest one's resolution and averaged; flipped views are flipped back and
+their joints exchanged; heatmaps are averaged over views, tags are stacked, and only those of the
+scale nearest to 1 are used. Flipped views are averaged before anything is enlarged: resizing is
+linear, so that only rounding differs from the published order, at a fraction of the work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional as F
+
+from ...device_constants import constant
+from ...skeleton import Skeleton
+from ...structures import View
+from ..heatmaps import gaussian_blur, gaussian_blur_on_device
+from .maps import AggregatedMaps, DeviceMaps, HostMaps
+from .refinement import resize_bilinear, resize_bilinear_into
+
+Shape = tuple[int, int]
+_Array = npt.NDArray[np.float32]
+_Stack = tuple[_Array, bool]
+"""Maps (C, h, w) of one view, and whether it is flipped."""
+
+
+def aggregate_views(
+    views: Sequence[View],
+    skeleton: Skeleton,
+    shape: Shape | None = None,
+    with_heatmaps: Sequence[bool] = (),
+    blur_sigma: float = 0.0,
+) -> AggregatedMaps:
+    """Average and stack the network's outputs for all views of one image.
+
+    Args:
+        views: answers, largest scale first; all on one device.
+        skeleton: the K joints.
+        shape: (H, W) to which all maps are projected; None keeps the size of the first view.
+        with_heatmaps: for each output, whether its heatmaps are averaged; all if empty.
+        blur_sigma: of a Gaussian over the result's heatmaps, heatmap pixels; 0 for none.
+    """
+    tag_scale = min((view.scale for view in views), key=lambda scale: abs(np.log(scale)))
+    scales = list(dict.fromkeys(view.scale for view in views))
+    by_scale = [[view for view in views if view.scale == scale] for scale in scales]
+    for_tags = by_scale[scales.index(tag_scale)]
+    shape = shape or _finest(views[0])
+    if views[0].outputs.heatmaps[0].device.type == "cpu":
+        return _on_host(by_scale, for_tags, skeleton, shape, with_heatmaps, blur_sigma)
+    return _on_device(by_scale, for_tags, skeleton, shape, with_heatmaps, blur_sigma)
+
+
+def _used(view: View, with_heatmaps: Sequence[bool]) -> list[int]:
+    """Which outputs' heatmaps are averaged."""
+    outputs = range(len(view.outputs.heatmaps))
+    return [h for h in outputs if not with_heatmaps or with_heatmaps[h]]
+
+
+def _finest(view: View) -> Shape:
+    maps = view.outputs.heatmaps[-1]
+    return maps.shape[2], maps.shape[3]
+
+
+def _on_host(
+    by_scale: Sequence[Sequence[View]],
+    for_tags: Sequence[View],
+    skeleton: Skeleton,
+    shape: Shape,
+    with_heatmaps: Sequence[bool],
+    blur_sigma: float,
+) -> HostMaps:
+    """Joint by joint, so that what is added up and enlarged is still in the cache."""
+    total = np.empty((len(skeleton), *shape), np.float32)
+    for number, views in enumerate(by_scale):
+        heads = [
+            [(_array(view.outputs.heatmaps[h]), view.flipped) for view in views]
+            for h in _used(views[0], with_heatmaps)
+        ]
+        finest = _finest(views[0])
+        for joint, heatmap in enumerate(total):
+            means = [_mean([_unflip(maps, joint, skeleton) for maps in head]) for head in heads]
+            combined = _mean([_enlarged(mean, finest) for mean in means])
+            if number:
+                heatmap += _enlarged(combined, shape)
+            else:
+                _resize(combined, heatmap)
+    if len(by_scale) > 1:
+        total /= len(by_scale)
+    if blur_sigma:
+        for heatmap in total:
+            heatmap[...] = gaussian_blur(heatmap, blur_sigma)
+    finest = _finest(for_tags[0])
+    stacks = [
+        (_array(tag), view.flipped)
+        for view in for_tags
+        for tag in view.outputs.tags
+        if tag.shape[1]
+    ]
+    tags = np.empty((len(stacks), len(stacks[0][0]), *finest), np.float32)
+    for stack, maps in zip(stacks, tags, strict=True):
+        for channel, tag in enumerate(maps):
+            _resize(_unflip(stack, channel, skeleton), tag)
+    return HostMaps(total, tags)
+
+
+def _array(maps: torch.Tensor) -> _Array:
+    array: _Array = maps[0].float().numpy()
+    return array
+
+
+def _unflip(maps: _Stack, joint: int, skeleton: Skeleton) -> _Array:
+    """One joint's map of the unmirrored image. One map of tags may serve all joints."""
+    array, flipped = maps
+    if not flipped:
+        return array[joint]
+    if len(array) == len(skeleton):
+        joint = skeleton.flip_indices[joint]
+    # cv2.flip is vectorized; a negative stride is not.
+    return np.asarray(cv2.flip(array[joint], 1), np.float32)
+
+
+def _enlarged(heatmap: _Array, shape: Shape) -> _Array:
+    return resize_bilinear(heatmap[None], shape)[0]
+
+
+def _resize(heatmap: _Array, into: _Array) -> None:
+    resize_bilinear_into(heatmap[None], into[None])
+
+
+def _mean(parts: Sequence[_Array]) -> _Array:
+    """Mean of equal shapes; the part itself if there is but one."""
+    if len(parts) == 1:
+        return parts[0]
+    total = parts[0] + parts[1]
+    for part in parts[2:]:
+        total += part
+    total /= len(parts)
+    return total
+
+
+def _on_device(
+    by_scale: Sequence[Sequence[View]],
+    for_tags: Sequence[View],
+    skeleton: Skeleton,
+    shape: Shape,
+    with_heatmaps: Sequence[bool],
+    blur_sigma: float,
+) -> DeviceMaps:
+    device = by_scale[0][0].outputs.heatmaps[0].device
+    flip = constant(tuple(skeleton.flip_indices.tolist()), device, torch.int64)
+
+    def upright(view: View, maps: torch.Tensor) -> torch.Tensor:
+        maps = maps.float()
+        if not view.flipped:
+            return maps
+        return (maps[:, flip] if maps.shape[1] == len(skeleton) else maps).flip(3)
+
+    def resized(maps: torch.Tensor, size: Shape) -> torch.Tensor:
+        if tuple(maps.shape[2:]) == size:
+            return maps
+        return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+
+    def mean(parts: Iterable[torch.Tensor]) -> torch.Tensor:
+        return torch.stack(list(parts)).mean(dim=0)
+
+    at_scales = []
+    for views in by_scale:
+        heads = [
+            mean(upright(view, view.outputs.heatmaps[h]) for view in views)
+            for h in _used(views[0], with_heatmaps)
+        ]
+        finest = _finest(views[0])
+        at_scales.append(resized(mean(resized(head, finest) for head in heads), shape))
+    tags = [
+        resized(upright(view, tag), _finest(view))
+        for view in for_tags
+        for tag in view.outputs.tags
+        if tag.shape[1]
+    ]
+    total = mean(at_scales)
+    return DeviceMaps(
+        (gaussian_blur_on_device(total, blur_sigma) if blur_sigma else total)[0], torch.cat(tags)
+    )

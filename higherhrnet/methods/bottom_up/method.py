@@ -1,0 +1,217 @@
+"""The bottom-up method: config → objects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ...boxes import Boxes
+from ...config import BottomUpConfig
+from ...datasets.base import PoseDataset
+from ...datasets.transforms import Transform
+from ...errors import UserError
+from ...inference.engine import TorchEngine
+from ...inference.types import BoxesOf, Diagnostics
+from ...models.higher_hrnet import HigherHRNet
+from ...models.pose_model import PoseModel
+from ...models.state_dict import Architecture
+from ...models.weights import Checkpoint
+from ...plugins import load_object
+from ...skeleton import Skeleton
+from ..base import Criterion, LoadPredictor, Method
+from .codec import BottomUpCodec
+from .grouping import ASSIGNMENTS, Grouping
+from .losses import BottomUpLoss
+from .predictor import BottomUpPredictor, TestTimeAugmentation
+from .transforms import CenteredView, RandomView
+
+
+class BottomUp(Method[BottomUpConfig]):
+    """HigherHRNet with associative embedding."""
+
+    name = "bottom-up"
+    finds_people = True
+    default_weights = "higherhrnet_w18_mini"
+
+    def build_model(self, config: BottomUpConfig, joints: int) -> HigherHRNet:
+        """See :class:`Method`."""
+        m = config.MODEL
+        return HigherHRNet(
+            joints=joints,
+            width=m.WIDTH,
+            tag_heads=config.LOSS.WITH_AE_LOSS,
+            tag_per_joint=m.TAG_PER_JOINT,
+            cat_output=m.CAT_OUTPUT,
+            num_basic_blocks=m.NUM_BASIC_BLOCKS,
+            num_modules=m.NUM_MODULES,
+            num_blocks=m.NUM_BLOCKS,
+            upsample_mode=m.UPSAMPLE_MODE,
+            activation_checkpointing=config.TRAIN.ACTIVATION_CHECKPOINTING,
+        )
+
+    def build_codec(
+        self, config: BottomUpConfig, model: PoseModel, skeleton: Skeleton
+    ) -> BottomUpCodec:
+        """See :class:`Method`."""
+        d, test = config.DATASET, config.TEST
+        return BottomUpCodec(
+            skeleton=skeleton,
+            heads=model.heads,
+            sigma=d.SIGMA,
+            threshold=test.DETECTION_THRESHOLD,
+            max_candidates=d.MAX_NUM_PEOPLE,
+            grouping=Grouping(
+                tag_threshold=test.TAG_THRESHOLD,
+                max_compared=d.MAX_NUM_PEOPLE,
+                assign=ASSIGNMENTS[test.ASSIGNMENT],
+            ),
+            adjust=test.ADJUST,
+            refine=test.REFINE,
+            with_heatmaps=test.WITH_HEATMAPS,
+            blur_sigma=test.BLUR_SIGMA,
+            max_detections=test.MAX_DETECTIONS,
+        )
+
+    def build_criterion(self, config: BottomUpConfig, model: PoseModel) -> Criterion:
+        """See :class:`Method`."""
+        loss = config.LOSS
+        return BottomUpLoss(
+            model.heads,
+            heatmap_factors=loss.HEATMAPS_LOSS_FACTOR,
+            pull_factors=loss.PULL_LOSS_FACTOR,
+            push_factors=loss.PUSH_LOSS_FACTOR,
+            push_type=loss.AE_LOSS_TYPE,
+        )
+
+    def build_transform(self, config: BottomUpConfig, skeleton: Skeleton) -> Transform:
+        """See :class:`Method`."""
+        d = config.DATASET
+        if not d.AUGMENT:
+            return CenteredView(d.INPUT_SIZE)
+        return RandomView(
+            d.INPUT_SIZE,
+            scale=(d.MIN_SCALE, d.MAX_SCALE),
+            rotation=d.MAX_ROTATION,
+            shift=d.MAX_TRANSLATE / 200,
+            flip=d.FLIP,
+            color=d.COLOR_JITTER,
+            center=d.CROP_CENTER,
+        )
+
+    def training_items(self, dataset: PoseDataset) -> tuple[PoseDataset, npt.NDArray[np.int64]]:
+        """Images."""
+        return dataset, np.arange(len(dataset))
+
+    def view_shape(self, config: BottomUpConfig) -> tuple[int, int]:
+        """A square."""
+        return config.DATASET.INPUT_SIZE, config.DATASET.INPUT_SIZE
+
+    def with_mask(self, config: BottomUpConfig) -> bool:
+        """See :class:`Method`."""
+        return config.DATASET.WITH_MASK
+
+    def padding_in_loss(self, config: BottomUpConfig) -> bool:
+        """See :class:`Method`."""
+        return config.DATASET.PADDING_IN_LOSS
+
+    def build_predictor(
+        self,
+        config: BottomUpConfig,
+        model: PoseModel,
+        skeleton: Skeleton,
+        device: torch.device,
+        load: LoadPredictor,
+    ) -> BottomUpPredictor:
+        """See :class:`Method`."""
+        test = config.TEST
+        return BottomUpPredictor(
+            engine=TorchEngine(model, device, test.PRECISION, test.COMPILE, test.CUDA_GRAPHS),
+            skeleton=skeleton,
+            batch_size=test.BATCH_SIZE,
+            workers=test.WORKERS,
+            codec=self.build_codec(config, model, skeleton),
+            augmentation=TestTimeAugmentation(
+                input_size=config.DATASET.INPUT_SIZE,
+                scales=test.SCALE_FACTOR,
+                flip=test.FLIP_TEST,
+                project=test.PROJECT2IMAGE,
+            ),
+        )
+
+    def build_boxes(self, config: BottomUpConfig, dataset: PoseDataset) -> BoxesOf:
+        """None are needed."""
+        return lambda sample: None
+
+    def check_detector(
+        self, config: BottomUpConfig, open_checkpoint: Callable[[str], Checkpoint]
+    ) -> None:
+        """There is none."""
+
+    def input_files(self, config: BottomUpConfig) -> list[Path]:
+        """None."""
+        return []
+
+    def listed_boxes(self, config: BottomUpConfig) -> dict[int | str, Boxes] | None:
+        """None."""
+        return None
+
+    def prediction_overrides(self, boxes: str | None, overrides: Sequence[str]) -> list[str]:
+        """See :class:`Method`."""
+        if boxes is not None:
+            raise UserError("--boxes serves top-down weights, and these are bottom-up")
+        return []
+
+    def build_diagnostics(self, config: BottomUpConfig, skeleton: Skeleton) -> Diagnostics | None:
+        """Embedding diagnostics, or what the config names."""
+        path = config.TEST.DIAGNOSTICS
+        if not path:
+            return None
+        found: Diagnostics = load_object(path, "TEST.DIAGNOSTICS")(skeleton)
+        return found
+
+    def describe_architecture(self, found: Architecture) -> dict[str, dict[str, Any]]:
+        """See :class:`Method`."""
+        return {
+            "MODEL": {
+                "TAG_PER_JOINT": found.tag_per_joint,
+                "CAT_OUTPUT": found.cat_output,
+                "NUM_BASIC_BLOCKS": found.num_basic_blocks,
+            },
+            "LOSS": {"WITH_AE_LOSS": list(found.tag_heads)},
+        }
+
+    def describe_protocol(self, config: BottomUpConfig) -> dict[str, object]:
+        """See :class:`Method`."""
+        test = config.TEST
+        return {
+            "size": config.DATASET.INPUT_SIZE,
+            "flip": test.FLIP_TEST,
+            "scales": list(test.SCALE_FACTOR),
+            "project": test.PROJECT2IMAGE,
+            "outputs": list(test.WITH_HEATMAPS),
+            "blur": test.BLUR_SIGMA,
+            "adjust": test.ADJUST,
+            "refine": test.REFINE,
+            "threshold": test.DETECTION_THRESHOLD,
+            "tag threshold": test.TAG_THRESHOLD,
+            "candidates": config.DATASET.MAX_NUM_PEOPLE,
+            "assignment": test.ASSIGNMENT,
+            "precision": test.PRECISION,
+        }
+
+    def describe_dropped(self, config: BottomUpConfig, dropped: Mapping[str, int]) -> list[str]:
+        """See :class:`Method`."""
+        most = config.DATASET.MAX_NUM_PEOPLE
+        limits = [f"{dropped['candidates']} candidates beyond {most} of a joint"]
+        if config.TEST.MAX_DETECTIONS:
+            most = config.TEST.MAX_DETECTIONS
+            limits.append(f"{dropped['people']} people beyond {most} an image")
+        return limits
+
+
+METHOD = BottomUp()

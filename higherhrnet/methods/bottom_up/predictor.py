@@ -1,0 +1,173 @@
+"""The bottom-up predictor: the whole image at once, at every test scale, plain and flipped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ... import geometry
+from ...errors import UserError
+from ...inference.predictor import Maps, Predictor, Preprocessed, Scene
+from ...inference.stats import InferenceStats
+from ...poses import Poses
+from ...structures import Outputs, View
+from .codec import BottomUpCodec
+from .maps import AggregatedMaps
+
+_MAX_PIXELS = 1 << 24
+"""Of an input: 4096 x 4096."""
+
+
+@dataclass(frozen=True)
+class TestTimeAugmentation:
+    """The views of an image in testing; the defaults are the published ones.
+
+    Attributes:
+        input_size: short side of the input at scale 1, pixels; a multiple of 64.
+        scales: test scales.
+        flip: also look at the flipped image.
+        project: resize all maps to the scale-1 input size before peaks are found.
+    """
+
+    input_size: int
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = True
+    project: bool = True
+
+    def projected_shape(self, image: tuple[int, int]) -> tuple[int, int] | None:
+        """(H, W) of the maps for an image (H, W), or None to leave them as they come."""
+        if not self.project:
+            return None
+        return geometry.fit_view(image, self.input_size, 1.0, min(self.scales))[0]
+
+    def to_image(self, image: tuple[int, int], maps: tuple[int, int]) -> geometry.Affine:
+        """Pixels of the aggregated maps (H, W) → pixels of the image (H, W)."""
+        smallest = min(self.scales)
+        view, _ = geometry.fit_view(image, self.input_size, smallest, smallest)
+        return geometry.invert(geometry.fit_map(image, view, maps))
+
+    def inputs(self, image: npt.NDArray[np.uint8]) -> list[tuple[torch.Tensor, float]]:
+        """(1 or 2, 3, h, w) uint8 network inputs with their scales, largest first.
+
+        With ``flip`` the second of each pair is flipped.
+
+        Raises:
+            UserError: the scales give a size that the network cannot halve five times, or the image
+                is so long and narrow that its input would not fit into any memory.
+        """
+        views = []
+        for scale in sorted(self.scales, reverse=True):
+            shape, affine = geometry.fit_view(
+                image.shape[:2], self.input_size, scale, min(self.scales)
+            )
+            if shape[0] % 32 or shape[1] % 32:
+                raise UserError(
+                    f"TEST.SCALE_FACTOR {list(self.scales)} with INPUT_SIZE {self.input_size} "
+                    f"makes an input of {shape[1]}x{shape[0]} pixels; both must be multiples of 32"
+                )
+            if shape[0] * shape[1] > _MAX_PIXELS:
+                height, width = image.shape[:2]
+                raise UserError(
+                    f"an image of {width}x{height} pixels would become an input of "
+                    f"{shape[1]}x{shape[0]}, which is too much; cut it, or set "
+                    "DATASET.INPUT_SIZE or TEST.SCALE_FACTOR lower"
+                )
+            view = torch.from_numpy(geometry.warp(image, affine, shape)).permute(2, 0, 1)
+            views.append((torch.stack([view, view.flip(2)] if self.flip else [view]), scale))
+        return views
+
+
+@dataclass
+class PreprocessedImage(Preprocessed):
+    """A whole image.
+
+    Attributes:
+        inputs: (views, 3, h, w) uint8 and scale, one entry a scale, largest first.
+    """
+
+    inputs: list[tuple[torch.Tensor, float]]
+
+    @property
+    def bucket(self) -> object:
+        """Images whose inputs have the same sizes."""
+        return tuple(tuple(images.shape) for images, _ in self.inputs)
+
+
+@dataclass(kw_only=True)
+class BottomUpPredictor(Predictor):
+    """Finds all people of an image at once.
+
+    Attributes:
+        codec: turns the network's outputs into people.
+        augmentation: the views that the network gets.
+    """
+
+    codec: BottomUpCodec
+    augmentation: TestTimeAugmentation
+    method: ClassVar[str] = "bottom-up"
+    finds_people: ClassVar[bool] = True
+
+    def prepare(self, scene: Scene) -> PreprocessedImage:
+        """The image at every test scale."""
+        shape = (scene.image.shape[0], scene.image.shape[1])
+        return PreprocessedImage(shape, self.augmentation.inputs(scene.image))
+
+    @torch.inference_mode()
+    def forward(self, prepared: Sequence[Preprocessed], stats: InferenceStats) -> list[list[View]]:
+        """See :class:`Predictor`; one batch for each scale."""
+        images = [item for item in prepared if isinstance(item, PreprocessedImage)]
+        views: list[list[View]] = [[] for _ in images]
+        with stats.timed("forward"):
+            for number, (first, scale) in enumerate(images[0].inputs):
+                outputs = self.engine(torch.cat([image.inputs[number][0] for image in images]))
+                for row in range(len(images) * len(first)):
+                    image, view = divmod(row, len(first))
+                    views[image].append(View(_row_of(outputs, row), scale, flipped=view == 1))
+        return views
+
+    @torch.inference_mode()
+    def decode(
+        self, prepared: Preprocessed, views: Sequence[View], stats: InferenceStats
+    ) -> tuple[Poses, AggregatedMaps]:
+        """See :class:`Predictor`."""
+        augmentation = self.augmentation
+        with stats.timed("aggregate"):
+            maps = self.codec.aggregate(views, augmentation.projected_shape(prepared.shape))
+        with stats.timed("decode"):
+            decoded = self.codec.decode(maps, augmentation.to_image(prepared.shape, maps.shape))
+        stats.count(candidates=decoded.candidates_dropped, people=decoded.people_dropped)
+        return decoded.poses, maps
+
+    def overlay(
+        self, maps: Maps, image: tuple[int, int]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
+        """See :class:`Predictor`; without the margin that the input had around the image."""
+        heatmaps, tags = maps.dense_heatmaps(), maps.dense_tags()
+        return self._crop(heatmaps, image), None if tags is None else self._crop(tags, image)
+
+    def _crop(
+        self, maps: npt.NDArray[np.float32], image: tuple[int, int]
+    ) -> npt.NDArray[np.float32]:
+        to_image = self.augmentation.to_image(image, (maps.shape[1], maps.shape[2]))
+        side = float(to_image[0, 0])  # image pixels in a heatmap pixel
+        width, height = (max(1, round(length / side)) for length in image[::-1])
+        affine = (geometry.scaling(1 / side) @ to_image)[:2]
+        return np.stack(
+            [
+                cv2.warpAffine(values, affine, (width, height), borderMode=cv2.BORDER_REPLICATE)
+                for values in maps
+            ]
+        )
+
+
+def _row_of(outputs: Outputs, row: int) -> Outputs:
+    return Outputs(
+        tuple(heatmap[row : row + 1] for heatmap in outputs.heatmaps),
+        tuple(tag[row : row + 1] for tag in outputs.tags),
+    )

@@ -1,0 +1,176 @@
+"""The top-down predictor: a box around each person, and a crop of each box."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from ... import geometry
+from ...boxes import Boxes
+from ...errors import UserError
+from ...evaluation.oks import oks_nms, soft_oks_nms
+from ...inference.predictor import Image, Predictor, Preprocessed, Scene
+from ...inference.stats import InferenceStats
+from ...poses import Poses
+from ...structures import Outputs, View
+from .codec import CropMaps, TopDownCodec
+
+Detector = Callable[[Sequence[Image]], list[Boxes]]
+"""Images → boxes of the people in each."""
+_KEPT_BY_SOFT_NMS = 20
+
+
+@dataclass
+class Crops(Preprocessed):
+    """An image cut into its people.
+
+    Attributes:
+        image: the image, until the detector has found its people; else None.
+        boxes: of N people.
+        inputs: (N, 3, h, w) uint8.
+    """
+
+    image: Image | None
+    boxes: Boxes
+    inputs: torch.Tensor
+
+
+@dataclass(kw_only=True)
+class TopDownPredictor(Predictor):
+    """Finds the joints of one person at a time, in boxes that are given or detected.
+
+    Attributes:
+        codec: turns the network's outputs into people.
+        image_size: (H, W) of a person's crop.
+        padding: growth of boxes.
+        flip: also look at flipped crops.
+        crops_per_batch: most crops that go through the network together.
+        detector: finds the boxes of images that come without; None asks for boxes.
+        bbox_threshold: boxes scoring less are left out.
+        oks_threshold: people more alike than this are one; 1 keeps all.
+        soft_nms: keep the 20 best instead, ranked lower the more alike they are to better ones.
+    """
+
+    codec: TopDownCodec
+    image_size: tuple[int, int] = (256, 192)
+    padding: float = 1.25
+    flip: bool = True
+    crops_per_batch: int = 64
+    detector: Detector | None = None
+    bbox_threshold: float = 0.0
+    oks_threshold: float = 0.9
+    soft_nms: bool = False
+    method: ClassVar[str] = "top-down"
+    finds_people: ClassVar[bool] = False
+
+    def prepare(self, scene: Scene) -> Crops:
+        """Crops of all people; none yet if the detector is to find them first."""
+        shape = (scene.image.shape[0], scene.image.shape[1])
+        if scene.boxes is not None:
+            boxes = scene.boxes.usable(self.bbox_threshold).within(shape)
+            return Crops(shape, None, boxes, self._crop(scene.image, boxes))
+        if self.detector is None:
+            raise UserError(
+                "a top-down model needs boxes around people, and this image comes without: name a "
+                "detector, a result file or bottom-up weights with TEST.BBOX_SOURCE"
+            )
+        return Crops(shape, scene.image, Boxes.of([]), torch.zeros(0))
+
+    @torch.inference_mode()
+    def forward(self, prepared: Sequence[Preprocessed], stats: InferenceStats) -> list[list[View]]:
+        """See :class:`Predictor`; all crops of all images go through the network together."""
+        cut = [item for item in prepared if isinstance(item, Crops)]
+        self._detect([item for item in cut if item.image is not None], stats)
+        with stats.timed("forward"):
+            inputs = torch.cat([item.inputs for item in cut])
+            plain = self._heatmaps(inputs)
+            flipped = self._heatmaps(inputs.flip(3)) if self.flip else plain
+        found = []
+        ends = np.cumsum([0, *(len(item.boxes) for item in cut)])
+        for first, last in pairwise(ends):
+            both = [plain[first:last], flipped[first:last]][: 1 + self.flip]
+            found.append(
+                [View(Outputs((h,), (h[:, :0],)), 1.0, flipped=n == 1) for n, h in enumerate(both)]
+            )
+        return found
+
+    @torch.inference_mode()
+    def decode(
+        self, prepared: Preprocessed, views: Sequence[View], stats: InferenceStats
+    ) -> tuple[Poses, CropMaps]:
+        """See :class:`Predictor`."""
+        assert isinstance(prepared, Crops)
+        boxes = prepared.boxes
+        with stats.timed("aggregate"):
+            heatmaps = self.codec.aggregate(views)
+        with stats.timed("decode"):
+            shape = (heatmaps.shape[2], heatmaps.shape[3])
+            to_image = [geometry.invert(affine) for affine in self.affines(boxes, shape)]
+            poses = self.codec.decode(heatmaps, to_image, boxes)
+            kept = self._without_duplicates(poses, boxes)
+        dropped = len(poses) - len(kept)
+        stats.count(**{"people" if self.soft_nms else "duplicates": dropped})
+        return poses.select(kept), CropMaps(heatmaps, to_image, prepared.shape)
+
+    def affines(self, boxes: Boxes, shape: tuple[int, int]) -> list[geometry.Affine]:
+        """Image → canvas (H, W) for each box."""
+        affines = []
+        for x, y, w, h in boxes.xywh:
+            center, (width, _) = geometry.box_crop((x, y, w, h), self.image_size, self.padding)
+            affines.append(geometry.person_crop(center, width, shape))
+        return affines
+
+    def _crop(self, image: Image, boxes: Boxes) -> torch.Tensor:
+        """(N, 3, h, w) uint8 crops."""
+        crops = np.zeros((len(boxes), *self.image_size, 3), np.uint8)
+        for crop, affine in zip(crops, self.affines(boxes, self.image_size), strict=True):
+            crop[:] = geometry.warp(image, affine, self.image_size)
+        return torch.from_numpy(crops).permute(0, 3, 1, 2)
+
+    def _detect(self, items: Sequence[Crops], stats: InferenceStats) -> None:
+        """Fill in boxes and crops of images that came without boxes."""
+        if not items:
+            return
+        assert self.detector is not None
+        images = [item.image for item in items if item.image is not None]
+        with stats.timed("detector"):
+            found = self.detector(images)
+        with stats.timed("preprocess"):
+            for item, image, boxes in zip(items, images, found, strict=True):
+                item.boxes = boxes.usable(self.bbox_threshold)
+                item.inputs, item.image = self._crop(image, item.boxes), None
+
+    def _heatmaps(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Heatmaps (N, K, h, w) of crops (N, 3, H, W), so many at once."""
+        joints, most = len(self.skeleton), self.crops_per_batch
+        stride = self.codec.heads[0].stride
+        height, width = (side // stride for side in self.image_size)
+        found = [torch.zeros(0, joints, height, width)]
+        for first in range(0, len(inputs), most):
+            part = inputs[first : first + most]
+            missing = most - len(part) if self.engine.fixed_batch else 0
+            padded = torch.cat([part, part.new_zeros(missing, *part.shape[1:])])
+            found.append(self.engine(padded).heatmaps[0][: len(part)])
+        return torch.cat([maps.to(found[-1].device) for maps in found])
+
+    def _without_duplicates(self, poses: Poses, boxes: Boxes) -> list[int]:
+        """Rows of people who repeat no more confident one (OKS-NMS), in the boxes' order."""
+        if (self.oks_threshold >= 1 and not self.soft_nms) or not len(poses):
+            return list(range(len(poses)))
+        extents = [
+            geometry.box_crop((x, y, w, h), self.image_size, self.padding)[1]
+            for x, y, w, h in boxes.xywh
+        ]
+        people = (poses.xy, poses.score, poses.person_score, np.array([w * h for w, h in extents]))
+        if self.soft_nms:
+            kept = soft_oks_nms(
+                *people, self.skeleton.sigmas, self.oks_threshold, most=_KEPT_BY_SOFT_NMS
+            )
+        else:
+            kept = oks_nms(*people, self.skeleton.sigmas, self.oks_threshold)
+        return sorted(kept)

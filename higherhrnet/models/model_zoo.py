@@ -1,0 +1,205 @@
+"""Published checkpoints by name: where they are, what they are, and how they come here."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import UserError
+from ..io.download import download, verify
+
+_MMPOSE = "https://download.openmmlab.com/mmpose/"
+_TIMM = "https://huggingface.co/timm/{}/resolve/main/model.safetensors"
+_DRIVE = "https://drive.google.com/open?id=1bdXVmYrSynPLSk5lptvgyQ8fhziobD50"
+_HRNET = "https://github.com/leoxiaobin/deep-high-resolution-net.pytorch#quick-start"
+_640 = ("DATASET.INPUT_SIZE", "640")
+_384 = ("MODEL.IMAGE_SIZE", "[288, 384]", "MODEL.SIGMA", "3")
+BUNDLED = Path(__file__).parent.parent / "weights"
+"""Folder of the checkpoints that come with the package."""
+CACHE = "HIGHERHRNET_CACHE"
+"""Environment variable that names another cache folder."""
+OFFLINE = "HIGHERHRNET_OFFLINE"
+"""Environment variable that forbids the network."""
+
+
+@dataclass(frozen=True)
+class ZooEntry:
+    """A published checkpoint.
+
+    Attributes:
+        file: its name there, and in the cache.
+        what: network, data and the figure that its publisher gives.
+        megabytes: about how large it is.
+        license: of the weights, as far as their publisher says.
+        url: where it can be fetched; empty where a browser is needed.
+        sha256: its first digits, where they are public.
+        page: where to find it with a browser.
+        settings: config ``KEY, VALUE, …`` that its tensors do not tell.
+    """
+
+    file: str
+    what: str
+    megabytes: int
+    license: str
+    url: str = ""
+    sha256: str = ""
+    page: str = ""
+    settings: tuple[str, ...] = ()
+
+
+def _official(
+    file: str, what: str, megabytes: int, settings: tuple[str, ...] = (), page: str = _DRIVE
+) -> ZooEntry:
+    license = "MIT (code); weights: see page"
+    return ZooEntry(file, what, megabytes, license, page=page, settings=settings)
+
+
+def _mmpose(path: str, what: str, megabytes: int, settings: tuple[str, ...] = ()) -> ZooEntry:
+    file = path.rpartition("/")[2]
+    # Their names end in the first eight digits of the file's SHA-256, and a date.
+    digits = file.removesuffix(".pth").rpartition("-")[2][:8]
+    return ZooEntry(
+        file, what, megabytes, "Apache-2.0", _MMPOSE + path, digits,
+        "https://github.com/open-mmlab/mmpose", settings,
+    )  # fmt: skip
+
+
+def _timm(name: str, what: str, megabytes: int) -> ZooEntry:
+    return ZooEntry(
+        f"{name}.safetensors", what, megabytes, "MIT", _TIMM.format(name),
+        page=f"https://huggingface.co/timm/{name}",
+    )  # fmt: skip
+
+
+MODEL_ZOO: dict[str, ZooEntry] = {
+    "official/higherhrnet_w32_512": _official(
+        "pose_higher_hrnet_w32_512.pth", "HigherHRNet-W32 512, COCO, AP 67.1", 115
+    ),
+    "official/higherhrnet_w32_640": _official(
+        "pose_higher_hrnet_w32_640.pth", "HigherHRNet-W32 640, COCO, AP 68.5", 115, _640
+    ),
+    "official/higherhrnet_w48_640": _official(
+        "pose_higher_hrnet_w48_640.pth", "HigherHRNet-W48 640, COCO, AP 69.9", 256, _640
+    ),
+    "official/hrnet_w32_256x192": _official(
+        "pose_hrnet_w32_256x192.pth", "top-down HRNet-W32 256x192, COCO, AP 74.4", 114, page=_HRNET
+    ),
+    "official/hrnet_w48_384x288": _official(
+        "pose_hrnet_w48_384x288.pth", "top-down HRNet-W48 384x288, COCO, AP 76.3", 255, _384, _HRNET
+    ),
+    "mmpose/higherhrnet_w32_512": _mmpose(
+        "bottom_up/higher_hrnet32_coco_512x512-8ae85183_20200713.pth",
+        "HigherHRNet-W32 512, COCO, AP 67.7", 115,
+    ),
+    "mmpose/higherhrnet_w32_640": _mmpose(
+        "bottom_up/higher_hrnet32_coco_640x640-a22fe938_20200712.pth",
+        "HigherHRNet-W32 640, COCO, AP 68.6", 115, _640,
+    ),
+    "mmpose/higherhrnet_w48_512": _mmpose(
+        "bottom_up/higher_hrnet48_coco_512x512-60fedcbc_20200712.pth",
+        "HigherHRNet-W48 512, COCO, AP 68.6", 256,
+    ),
+    "mmpose/higherhrnet_w32_crowdpose": _mmpose(
+        "bottom_up/higher_hrnet32_crowdpose_512x512-1aa4a132_20201017.pth",
+        "HigherHRNet-W32 512, CrowdPose, AP 65.5", 115,
+    ),
+    "mmpose/hrnet_ae_w32_512": _mmpose(
+        "bottom_up/hrnet_w32_coco_512x512-bcb8c247_20200816.pth",
+        "HRNet-W32 with tags at 1/4, 512, COCO, AP 65.4", 114,
+    ),
+    "mmpose/hrnet_w32_256x192": _mmpose(
+        "top_down/hrnet/hrnet_w32_coco_256x192-c78dce93_20200708.pth",
+        "top-down HRNet-W32 256x192, COCO, AP 74.6", 114,
+    ),
+    "mmpose/hrnet_w32_384x288": _mmpose(
+        "top_down/hrnet/hrnet_w32_coco_384x288-d9f0d786_20200708.pth",
+        "top-down HRNet-W32 384x288, COCO, AP 76.0", 114, _384,
+    ),
+    "mmpose/hrnet_w48_256x192": _mmpose(
+        "top_down/hrnet/hrnet_w48_coco_256x192-b9e0b3ab_20200708.pth",
+        "top-down HRNet-W48 256x192, COCO, AP 75.6", 255,
+    ),
+    "mmpose/hrnet_w48_384x288": _mmpose(
+        "top_down/hrnet/hrnet_w48_coco_384x288-314c8528_20200708.pth",
+        "top-down HRNet-W48 384x288, COCO, AP 76.7", 255, _384,
+    ),
+    "mmpose/hrnet_w32_mpii": _mmpose(
+        "top_down/hrnet/hrnet_w32_mpii_256x256-6c4f923f_20200812.pth",
+        "top-down HRNet-W32 256x256, MPII, PCKh 90.0", 114,
+        ("MODEL.IMAGE_SIZE", "[256, 256]"),
+    ),
+    "mmpose/hrnet_w32_crowdpose": _mmpose(
+        "top_down/hrnet/hrnet_w32_crowdpose_256x192-960be101_20201227.pth",
+        "top-down HRNet-W32 256x192, CrowdPose, AP 67.5", 114,
+    ),
+    "imagenet/hrnet_w32": _mmpose(
+        "pretrain_models/hrnet_w32-36af842e.pth", "the published W32 trunk, ImageNet", 160
+    ),
+    "imagenet/hrnet_w48": _mmpose(
+        "pretrain_models/hrnet_w48-8ef0771d.pth", "the published W48 trunk, ImageNet", 310
+    ),
+    "timm/hrnet_w18": _timm("hrnet_w18.ms_aug_in1k", "W18 classifier, ImageNet", 86),
+    "timm/hrnet_w32": _timm("hrnet_w32.ms_in1k", "W32 classifier, ImageNet", 165),
+    "timm/hrnet_w48": _timm("hrnet_w48.ms_in1k", "W48 classifier, ImageNet", 310),
+}  # fmt: skip
+"""Every checkpoint that has a name here."""
+
+
+def find_weights(name_or_file: str) -> Path:
+    """A weights file: a path, or the name of a bundled or a published checkpoint.
+
+    Raises:
+        UserError: it is neither, or a published one that cannot be fetched; see
+            :func:`fetch_weights`.
+        OSError: the download failed.
+    """
+    bundled = BUNDLED / f"{name_or_file}.safetensors"
+    if bundled.is_file():
+        return bundled
+    path = Path(name_or_file)
+    if name_or_file in MODEL_ZOO and not path.is_file():
+        return fetch_weights(name_or_file)
+    if not path.is_file() and not path.suffix:
+        names = sorted(file.stem for file in BUNDLED.glob("*.safetensors"))
+        raise UserError(
+            f"'{name_or_file}' is neither a bundled checkpoint ({', '.join(names)}), nor a "
+            "published one (higherhrnet weights list), nor a file"
+        )
+    return path
+
+
+def cache_dir() -> Path:
+    """Folder of what was fetched: ``$HIGHERHRNET_CACHE``, else ``~/.cache/higherhrnet``."""
+    if os.environ.get(CACHE):
+        return Path(os.environ[CACHE]).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "higherhrnet"
+
+
+def fetch_weights(name: str) -> Path:
+    """A published checkpoint's file: from the cache, else from its server.
+
+    A download whose hash is public goes on where an earlier one broke off and is checked before it
+    counts; another one starts anew, so that no two versions are joined.
+
+    Raises:
+        UserError: a browser is needed, the network is forbidden, or the file is damaged.
+        OSError: the network or the disk failed.
+    """
+    known = MODEL_ZOO[name]
+    file = cache_dir() / known.file
+    if file.is_file():
+        return file
+    if not known.url:
+        raise UserError(
+            f"'{name}' is handed out to browsers only: find {known.file} at {known.page} and put "
+            f"it into {file.parent}"
+        )
+    if os.environ.get(OFFLINE):
+        raise UserError(
+            f"'{name}' is not in {file.parent}, and the network is forbidden; fetch {known.url} "
+            f"elsewhere and put {known.file} there"
+        )
+    download(known.url, file, lambda came: verify(came, known.sha256, "sha256"), bool(known.sha256))
+    return file

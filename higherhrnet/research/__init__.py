@@ -1,0 +1,1 @@
+"""Research tooling: may import everything, is imported by nothing in the core."""

@@ -1,0 +1,1 @@
+"""Synthetic people: images, crowds and videos with known keypoints."""

@@ -1,0 +1,200 @@
+"""What a training will need, before it is started: parameters, work, memory, settings."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..config import PoseConfig, override_config
+from ..factory.training import build_step_trainer
+from ..methods.base import method_of
+from ..skeleton import load_skeleton
+from ..structures import Outputs, Targets
+from .bench.table import Row
+from .bench.train import measure
+
+_COPIES = 4
+"""Of every parameter: itself, its gradient and Adam's two moments, each in float32."""
+
+
+@dataclass
+class _Saved:
+    """Bytes that autograd keeps, storage by storage."""
+
+    bytes: int = 0
+    seen: dict[int, torch.Tensor] = field(default_factory=dict)
+
+    def pack(self, tensor: torch.Tensor) -> torch.Tensor:
+        key = tensor.untyped_storage()._cdata
+        if key not in self.seen and not isinstance(tensor, nn.Parameter):
+            self.seen[key] = tensor  # kept, so that no other storage gets its address
+            self.bytes += tensor.untyped_storage().nbytes()
+        return tensor
+
+
+def giga_macs(config: PoseConfig) -> float:
+    """Multiply-accumulates of one forward pass at the training size, in 10⁹.
+
+    A transposed convolution is counted once for each input pixel and kernel weight; published
+    values count it four times.
+    """
+    height, width = method_of(config).view_shape(config)
+    with torch.device("meta"):
+        network = (
+            method_of(config)
+            .build_model(config, len(load_skeleton(config.DATASET.SKELETON)))
+            .eval()
+        )
+        with FlopCounterMode(display=False) as counter:
+            network(torch.zeros(1, 3, height, width))
+    return counter.get_total_flops() / 2e9
+
+
+def memory(config: PoseConfig, batch: int) -> float:
+    """Estimated peak bytes of a training step; nothing is computed.
+
+    Parameters with gradient, Adam's moments and the average; what autograd keeps of the forward
+    pass and the losses; and the largest two maps for what flows backward.
+    """
+    t = config.TRAIN
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(t.PRECISION)
+    trainer = build_step_trainer(
+        override_config(config, ["TRAIN.EMA_DECAY", "0"]), torch.device("cpu")
+    )
+    network = trainer.model.train()
+    fixed = sum(p.numel() * 4 for p in network.parameters())
+    largest = _Largest(network)
+    # Shapes only: tensors of this mode have no memory behind them.
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        images = torch.empty(batch, 3, *method_of(config).view_shape(config)).to(
+            memory_format=torch.channels_last
+        )
+        saved = _Saved()
+        checkpoint_activations = _PartWise(saved)
+        if t.ACTIVATION_CHECKPOINTING:
+            network.run = checkpoint_activations  # type: ignore[assignment]
+        with torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda tensor: tensor):
+            with torch.autocast("cpu", dtype, enabled=dtype is not None):
+                outputs = network(images)
+            trainer.criterion(outputs, _blank_targets(outputs))
+        kept = (
+            saved.bytes
+            - checkpoint_activations.inside
+            + checkpoint_activations.inputs
+            + checkpoint_activations.largest
+        )
+    copies = _COPIES + (1 if t.EMA_DECAY else 0)
+    return copies * fixed + kept + 2 * largest.bytes
+
+
+def _blank_targets(outputs: Outputs, people: int = 30) -> Targets:
+    maps = outputs.heatmaps
+    return Targets(
+        heatmaps=tuple(torch.empty(m.shape) for m in maps),
+        weights=tuple(torch.empty(m.shape[0], 1, *m.shape[2:]) for m in maps),
+        indices=tuple(torch.zeros(m.shape[0], people, m.shape[1], dtype=torch.int64) for m in maps),
+    )
+
+
+class _PartWise:
+    """Stands in for a network's ``run``: counts what checkpointing keeps and recomputes."""
+
+    def __init__(self, saved: _Saved) -> None:
+        self._saved = saved
+        self.inside = self.inputs = self.largest = 0
+
+    def __call__(self, part: nn.Module, inputs: Any) -> Any:
+        before = self._saved.bytes
+        outputs = part(inputs)
+        used = self._saved.bytes - before
+        self.inside += used
+        self.largest = max(self.largest, used)
+        maps = inputs if isinstance(inputs, list) else [inputs]
+        self.inputs += sum(x.untyped_storage().nbytes() for x in maps)
+        return outputs
+
+
+class _Largest:
+    """Bytes of the largest output of any layer."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.bytes = 0
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm2d):
+                module.register_forward_hook(self._look)
+
+    def _look(self, module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
+        self.bytes = max(self.bytes, output.untyped_storage().nbytes())
+
+
+def plan_training(
+    config: PoseConfig, device: torch.device, processes: int = 1
+) -> tuple[list[str], list[Row]]:
+    """Sentences and a table: what each way of cutting the effective batch takes.
+
+    Args:
+        config: what is to be trained.
+        device: measured there as well if it is a GPU.
+        processes: that share the batch.
+    """
+    if config.TRAIN.UNFREEZE_EPOCH:  # from then on it takes most
+        config = override_config(config, ["TRAIN.FREEZE", "[]"])
+    batch = config.TRAIN.BATCH_SIZE
+    height, width = method_of(config).view_shape(config)
+    with torch.device("meta"):
+        network = method_of(config).build_model(config, len(load_skeleton(config.DATASET.SKELETON)))
+    parameters = sum(p.numel() for p in network.parameters())
+    lines = [
+        f"{parameters:,} parameters; {giga_macs(config):.2f} GMAC a view forward at "
+        f"{width}x{height} px, about three times that for a training step",
+        f"effective batch {batch}, learning rate {config.TRAIN.LR:g}: every row below keeps both",
+        "another batch needs another rate: TRAIN.LR in proportion to TRAIN.BATCH_SIZE, e.g. "
+        f"TRAIN.BATCH_SIZE {batch // 2 or 1} TRAIN.LR {config.TRAIN.LR / 2:g}",
+    ]
+    rows: list[Row] = []
+    estimates: dict[tuple[str, bool], tuple[float, float]] = {}
+    share = batch // processes
+    cuts = [size for size in range(share, 0, -1) if share % size == 0]
+    for micro in _spread(cuts, 4):
+        for precision in ("fp32", "bf16"):
+            for again in (False, True):
+                overrides = [
+                    "TRAIN.MICRO_BATCH_SIZE", str(micro), "TRAIN.PRECISION", precision,
+                    "TRAIN.ACTIVATION_CHECKPOINTING", str(again), "TRAIN.COMPILE", "False",
+                ]  # fmt: skip
+                if (precision, again) not in estimates:
+                    varied = override_config(config, overrides)
+                    estimates[precision, again] = memory(varied, 1), memory(varied, 2)
+                one, two = estimates[precision, again]  # memory grows in a line with the batch
+                row: dict[str, Any] = {
+                    "TRAIN.MICRO_BATCH_SIZE": micro,
+                    "micro-batches": share // micro,
+                    "TRAIN.PRECISION": precision,
+                    "TRAIN.ACTIVATION_CHECKPOINTING": again,
+                    "estimated GiB": (one + (micro - 1) * (two - one)) / 2**30,
+                }
+                if device.type == "cuda":
+                    found = measure(
+                        config, [*overrides, "TRAIN.BATCH_SIZE", str(micro)], str(device), steps=5
+                    )
+                    row |= {k: found[k] for k in ("GiB", "images/s", "note") if k in found}
+                    print(f"  measured {row}", file=sys.stderr)
+                    torch.cuda.empty_cache()
+                    torch.cuda.reset_peak_memory_stats(device)
+                rows.append(row)
+    return lines, rows
+
+
+def _spread(values: Sequence[int], most: int) -> list[int]:
+    """At most so many of the values, first and last among them."""
+    if len(values) <= most:
+        return list(values)
+    step = (len(values) - 1) / (most - 1)
+    return [values[round(i * step)] for i in range(most)]

@@ -1,0 +1,143 @@
+"""The contract between data, codec, model and loss: what each hands to the next.
+
+``Sample`` → (codec) → ``KeypointIndices`` → ``Batch`` → (to the device, codec) → ``Targets``;
+images → (model) → ``Outputs`` → (codec) → ``Poses``. B images, K joints, P people, S the side of a
+square input, s a head's stride. Those that travel to a device or through ``torch.compile`` and
+DDP are named tuples, which torch takes apart by itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from .geometry import Affine
+from .poses import Poses
+
+
+@dataclass(frozen=True)
+class Head:
+    """One output of a network.
+
+    Attributes:
+        stride: input pixels per pixel of its maps.
+        tags: number of tag maps beside the K heatmaps: 0, 1 (shared by all joints) or K.
+    """
+
+    stride: int
+    tags: int = 0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image, seen whole or through a transform.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        poses: the annotated people in this image's pixels.
+        boxes: (P, 4) float64 x, y, w, h of each of them, in this image's pixels.
+        valid: (H, W) uint8, 1 where the loss counts: inside the original image and outside
+            crowd regions and people without keypoints.
+        id: the data set's name of the image.
+        affine: original image → this image.
+    """
+
+    image: npt.NDArray[np.uint8]
+    poses: Poses
+    boxes: npt.NDArray[np.float64]
+    valid: npt.NDArray[np.uint8]
+    id: int | str
+    affine: Affine
+
+
+class KeypointIndices(NamedTuple):
+    """Where people are on a view: all that travels to the device beside its pixels.
+
+    Attributes:
+        indices: per head ([B,] P, K) int64, flat index y * width + x of each joint on the head's
+            maps, -1 where absent or outside; a top-down codec counts a border with them.
+        valid: ([B,] H/s, W/s) uint8 for the finest head's stride s, 1 where the loss counts.
+    """
+
+    indices: tuple[torch.Tensor, ...]
+    valid: torch.Tensor
+
+
+class Targets(NamedTuple):
+    """What a network should predict, one entry a head.
+
+    Attributes:
+        heatmaps: per head (B, K, H/s, W/s) float32 in 0..1.
+        weights: per head float32, 1 where the loss counts, else 0: (B, 1, H/s, W/s) bottom-up,
+            where regions are ignored, (B, K, 1, 1) top-down, where joints are.
+        indices: as in :class:`KeypointIndices`.
+    """
+
+    heatmaps: tuple[torch.Tensor, ...]
+    weights: tuple[torch.Tensor, ...]
+    indices: tuple[torch.Tensor, ...]
+
+
+class PackedImages(NamedTuple):
+    """Whole images of any sizes that the device is to warp into views.
+
+    Attributes:
+        pixels: (bytes,) uint8, each image's (H, W, 3) RGB one after another; empty where the
+            device holds all images already.
+        start: (B,) int64, first byte of each image there.
+        shape: (B, 2) int64, H and W of each image.
+        affine: (B, 2, 3) float64, view pixel → image pixel.
+    """
+
+    pixels: torch.Tensor
+    start: torch.Tensor
+    shape: torch.Tensor
+    affine: torch.Tensor
+
+
+class Batch(NamedTuple):
+    """What the loader yields.
+
+    Attributes:
+        images: (B, 3, H, W) uint8 RGB views, or the images that they are to be made from.
+        keypoints: heatmap indices of their people.
+        color: (B, 3) float32 factors of brightness, contrast and saturation; 1 changes nothing.
+        ids: the data set's names of the images.
+    """
+
+    images: torch.Tensor | PackedImages
+    keypoints: KeypointIndices
+    color: torch.Tensor
+    ids: tuple[int | str, ...]
+
+
+class Outputs(NamedTuple):
+    """What a network predicts, one entry a head.
+
+    Attributes:
+        heatmaps: per head (B, K, H/s, W/s).
+        tags: per head (B, tags, H/s, W/s), with no channels where the head has no tags.
+    """
+
+    heatmaps: tuple[torch.Tensor, ...]
+    tags: tuple[torch.Tensor, ...]
+
+
+@dataclass(frozen=True)
+class View:
+    """A network's outputs for one view of an image.
+
+    Attributes:
+        outputs: the network's, B = 1 image or B crops of it, as the network gave it (a flipped
+            view is still flipped).
+        scale: test scale relative to INPUT_SIZE; 1 for crops.
+        flipped: whether the network saw image or crops flipped.
+    """
+
+    outputs: Outputs
+    scale: float
+    flipped: bool
