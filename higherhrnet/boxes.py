@@ -79,7 +79,7 @@ class Boxes:
         low, high = self.xywh[:, :2], self.xywh[:, :2] + self.xywh[:, 2:]
         return self.select(np.asarray(((low < shape[::-1]) & (high > 0)).all(axis=1)))
 
-    def jittered(self, amount: float, rng: np.random.Generator) -> Boxes:
+    def jitter(self, amount: float, rng: np.random.Generator) -> Boxes:
         """Every edge moved by a normal share of the box's side, ``amount`` in standard deviation.
 
         Edges move by no more than two deviations, so that no box turns inside out.
@@ -125,7 +125,7 @@ def annotated_box(record: Mapping[str, Any], shape: tuple[float, float]) -> list
 
 
 def _pose(record: Mapping[str, Any]) -> Poses:
-    return Poses.annotated(np.array(record["keypoints"], float).reshape(1, -1, 3))
+    return Poses.from_annotations(np.array(record["keypoints"], float).reshape(1, -1, 3))
 
 
 def read_detections(path: Path) -> dict[int | str, Boxes]:
@@ -147,7 +147,7 @@ def read_detections(path: Path) -> dict[int | str, Boxes]:
         for record in records:
             if record.get("category_id", 1) in wanted:
                 people.setdefault(record["image_id"], []).append(record)
-        return {image: _listed(found) for image, found in people.items()}
+        return {image: _boxes_of_records(found) for image, found in people.items()}
     except (
         UserError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError,
     ) as error:  # fmt: skip
@@ -157,5 +157,5 @@ def read_detections(path: Path) -> dict[int | str, Boxes]:
         ) from error
 
 
-def _listed(records: Sequence[Mapping[str, Any]]) -> Boxes:
+def _boxes_of_records(records: Sequence[Mapping[str, Any]]) -> Boxes:
     return Boxes.of([r["bbox"] for r in records], [float(r["score"]) for r in records])

@@ -1,8 +1,8 @@
-"""Several processes training one network: who am I, and what do all of us say?
+"""Several processes training one network: ranks and collectives.
 
 Started by ``torchrun``, which sets ``RANK``, ``WORLD_SIZE`` and ``LOCAL_RANK``. Gradients travel
-by torch's DistributedDataParallel (NCCL on GPUs, gloo on CPUs); what is said here travels by gloo
-on CPUs and never waits for a GPU.
+by torch's DistributedDataParallel (NCCL on GPUs, gloo on CPUs); what is exchanged here travels by
+gloo on CPUs and never waits for a GPU.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class ProcessGroup:
 
     @property
     def main(self) -> bool:
-        """Whether this process writes files and talks."""
+        """Whether this process writes files and prints."""
         return self.rank == 0
 
     def any(self, flag: bool) -> bool:
@@ -89,7 +89,7 @@ class ProcessGroup:
 
 
 def is_main_process() -> bool:
-    """Whether this process is the one that talks, by what ``torchrun`` set."""
+    """Whether this process is the one that prints, by what ``torchrun`` set."""
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -117,7 +117,7 @@ def init_distributed(on_gpu: bool, patience: timedelta | None = None) -> Iterato
 
     Args:
         on_gpu: work on GPUs, one a process; that of the process's number becomes the current one.
-        patience: how long processes wait for what another one says; torch's half an hour by
+        patience: how long processes wait for another one; torch's half an hour by
             default.
 
     Raises:

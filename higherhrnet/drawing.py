@@ -102,21 +102,21 @@ def write(
     left = int(np.clip(x - w / 2, 2, max(width - w - 2, 2)))
     foot = int(np.clip(y, h + 4, height - below - 2))
 
-    def covered(foot: int) -> Rectangle:
+    def rectangle_at(foot: int) -> Rectangle:
         return left - 2, foot - h - 3, left + w + 2, foot + below
 
     free = foot
     for other in sorted(taken, key=lambda rectangle: -rectangle[1]):  # upwards
-        if _overlap(covered(free), other):
+        if _overlap(rectangle_at(free), other):
             free = other[1] - below - 1
     if free < h + 4:
         free = foot
         for other in sorted(taken, key=lambda rectangle: rectangle[3]):  # downwards
-            if _overlap(covered(free), other):
+            if _overlap(rectangle_at(free), other):
                 free = other[3] + h + 4
     if h + 4 <= free <= height - below - 2:
         foot = free
-    ends = covered(foot)
+    ends = rectangle_at(foot)
     cv2.rectangle(image, ends[:2], ends[2:], ground, -1)
     dark = sum(ground) > 330
     color = (0, 0, 0) if dark else (255, 255, 255)
@@ -149,7 +149,7 @@ def _limb_side(skeleton: Skeleton, a: int, b: int) -> Side:
     return sides.pop() if len(sides) == 1 else Side.CENTER
 
 
-def _fixed(point: npt.NDArray[np.float64]) -> tuple[int, int]:
+def _to_fixed_point(point: npt.NDArray[np.float64]) -> tuple[int, int]:
     x, y = np.clip(point, -1e5, 1e5) * (1 << _SUB)
     return round(float(x)), round(float(y))
 
@@ -161,10 +161,10 @@ def _line(
     color: Color,
     thickness: int,
 ) -> None:
-    cv2.line(canvas, _fixed(a), _fixed(b), color, thickness, cv2.LINE_AA, _SUB)
+    cv2.line(canvas, _to_fixed_point(a), _to_fixed_point(b), color, thickness, cv2.LINE_AA, _SUB)
 
 
 def _dot(
     canvas: Image, center: npt.NDArray[np.float64], radius: int, color: Color, thickness: int
 ) -> None:
-    cv2.circle(canvas, _fixed(center), radius << _SUB, color, thickness, cv2.LINE_AA, _SUB)
+    cv2.circle(canvas, _to_fixed_point(center), radius << _SUB, color, thickness, cv2.LINE_AA, _SUB)

@@ -79,17 +79,20 @@ def warp(
     Raises:
         UserError: a side of the image is longer than OpenCV's warp takes.
     """
-    if max(image.shape[:2]) > _LONGEST_SIDE:
-        raise UserError(
-            f"an image of {image.shape[1]}x{image.shape[0]} pixels is too long to be warped: no "
-            f"side may exceed {_LONGEST_SIDE}"
-        )
     height, width = shape
-    warped = cv2.warpAffine(image, affine[:2], (width, height), flags=cv2.INTER_LINEAR)
+    try:
+        warped = cv2.warpAffine(image, affine[:2], (width, height), flags=cv2.INTER_LINEAR)
+    except cv2.error as error:
+        if max(image.shape[:2]) <= _LONGEST_SIDE:
+            raise
+        raise UserError(
+            f"an image of {image.shape[1]}x{image.shape[0]} pixels is too long to be warped: with "
+            f"this version of OpenCV no side may exceed {_LONGEST_SIDE}"
+        ) from error
     return np.asarray(warped, dtype=np.uint8)
 
 
-def placed(
+def place_center(
     center: tuple[float, float], scale: Affine, shape: tuple[int, int], degrees: float = 0.0
 ) -> Affine:
     """Bring ``center`` to the middle (W/2, H/2) of a canvas, scaled, then turned."""
@@ -122,14 +125,14 @@ def fit_view(
     height, width = image
     unit = int((smallest_scale * input_size + 63) // 64 * 64)
     short, long = min(height, width), max(height, width)
-    short_out = _multiplied(unit, scale, smallest_scale)
+    short_out = _scale_side(unit, scale, smallest_scale)
     long_out = int((unit / short * long + 63) // 64 * 64)
-    long_out = _multiplied(long_out, scale, smallest_scale)
+    long_out = _scale_side(long_out, scale, smallest_scale)
     shape = (long_out, short_out) if width < height else (short_out, long_out)
     return shape, fit_map(image, shape, shape)
 
 
-def _multiplied(side: int, scale: float, smallest_scale: float) -> int:
+def _scale_side(side: int, scale: float, smallest_scale: float) -> int:
     """Cut to whole pixels as published, but not where only rounding makes it a pixel less: three
     times 448 is 1344, although 448 * 2.4 / 0.8 is a little below."""
     return int(side * scale / smallest_scale + 1e-6)
@@ -142,7 +145,7 @@ def fit_map(image: tuple[int, int], view: tuple[int, int], shape: tuple[int, int
     # much as the rounded-up long side asks for, the rest of the canvas staying black.
     extent = width if width < height else view[1] / view[0] * height
     center = (int(width / 2.0 + 0.5), int(height / 2.0 + 0.5))
-    return placed(center, scaling(shape[1] / extent), shape)
+    return place_center(center, scaling(shape[1] / extent), shape)
 
 
 def square_crop(
@@ -153,7 +156,7 @@ def square_crop(
     A canvas (H, W) that is not square stretches the image, as the published code does.
     """
     height, width = shape
-    return placed(center, scaling(width / side, height / side), shape, degrees)
+    return place_center(center, scaling(width / side, height / side), shape, degrees)
 
 
 def box_crop(
@@ -188,7 +191,7 @@ def person_crop(
     center: tuple[float, float], width: float, shape: tuple[int, int], degrees: float = 0.0
 ) -> Affine:
     """Affine of a top-down view ``width`` image pixels wide; positive degrees turn the crop."""
-    return placed(center, scaling(shape[1] / width), shape, degrees)
+    return place_center(center, scaling(shape[1] / width), shape, degrees)
 
 
 def map_affine(stride: int, flipped: bool) -> Affine:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from .errors import UserError
@@ -20,13 +22,16 @@ def load_object(path: str, key: str) -> Any:
             its traceback.
     """
     module, _, name = path.partition(":")
+    if not module or not name:
+        raise UserError(f"config key '{key}' must be MODULE:NAME, not '{path}'")
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # installed scripts leave the current folder out
     try:
-        return getattr(import_module(module), name)
+        found = import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not module.startswith(error.name):
             raise
         raise UserError(f"config key '{key}': there is no module '{module}'") from error
-    except (AttributeError, ValueError) as error:
-        if name and hasattr(import_module(module), name):
-            raise
-        raise UserError(f"config key '{key}' must be MODULE:NAME, not '{path}'") from error
+    if not hasattr(found, name):
+        raise UserError(f"config key '{key}': module '{module}' has no '{name}'")
+    return getattr(found, name)

@@ -73,10 +73,10 @@ class Poses:
     @classmethod
     def empty(cls, joints: int) -> Poses:
         """No people."""
-        return cls.annotated(np.zeros((0, joints, 3)))
+        return cls.from_annotations(np.zeros((0, joints, 3)))
 
     @classmethod
-    def annotated(cls, keypoints: npt.NDArray[np.floating]) -> Poses:
+    def from_annotations(cls, keypoints: npt.NDArray[np.floating]) -> Poses:
         """Ground truth from (N, K, 3) x, y, visibility 0..2."""
         present: npt.NDArray[np.bool_] = np.asarray(keypoints)[..., 2] > 0
         return cls(
@@ -239,7 +239,7 @@ class Poses:
         keypoints = np.array([r["keypoints"] for r in records], dtype=np.float64)
         keypoints = keypoints.reshape(len(records), k, 3)
         if not records or "score" not in records[0]:
-            return cls.annotated(keypoints)
+            return cls.from_annotations(keypoints)
         return cls(
             xy=keypoints[..., :2],
             score=keypoints[..., 2],

@@ -8,8 +8,9 @@ DDP are named tuples, which torch takes apart by itself.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,8 @@ import torch
 
 from .geometry import Affine
 from .poses import Poses
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,17 @@ class Sample:
     valid: npt.NDArray[np.uint8]
     id: int | str
     affine: Affine
+
+
+def map_tensors(value: T, function: Callable[[torch.Tensor], torch.Tensor]) -> T:
+    """A tensor, or a (named) tuple of them at any depth, with the function applied to each."""
+    given: Any = value
+    if isinstance(given, torch.Tensor):
+        mapped: Any = function(given)
+        return mapped
+    parts = [map_tensors(part, function) for part in given]
+    mapped = type(given)(*parts) if hasattr(given, "_fields") else tuple(parts)
+    return mapped
 
 
 class KeypointIndices(NamedTuple):

@@ -341,6 +341,11 @@ def test_names_that_look_like_something_else(folder, capsys, monkeypatch):
     assert run("predict", "TEST.JPG", "--output", "p", *settings)[0] == 0
     assert (folder / "p" / "TEST_poses.jpg").is_file()
     sentence(capsys, run("predict", "TEST.JPG", "--weights", ""), "''")
+    save_image(folder / "TEST.A=1.jpg", np.zeros((64, 64, 3), np.uint8))
+    assert run("predict", "TEST.A=1.jpg", "--output", "p", *settings)[0] == 0
+    words = ("predict", "TEST.JPG", "--mode", "top-down", "TEST.BOXES", "higherhrnet_w18_mini")
+    assert run(*words, "--offline", "--output", "c")[0] == 0  # the former key counts
+    sentence(capsys, run(*words[:-1], "truth", "--output", "c"), "is ground_truth")
     record = {"image_id": "TEST", "category_id": 1, "bbox": [5, 5, 40, 50], "score": 1.0}
     for boxes in ("run #1.json", "[a].json"):
         write_json(folder / boxes, [record])

@@ -90,7 +90,7 @@ def test_defaults_are_valid():
         (
             "MODEL: {NAME: cls_hrnet}",
             ["DATASET.TRAIN_LIMIT", "4"],
-            "'DATASET.TRAIN_LIMIT' in 'config' is for bottom-up models .* and means nothing for",
+            "'DATASET.TRAIN_LIMIT' in the overrides is for bottom-up models .* means nothing for",
         ),
         ("", ["TEST.DETECTION_THRESHOLD", "-1"], "'TEST.DETECTION_THRESHOLD' must be at least 0"),
         ("", ["LOSS.WITH_AE_LOSS", "[false]"], "'LOSS.WITH_AE_LOSS' has one entry for each"),
@@ -100,12 +100,12 @@ def test_defaults_are_valid():
         (
             "TEST:\n  FLIP_TEST: true\n  FLIP_TEST: false",
             [],
-            "not valid YAML: 'FLIP_TEST' stands twice in line 3",
+            "not valid YAML: 'FLIP_TEST' appears twice in line 3",
         ),
         (
             "TEST: {FLIP_TEST: true}\nTEST.FLIP: false",
             [],
-            "'TEST.FLIP_TEST' stands twice in 'config'",
+            "'TEST.FLIP_TEST' appears twice in 'config'",
         ),
         ("", ["TEST.FLIP_TEST", "!!bool foo"], "'TEST.FLIP_TEST': '!!bool foo' is not valid YAML"),
         (
@@ -215,12 +215,35 @@ def test_configs_of_the_checkpoints_of_version_0_1_are_read(name):
 def test_what_was_translated_is_said(caplog):
     with caplog.at_level(logging.WARNING, "higherhrnet"):
         parse_config("TRAIN: {EPOCHS: 3, RATE: 0.1}", source="old.yaml")
-    assert "'old.yaml' has former key names" in caplog.text
+    assert "former key names in 'old.yaml'" in caplog.text
     assert "TRAIN.RATE is now TRAIN.LR" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("DATASET: {SCALE: [0.5, 1.0, 9]}", "'DATASET.SCALE' .* cannot be"),
+        ("{MODEL: {NAME: pose_hrnet}, DATASET: {SCALE: [0.8, 1.6]}}", "symmetric about 1"),
+        ("MODEL: {SHARED_TAG: maybe}", "'MODEL.SHARED_TAG' .* cannot be 'maybe'"),
+        ("TEST: {AGGREGATE: maybe}", "'TEST.AGGREGATE' .* cannot be 'maybe'"),
+        ("MODEL: {NAME: [a]}", "'MODEL.NAME' must be one of"),
+        ("TEST: {ASSIGNMENT: [a]}", "'TEST.ASSIGNMENT' must be a str"),
+        ("{MODEL: {TAG_HEADS: yes please}, TEST: {AGGREGATE: false}}", "must be a list"),
+        ("MODEL: {NAME: pose_hrnet, EXTRA: {A: 1}}", "not a complete official config"),
+    ],
+)
+def test_wrong_former_settings_get_a_sentence(text, sentence):
+    with pytest.raises(UserError, match=sentence):
+        parse_config(text)
+
+
+def test_former_numbers_may_be_text():
+    config = parse_config("DATASET: {SHIFT: 1e-1, SCALE: ['0.6', '1.4']}")
+    assert (config.DATASET.MAX_TRANSLATE, config.DATASET.MAX_SCALE) == (20.0, 1.4)
+
+
 def test_former_and_new_name_together_are_refused():
-    with pytest.raises(UserError, match=r"'TRAIN\.LR' stands twice"):
+    with pytest.raises(UserError, match=r"'TRAIN\.LR' appears twice"):
         parse_config("TRAIN: {LR: 0.1, RATE: 0.2}")
 
 

@@ -51,7 +51,7 @@ def test_whole_training_geometry_from_its_draws(case):
     center = (width / 2 + case["dx"], height / 2 + case["dy"])
     affine = geometry.square_crop(center, side, (512, 512), case["rot"])
     np.testing.assert_allclose(affine[:2], case["matrix_512"], atol=1e-10)
-    poses = Poses.annotated(np.array(case["joints"])).warp(affine)
+    poses = Poses.from_annotations(np.array(case["joints"])).warp(affine)
     present = poses.visibility > 0
     for stride, size in ((4, 128), (2, 256)):
         on_map = geometry.apply(geometry.map_affine(stride, flipped=False), poses.xy)

@@ -70,7 +70,7 @@ def test_targets_and_their_weights(case):
     keypoints = np.concatenate([a["joints"][:, :2], a["vis"][:, :1]], axis=1)[None]
     # Absent joints are at (0, 0) here; the original's stand where they were and weigh nothing.
     index_keypoints = CODEC.index_keypoints(
-        Poses.annotated(keypoints), np.ones((height, width), np.uint8)
+        Poses.from_annotations(keypoints), np.ones((height, width), np.uint8)
     )
     targets = CODEC.encode(
         index_keypoints._replace(
@@ -135,7 +135,9 @@ def test_mirrored_joints():
     a = part("fliplr")
     keypoints = np.concatenate([a["joints"][:, :2], a["vis"][:, :1]], axis=1)[None]
     flipped = (
-        Poses.annotated(keypoints).warp(geometry.horizontal_flip(int(a["width"]))).swap_sides(COCO)
+        Poses.from_annotations(keypoints)
+        .warp(geometry.horizontal_flip(int(a["width"])))
+        .swap_sides(COCO)
     )
     np.testing.assert_allclose(flipped.xy[0], a["joints_out"][:, :2] * a["vis_out"][:, :2])
     np.testing.assert_array_equal(flipped.visibility[0] > 0, a["vis_out"][:, 0] > 0)

@@ -167,7 +167,7 @@ def test_nobody_is_shown_beyond_the_edges_of_the_image(predictor, monkeypatch):
     keypoints = np.zeros((2, 17, 3))
     keypoints[:, :5] = [[[10, 10, 2], [59.4, 39.4, 2], [60, 5, 2], [-0.6, 5, 2], [5, 39.6, 2]],
                         [[70, 10, 2]] * 5]  # fmt: skip
-    everybody = Poses.annotated(keypoints)
+    everybody = Poses.from_annotations(keypoints)
     monkeypatch.setattr(type(predictor), "decode", lambda *_: (everybody, None))
     assert len(predictor(image)) == 2
     monkeypatch.setattr(predictor, "operating_point", OperatingPoint(duplicate=1.0))

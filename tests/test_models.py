@@ -325,7 +325,7 @@ def test_a_trunk_alone_starts_training_but_does_not_predict(tmp_path):
     assert all(name.startswith(("final", "deconv")) for name in report.missing)
     with pytest.raises(UserError, match="another model: it holds a trunk of width 4"):
         load(file, "cpu")
-    with pytest.raises(UserError, match="does not hold the trunk"):
+    with pytest.raises(UserError, match="does not hold the backbone"):
         weights.load_backbone(
             HigherHRNet(17, 8, num_modules=(1, 1, 1), num_blocks=1), weights.read_checkpoint(file)
         )
@@ -366,7 +366,7 @@ def test_the_real_trunk_fits_w18():
     assert report.matched == 1460
     assert all(name.startswith(("final", "deconv")) for name in report.missing)
     assert all(name.startswith("stage4.2.fuse_layers.") for name in report.unexpected)
-    with pytest.raises(UserError, match="does not hold the trunk"):
+    with pytest.raises(UserError, match="does not hold the backbone"):
         weights.load_backbone(build_model(parse_config(""), 17), weights.read_checkpoint(TRUNK))
 
 

@@ -215,7 +215,7 @@ def test_parts_add_up_to_the_batch(tmp_path):
             "16 images are too few for 32 micro-batches",
         ),
         (["TRAIN.BN_MODE", "sync"], "'TRAIN.BN_MODE': sync needs GPUs, not 'cpu'"),
-        (["DATASET.CACHE", "device"], "'DATASET.CACHE': device holds files, not synthetic images"),
+        (["DATASET.CACHE", "device"], "'DATASET.CACHE': device holds one data set of files"),
         (["TRAIN.LR_MULT", "[stage9 0.1]"], "'TRAIN.LR_MULT': .* with 'stage9'"),
         (["TRAIN.LR_MULT", "[stage2]"], "lists 'PREFIX FACTOR', not 'stage2'"),
     ],
@@ -591,7 +591,7 @@ def test_heads_go_over_to_another_skeleton_by_joint_name():
                 assert torch.equal(got, fresh["final_layers.0.weight"][offset + row])
     assert torch.equal(target.conv1.weight, source.conv1.weight)
     wider = build_model(tiny("MODEL.WIDTH", "6"), len(CROWDPOSE))
-    with pytest.raises(UserError, match="does not hold the trunk"):
+    with pytest.raises(UserError, match="does not hold the backbone"):
         files.load_pretrained(wider, checkpoint_file, COCO, CROWDPOSE)
     features = source.deconv_layers[0][0][0].weight[:4]
     assert torch.equal(target.deconv_layers[0][0][0].weight[:4], features)

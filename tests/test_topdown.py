@@ -140,7 +140,7 @@ def test_boxes_of_writers_of_all_kinds():
 
 def test_jitter_moves_every_edge_a_little():
     boxes = Boxes.of([[10, 20, 100, 200]] * 50)
-    warp_annotations = boxes.jittered(0.05, np.random.default_rng(0))
+    warp_annotations = boxes.jitter(0.05, np.random.default_rng(0))
     apart = np.abs(warp_annotations.xywh[:, :2] - boxes.xywh[:, :2])
     assert (apart <= [10.0, 20.0]).all()
     assert (apart.mean(axis=0) > [2, 4]).all()
@@ -329,7 +329,7 @@ def test_poses_make_boxes():
     keypoints = np.zeros((1, 17, 3))
     keypoints[0, :2] = [[10, 20, 2], [30, 60, 2]]
     np.testing.assert_allclose(
-        Boxes.around(Poses.annotated(keypoints)).xywh, [[6.0, 16.0, 28.0, 48.0]]
+        Boxes.around(Poses.from_annotations(keypoints)).xywh, [[6.0, 16.0, 28.0, 48.0]]
     )
 
 

@@ -36,7 +36,7 @@ from higherhrnet.skeleton import COCO
 from higherhrnet.structures import KeypointIndices
 from higherhrnet.training import checkpoint, loop
 from higherhrnet.training.loss_meter import DivergenceError
-from higherhrnet.training.optim import build_ema, build_scheduler
+from higherhrnet.training.optim import ModelEma, build_scheduler
 from higherhrnet.training.signals import StoppedError
 from tests.build import build_codec, build_model
 
@@ -231,7 +231,7 @@ def test_schedules():
 
 def test_average_follows():
     layer = torch.nn.Linear(1, 1)
-    average = build_ema(layer, 0.9)
+    average = ModelEma(layer, 0.9)
     before = layer.weight.item()
     with torch.no_grad():
         layer.weight += 1

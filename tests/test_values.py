@@ -133,7 +133,7 @@ def some_poses(n=3, seed=0):
     rng = np.random.default_rng(seed)
     visibility = rng.integers(0, 3, (n, 17))
     visibility[:, 0] = SEEN
-    return Poses.annotated(
+    return Poses.from_annotations(
         np.concatenate([rng.uniform(1, 90, (n, 17, 2)), visibility[..., None]], 2)
     )
 

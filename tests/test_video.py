@@ -79,7 +79,7 @@ def test_people_whose_joints_lie_in_a_line_are_compared_too():
     joints[0, [5, 7, 9]] = [(20, 50, 2), (40, 50, 2), (60, 50, 2)]  # a horizontal arm
     for people in (joints, joints * (np.arange(17) == 7)[None, :, None]):  # and one joint
         tracker = Tracker(COCO)
-        poses = Poses.annotated(people)
+        poses = Poses.from_annotations(people)
         numbers = []
         for frame in range(5):
             warp_annotations = poses.warp(geometry.translation(3 * frame, 0))

@@ -15,8 +15,11 @@ from ..errors import RunError, UserError, WriteError
 from .overrides import check_overrides, split_overrides, suggest_setting
 from .parser import build_parser
 
-_ENVIRONMENT = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
-"""What a disk reports when it is full, or gone: no bug."""
+_ENVIRONMENT = (
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM,
+    errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR,
+)  # fmt: skip
+"""What a disk reports when it is full, gone or closed to this user: no bug."""
 _LESS_MEMORY = (
     "Set TEST.BATCH_SIZE, TEST.CROPS_PER_BATCH, DATASET.INPUT_SIZE or TEST.SCALE_FACTOR lower"
 )

@@ -119,4 +119,4 @@ def _files_of(config: PoseConfig) -> Iterator[tuple[str, CocoKeypoints]]:
             if isinstance(part, CocoKeypoints):
                 yield split, part
             else:
-                print(f"{split}: {len(part)} synthetic images")
+                print(f"{split}: {len(part)} images that are no COCO-format files are left out")

@@ -27,7 +27,7 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
     remaining = iter(words)
     for word in remaining:
         found = _ASSIGNMENT.fullmatch(word)
-        if found and _is_key(found[1]):
+        if found and _is_key(found[1]) and not Path(word).is_file():
             overrides += [found[1].upper(), found[2]]
         elif _is_key(word) and not Path(word).is_file():  # TEST.JPG is an image
             overrides += [word.upper(), *_next(remaining)]
@@ -37,7 +37,7 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def check_overrides(overrides: Sequence[str]) -> str:
-    """What is wrong with settings before their meaning is looked at; empty if nothing is."""
+    """What is wrong with settings before their meaning is; empty if nothing is."""
     for key, value in zip(overrides[::2], overrides[1::2], strict=False):
         if value.startswith("[") and "]" not in value:
             return f"{key}: '{value}' is part of a list; put the whole list in quotes"

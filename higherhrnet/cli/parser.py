@@ -1,4 +1,4 @@
-"""All commands and their options. Nothing heavy is imported: ``--help`` answers at once."""
+"""All commands and their options. Nothing heavy is imported: ``--help`` is immediate."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from . import types
 
 DEFAULT_WEIGHTS = "higherhrnet_w18_mini"
 TAIL = "KEY VALUE pairs change settings of the config, e.g. TEST.FLIP_TEST False."
+_CONFIG_HELP = "YAML file, e.g. one in configs/"
 _Commands = Any
 """What ``ArgumentParser.add_subparsers`` returns."""
 
@@ -46,7 +47,12 @@ def _device() -> argparse.ArgumentParser:
 
 def _output() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False, parents=[_device()])
-    parser.add_argument("--output", type=Path, metavar="DIR", help="folder for what is written")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="folder for what is written (default below output/)",
+    )
     return parser
 
 
@@ -66,7 +72,7 @@ def _train(commands: _Commands) -> None:
     train = commands.add_parser(
         "train", parents=[_output()], epilog=TAIL, help="train what a config describes"
     )
-    train.add_argument("config", metavar="CONFIG")
+    train.add_argument("config", metavar="CONFIG", help=_CONFIG_HELP)
     train.add_argument("--resume", action="store_true", help="go on from DIR/last.pth")
     train.add_argument(
         "--plan", action="store_true", help="estimate memory and work, and train nothing"
@@ -83,7 +89,7 @@ def _valid(commands: _Commands) -> None:
     valid = commands.add_parser(
         "valid", parents=[_output()], epilog=TAIL, help="measure AP on annotated images"
     )
-    valid.add_argument("config", metavar="CONFIG")
+    valid.add_argument("config", metavar="CONFIG", help=_CONFIG_HELP)
     _add_weights(valid, required=True)
     valid.add_argument(
         "--calibrate",
@@ -140,7 +146,9 @@ def _add_drawing(parser: argparse.ArgumentParser) -> None:
         metavar="SCORE",
         help="leave out people scoring less (default: the checkpoint's operating point)",
     )
-    parser.add_argument("--raw", action="store_true", help="keep all people, as benchmarks want it")
+    parser.add_argument(
+        "--raw", action="store_true", help="keep all people: no operating point, as for AP"
+    )
     parser.add_argument(
         "--show",
         nargs="+",
@@ -187,15 +195,15 @@ def _weights(commands: _Commands) -> None:
     )
     fetch.add_argument("name", metavar="NAME")
     inspect = declare("inspect", True, epilog=TAIL, help="say what a weights file holds")
-    inspect.add_argument("file", metavar="FILE")
+    inspect.add_argument("file", metavar="FILE", help="weights file, or a name")
     convert = declare(
         "convert",
         True,
         epilog=f"{TAIL} A file without a config needs DATASET.SKELETON for joints of your own.",
-        help="between our and the original layout",
+        help="between native and official layout",
     )
-    convert.add_argument("source", metavar="IN")
-    convert.add_argument("target", metavar="OUT", type=Path)
+    convert.add_argument("source", metavar="IN", help="weights file, or a name")
+    convert.add_argument("target", metavar="OUT", type=Path, help="file to write")
     convert.add_argument("--to", choices=("native", "official"), help="default: by OUT's suffix")
     convert.add_argument("--half", action="store_true", help="native only: store float16")
     average = declare("average", True, epilog=TAIL, help="the mean of checkpoints of one network")
@@ -215,10 +223,10 @@ def _data(commands: _Commands) -> None:
         return parser
 
     check = declare("check", help="look for mistakes in a config's data sets")
-    check.add_argument("config", metavar="CONFIG")
+    check.add_argument("config", metavar="CONFIG", help=_CONFIG_HELP)
     check.add_argument("--output", type=Path, metavar="DIR", help="folder for the contact sheets")
     stats = declare("stats", help="people, sizes, joints and crowding of a config's data sets")
-    stats.add_argument("config", metavar="CONFIG")
+    stats.add_argument("config", metavar="CONFIG", help=_CONFIG_HELP)
     prepare = declare("prepare", False, help="download or unpack a public data set")
     prepare.add_argument("name", choices=("coco", "crowdpose", "mpii"))
     prepare.add_argument("folder", metavar="DIR", type=Path)
@@ -279,11 +287,11 @@ def _bench(commands: _Commands) -> None:
         "--parsed", type=positive, default=262_465, help="people in a file to parse"
     )
     data = declare("data", "the input pipeline by stage, on one core")
-    data.add_argument("config", metavar="CONFIG")
+    data.add_argument("config", metavar="CONFIG", help=_CONFIG_HELP)
     data.add_argument("--count", type=positive, default=200, help="images (default 200)")
     data.add_argument("--batch", type=positive, default=16, help="images a batch (default 16)")
     train = declare("train", "training steps: images/s and peak memory")
-    train.add_argument("config", metavar="CONFIG")
+    train.add_argument("config", metavar="CONFIG", help=_CONFIG_HELP)
     train.add_argument("--widths", type=positive, nargs="+", default=[18, 32])
     train.add_argument(
         "--sizes", type=types.side, nargs="+", help="bottom-up: of images (default 256 512)"

@@ -1,4 +1,4 @@
-"""Configs of others: our own former key names, and the ancestors' official YAMLs.
+"""Configs of others: former key names, and the official YAMLs of the original repositories.
 
 Both become pairs of today's keys, and sentences that say what was translated or left out.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from ..errors import UserError
@@ -47,8 +48,30 @@ def _among(**names: Any) -> Callable[[Any], Any]:
     return lambda value: names.get(str(value), value)
 
 
-def _half_range(bounds: Any) -> float:
-    return round((bounds[1] - bounds[0]) / 2, 9)
+def _bounds(value: Any) -> tuple[float, float]:
+    low, high = value  # two of them
+    return float(low), float(high)
+
+
+def _half_range(value: Any) -> float:
+    low, high = _bounds(value)
+    # The former default, which suited bottom-up training, stands in whole top-down configs too.
+    if abs(low + high - 2) > 1e-6 and (low, high) != (0.75, 1.5):
+        raise UserError(
+            f"config key 'DATASET.SCALE' [{low:g}, {high:g}] is now DATASET.SCALE_FACTOR, which is "
+            "symmetric about 1"
+        )
+    return round((high - low) / 2, 9)
+
+
+def _negate(value: Any) -> bool:
+    return not _boolean(value)
+
+
+def _boolean(value: Any) -> bool:
+    if type(value) is not bool:
+        raise TypeError
+    return value
 
 
 _ASSIGNMENTS = {
@@ -60,7 +83,7 @@ _FORMER: dict[str, tuple[_Now, ...]] = {
     "MODEL.BLOCKS": (_Now("MODEL.NUM_BLOCKS"),),
     "MODEL.FUSION": (_Now("MODEL.UPSAMPLE_MODE"),),
     "MODEL.TAG_HEADS": _bottom_up("LOSS.WITH_AE_LOSS"),
-    "MODEL.SHARED_TAG": _bottom_up("MODEL.TAG_PER_JOINT", lambda shared: not shared),
+    "MODEL.SHARED_TAG": _bottom_up("MODEL.TAG_PER_JOINT", _negate),
     "MODEL.CONCATENATE": _bottom_up("MODEL.CAT_OUTPUT"),
     "MODEL.RESIDUAL_BLOCKS": _bottom_up("MODEL.NUM_BASIC_BLOCKS"),
     "DATASET.KIND": _pose("DATASET.DATASET", _among(toy="synthetic")),
@@ -70,8 +93,8 @@ _FORMER: dict[str, tuple[_Now, ...]] = {
     "DATASET.CROP": _top_down("MODEL.IMAGE_SIZE", lambda shape: list(shape)[::-1]),
     "DATASET.PADDING": _top_down("DATASET.BBOX_PADDING"),
     "DATASET.SCALE": (
-        _Now("DATASET.MIN_SCALE", (_BOTTOM_UP,), lambda bounds: bounds[0]),
-        _Now("DATASET.MAX_SCALE", (_BOTTOM_UP,), lambda bounds: bounds[1]),
+        _Now("DATASET.MIN_SCALE", (_BOTTOM_UP,), lambda value: _bounds(value)[0]),
+        _Now("DATASET.MAX_SCALE", (_BOTTOM_UP,), lambda value: _bounds(value)[1]),
         _Now("DATASET.SCALE_FACTOR", (_TOP_DOWN,), _half_range),
     ),
     "DATASET.ROTATION": (
@@ -82,7 +105,7 @@ _FORMER: dict[str, tuple[_Now, ...]] = {
     "DATASET.HALF_BODY": _top_down("DATASET.PROB_HALF_BODY"),
     "DATASET.CENTRE": _bottom_up("DATASET.CROP_CENTER", _among(picture="image")),
     "DATASET.BEYOND": _bottom_up("DATASET.PADDING_IN_LOSS", _among(ignored=False, empty=True)),
-    "DATASET.SHIFT": _bottom_up("DATASET.MAX_TRANSLATE", lambda share: round(200 * share, 9)),
+    "DATASET.SHIFT": _bottom_up("DATASET.MAX_TRANSLATE", lambda part: round(200 * float(part), 9)),
     "DATASET.MIRROR": _pose("DATASET.FLIP"),
     "DATASET.COLOUR": _pose("DATASET.COLOR_JITTER"),
     **{
@@ -157,14 +180,14 @@ def former(
         the pairs, unchanged if no name in them is a former one.
     """
     values = dict([*before, *pairs])
-    name = values.get("MODEL.NAME", _BOTTOM_UP)
+    name = str(values.get("MODEL.NAME", _BOTTOM_UP))
     is_former = {
         key
         for key, value in pairs
         if (key in _FORMER and key != "TEST.ASSIGNMENT")
         or key == "TEST.AGGREGATE"
-        or (key == "TEST.ASSIGNMENT" and value in _ASSIGNMENTS)
-        or (key == "MODEL.NAME" and value in _NAMES)
+        or (key == "TEST.ASSIGNMENT" and str(value) in _ASSIGNMENTS)
+        or (key == "MODEL.NAME" and str(value) in _NAMES)
     }
     if not is_former:
         return pairs, []
@@ -180,27 +203,29 @@ def former(
                 heads = values.get(
                     "LOSS.WITH_AE_LOSS", values.get("MODEL.TAG_HEADS", (True, False))
                 )
-                moved.append(("TEST.WITH_HEATMAPS", _aggregated(bool(value), len(heads))))
-                said[key] = "TEST.WITH_HEATMAPS"
+                outputs = len(heads) if isinstance(heads, list | tuple) else 1
+                now = _Now("TEST.WITH_HEATMAPS", (), partial(_with_heatmaps, outputs=outputs))
+                moved.append((now.key, _translate(key, now, value)))
+                said[key] = now.key
         elif key in _FORMER:
             for now in _FORMER[key]:
                 if not now.only or name in now.only:
-                    moved.append((now.key, _translated(key, now, value)))
+                    moved.append((now.key, _translate(key, now, value)))
                     said[key] = now.key
         elif not whole or name in _KEPT_FOR.get(key, (name,)):
             moved.append((key, value))
     renamed = ", ".join(f"{old} is now {new}" for old, new in said.items() if old != new)
-    return moved, [f"'{source}' has former key names: {renamed}"] if renamed else []
+    return moved, [f"former key names in {source}: {renamed}"] if renamed else []
 
 
-def _aggregated(all_outputs: bool, outputs: int) -> list[bool]:
-    return [all_outputs or number == outputs - 1 for number in range(outputs)]
+def _with_heatmaps(all_outputs: Any, outputs: int) -> list[bool]:
+    return [_boolean(all_outputs) or number == outputs - 1 for number in range(outputs)]
 
 
-def _translated(key: str, now: _Now, value: Any) -> Any:
+def _translate(key: str, now: _Now, value: Any) -> Any:
     try:
         return now.value(value)
-    except (TypeError, IndexError, KeyError) as error:
+    except (TypeError, ValueError, IndexError, KeyError) as error:
         raise UserError(f"config key '{key}' (now '{now.key}') cannot be {value!r}") from error
 
 
@@ -273,10 +298,10 @@ def official(loaded: Mapping[str, Any], source: str) -> tuple[Pairs, list[str]]:
     read = _Official({key: _literal(value) for key, value in _flatten(loaded)})
     name = read.rest.get("MODEL.NAME")
     if name not in (_BOTTOM_UP, _TOP_DOWN):
-        raise UserError(f"'{source}' is an official config of another model: MODEL.NAME {name}")
+        raise UserError(f"{source} is an official config of another model: MODEL.NAME {name}")
     for key, allowed in _FIXED.items():
         if (value := read.take(key, allowed[0])) not in allowed:
-            raise UserError(f"'{source}': {key} {value} is not supported, only {allowed[0]}")
+            raise UserError(f"{source}: {key} {value} is not supported, only {allowed[0]}")
     notes = _official_stages(read, source)
     notes += _official_data(read, name)
     notes += _official_training(read, name)
@@ -289,7 +314,7 @@ def official(loaded: Mapping[str, Any], source: str) -> tuple[Pairs, list[str]]:
         sections = ("CUDNN", "DEBUG")  # whole sections that are about the original's machinery
         named = {f"{k.partition('.')[0]}.*" if k.startswith(sections) else k for k in read.rest}
         notes.append("without a counterpart here: " + ", ".join(sorted(named)))
-    return read.pairs, [f"'{source}' is an official config; " + "; ".join(notes)]
+    return read.pairs, [f"{source} is an official config; " + "; ".join(notes)]
 
 
 def _official_stages(read: _Official, source: str) -> list[str]:
@@ -311,7 +336,7 @@ def _official_stages(read: _Official, source: str) -> list[str]:
     for branches, found in zip((2, 3, 4), stages, strict=True):
         expected = [width * 2**i for i in range(branches)]
         if found["NUM_CHANNELS"] != expected or set(found["NUM_BLOCKS"]) != {blocks}:
-            raise UserError(f"'{source}': its stages are not those of one HRNet width: {found}")
+            raise UserError(f"{source}: its stages are not those of one HRNet width: {found}")
     read.set("MODEL.WIDTH", width)
     read.set("MODEL.NUM_BLOCKS", blocks)
     read.set("MODEL.NUM_MODULES", [entry["NUM_MODULES"] for entry in stages])
@@ -322,7 +347,7 @@ def _official_stages(read: _Official, source: str) -> list[str]:
         read.take(f"{deconv}KERNEL_SIZE")
         read.set("MODEL.NUM_BASIC_BLOCKS", read.take(f"{deconv}NUM_BASIC_BLOCKS", 4))
         read.set("MODEL.CAT_OUTPUT", all(read.take(f"{deconv}CAT_OUTPUT", [True])))
-    read.take("MODEL.EXTRA.PRETRAINED_LAYERS")  # the trunk is always taken, heads where they fit
+    read.take("MODEL.EXTRA.PRETRAINED_LAYERS")  # the backbone is always taken, heads where they fit
     pretrained = str(read.take("MODEL.PRETRAINED", ""))
     read.set("MODEL.PRETRAINED", _ZOO.get(pretrained.rpartition("/")[2], pretrained))
     return []
@@ -342,7 +367,7 @@ def _official_data(read: _Official, name: str) -> list[str]:
             read.set(f"DATASET.{ours}", split)
     if skeleton == "mpii":
         read.set("DATASET.IMAGE_DIR", "images")
-        read.set("TEST.OKS_THRE", 1.0)  # PCKh scores everybody
+        read.set("TEST.OKS_THRE", 1.0)  # PCKh scores all people
     if skeleton == "crowdpose" and name == _BOTTOM_UP:
         read.set("DATASET.WITH_MASK", False)  # the original has no masks for CrowdPose
     flip = read.take("DATASET.FLIP", 0.5)

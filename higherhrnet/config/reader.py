@@ -10,7 +10,7 @@ import math
 import types
 import typing
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,14 @@ from .schema import SCHEMAS, Config, Rule, sections_of
 
 _log = logging.getLogger(__name__)
 Pairs = list[tuple[str, Any]]
+_OVERRIDES = "the overrides"
 C = typing.TypeVar("C", bound=Config)
 
 
 def read_config(path: str | Path, overrides: Sequence[Any] = ()) -> Config:
     """Defaults, then a YAML file, then ``KEY, VALUE, …``; checked.
 
-    Files of older versions and the ancestors' official YAMLs are translated, see
+    Files of older versions and the official YAMLs are translated, see
     :mod:`config.migrate`.
 
     Raises:
@@ -57,20 +58,26 @@ def parse_config(
         raise UserError(f"'{source}' is not valid YAML: {error}") from error
     if not isinstance(loaded, dict):
         raise UserError(f"'{source}' is not a mapping of sections to settings")
+    if loaded.keys() & {"RUNS", "ARMS"}:
+        raise UserError(f"'{source}' is a plan for higherhrnet ablate, not a config")
     try:
         if migrate.is_official(loaded):
-            pairs, notes = migrate.official(loaded, source)
+            try:
+                pairs, notes = migrate.official(loaded, f"'{source}'")
+            except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+                raise UserError(f"'{source}' is not a complete official config") from error
         else:
-            pairs, notes = migrate.former(list(_flatten(loaded)), source)
+            pairs, notes = migrate.former(list(_flatten(loaded)), f"'{source}'")
     except RecursionError as error:
         raise UserError(f"'{source}' refers to itself") from error
     for key, number in Counter(key for key, _ in pairs).items():
         if number > 1:
-            raise UserError(f"config key '{key}' stands twice in '{source}'")
-    more, more_notes = migrate.former(_parse_overrides(overrides), "the command line", pairs)
+            raise UserError(f"config key '{key}' appears twice in '{source}'")
+    more, more_notes = migrate.former(_parse_overrides(overrides), _OVERRIDES, pairs)
     for note in [] if quiet else [*notes, *more_notes]:
         _log.warning("%s", note)
-    return _build([*pairs, *more], source)
+    own = {key for key, _ in more}
+    return _build([*pairs, *more], lambda key: _OVERRIDES if key in own else f"'{source}'")
 
 
 def override_config(config: C, overrides: Sequence[Any]) -> C:
@@ -116,9 +123,9 @@ def _parse_overrides(overrides: Sequence[Any]) -> Pairs:
     return pairs
 
 
-def _build(pairs: Pairs, source: str) -> Config:
+def _build(pairs: Pairs, source_of: Callable[[str], str]) -> Config:
     name = dict(pairs).get("MODEL.NAME", "pose_higher_hrnet")
-    if name not in SCHEMAS:
+    if not isinstance(name, str) or name not in SCHEMAS:
         raise UserError(
             f"config key 'MODEL.NAME' must be one of {', '.join(SCHEMAS)}, not '{name}'"
         )
@@ -130,7 +137,7 @@ def _build(pairs: Pairs, source: str) -> Config:
     values = {**defaults_of(schema), "MODEL.NAME": name}
     for key, value in [*values.items(), *pairs]:
         if key not in values:
-            raise UserError(_unknown(key, values, name, source))
+            raise UserError(_unknown(key, values, name, source_of(key)))
         section, entry = key.split(".")
         tree[section][entry] = _coerce(key, value, hints[section][entry], rules[section][entry])
     outputs = len(tree.LOSS.WITH_AE_LOSS) if "LOSS.WITH_AE_LOSS" in values else 1
@@ -148,12 +155,12 @@ def _unknown(key: str, values: Mapping[str, Any], name: str, source: str) -> str
     for other, schema in SCHEMAS.items():
         if key in defaults_of(schema):
             return (
-                f"config key '{key}' in '{source}' is for {schema.method} models (MODEL.NAME "
+                f"config key '{key}' in {source} is for {schema.method} models (MODEL.NAME "
                 f"{other}) and means nothing for {SCHEMAS[name].method} ones ({name})"
             )
     close = difflib.get_close_matches(key.upper(), values, n=1)
     hint = f"; did you mean '{close[0]}'?" if close else ""
-    return f"unknown config key '{key}' in '{source}'{hint}"
+    return f"unknown config key '{key}' in {source}{hint}"
 
 
 def _rules(kind: type[Any]) -> dict[str, Rule]:
@@ -172,7 +179,7 @@ def _coerce(key: str, value: Any, hint: Any, rule: Rule) -> Any:
     """The value as the field's type, within its rule."""
     if isinstance(hint, types.GenericAlias):
         kinds = typing.get_args(hint)
-        if rule.per_output and not isinstance(value, list | tuple):
+        if (rule.per_output or Ellipsis in kinds) and isinstance(value, int | float):
             value = [value]
         if not isinstance(value, list | tuple):
             raise UserError(f"config key '{key}' must be a list, not {value!r}")

@@ -40,7 +40,7 @@ def render_reference() -> str:
                 default = name if (section, entry.name) == ("MODEL", "NAME") else entry.default
                 lines.append(
                     f"| `{section}.{entry.name}` | {_type(hints[entry.name])} | {_value(default)} "
-                    f"| {_allowed(rule)} | {rule.help} |"
+                    f"| {_format_rule(rule)} | {rule.help} |"
                 )
             lines.append("")
     lines += [
@@ -67,7 +67,7 @@ def _value(default: Any) -> str:
     return f"`{text.removesuffix('...').strip()}`"
 
 
-def _allowed(rule: Rule) -> str:
+def _format_rule(rule: Rule) -> str:
     if rule.choices:
         return ", ".join(rule.choices)
     parts = []

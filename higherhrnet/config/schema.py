@@ -1,6 +1,6 @@
 """Every setting with its type, default, range and meaning, in dataclasses for each method.
 
-Keys have the names of the ancestors' ``lib/config/default.py`` where they have one. The defaults
+Keys have the names of the original ``lib/config/default.py`` where it has them. The defaults
 are the published protocols on COCO: HigherHRNet-W32 512 bottom-up, HRNet-W32 256x192 top-down.
 """
 
@@ -55,7 +55,7 @@ class ModelSection:
     UPSAMPLE_MODE: str = setting(
         "nearest", "upsampling in the exchange; published: nearest", choices=("nearest", "bilinear")
     )
-    PRETRAINED: str = setting("", "weights file or zoo name to start from; its trunk must fit")
+    PRETRAINED: str = setting("", "weights file or zoo name to start from; its backbone must fit")
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ class DatasetSection:
     TRAIN: str = setting("train2017", "split of training, or an annotation file below ROOT")
     TEST: str = setting("val2017", "split of validation, or an annotation file below ROOT")
     IMAGE_DIR: str = setting("", "image folder or .zip below ROOT, where it is not the split's own")
-    TRAIN_LIMIT: int = setting(0, "use only the first so many images; 0 uses all", low=0)
-    TEST_LIMIT: int = setting(0, "use only the first so many images; 0 uses all", low=0)
+    TRAIN_LIMIT: int = setting(0, "use only the first N images; 0 uses all", low=0)
+    TEST_LIMIT: int = setting(0, "use only the first N images; 0 uses all", low=0)
     SYNTHETIC_IMAGES: int = setting(0, "synthetic images mixed into every epoch", low=0)
     SKELETON: str = setting("coco", "coco, crowdpose, mpii, or a YAML file")
     AUGMENT: bool = setting(True, "False shows every image (or box) the same way every time")
@@ -125,7 +125,7 @@ class TrainSection:
     OPTIMIZER: str = setting("adam", "adam, or sgd (Nesterov)", choices=("adam", "sgd"))
     MOMENTUM: float = setting(0.9, "of sgd", low=0, high=0.999999)
     WEIGHT_DECAY: float = setting(
-        0.0, "the published WD of 1e-4 was never passed to Adam; with it AP fell to 12", low=0
+        0.0, "L2 weight decay; the published WD of 1e-4 was never passed to Adam", low=0
     )
     BN_MODE: str = setting(
         "train",
@@ -154,7 +154,7 @@ class TrainSection:
 
 @dataclass(frozen=True)
 class TestSection:
-    FLIP_TEST: bool = setting(True, "also look at the flipped image and average")
+    FLIP_TEST: bool = setting(True, "average with the flipped image")
     EVALUATION: str = setting(
         "auto",
         "auto (by the data set), coco, crowdpose, pckh, accuracy",
@@ -162,7 +162,11 @@ class TestSection:
     )
     ACCURACY_RADIUS: float = setting(10.0, "pixels within which a joint counts for accuracy", low=0)
     DISPLAY_PRECISION: float = setting(
-        0.8, "share of the people drawn by predict that shall be right", low=0.01, high=0.99
+        0.8,
+        "share of the people drawn by predict that shall be right",
+        low=0,
+        above=True,
+        high=0.9999,
     )
     PRECISION: str = setting(
         "auto",
@@ -239,15 +243,19 @@ class BottomUpTest(TestSection):
         0.0, "Gaussian blur of the heatmaps, pixels; published: none", low=0, high=4
     )
     DETECTION_THRESHOLD: float = setting(0.1, "lowest score of a candidate", low=0)
-    TAG_THRESHOLD: float = setting(1.0, "largest tag distance at which it joins a person", low=0)
-    ADJUST: bool = setting(True, "quarter-pixel shift")
+    TAG_THRESHOLD: float = setting(
+        1.0, "largest tag distance at which a candidate joins a person", low=0
+    )
+    ADJUST: bool = setting(True, "quarter-pixel shift of peaks towards the higher neighbor")
     REFINE: bool = setting(True, "fill missing joints")
     ASSIGNMENT: str = setting(
         "munkres",
         "munkres (published, slow), or a fast one with a named tie-break",
         choices=("munkres", "hungarian_score_tiebreak", "hungarian_distance_tiebreak"),
     )
-    MAX_DETECTIONS: int = setting(0, "keep the so many best people; 0 keeps all", low=0)
+    MAX_DETECTIONS: int = setting(
+        0, "keep at most this many people, best first; 0 keeps all", low=0
+    )
     DIAGNOSTICS: str = setting(
         "higherhrnet.research.embedding_diagnostics:EmbeddingDiagnostics",
         "MODULE:CLASS that measures the tags during validation; empty for none",

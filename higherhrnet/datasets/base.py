@@ -1,4 +1,4 @@
-"""What training and validation ask of a data set; write your own with these four members."""
+"""What training and validation ask of a data set; write your own with these five members."""
 
 from __future__ import annotations
 

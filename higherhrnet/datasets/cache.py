@@ -42,8 +42,8 @@ class MemoryStore:
                 f"DATASET.CACHE ram needs {total / 2**30:.1f} GiB of shared memory, but "
                 f"{_SHARED_MEMORY} has {free / 2**30:.1f} GiB free"
             )
-        self._pixels = _shared(total)
-        self._filled = _shared(len(sizes))
+        self._pixels = _shared_tensor(total)
+        self._filled = _shared_tensor(len(sizes))
 
     def holds(self, name: str) -> bool:
         """Whether there is a file of this name."""
@@ -64,7 +64,7 @@ class MemoryStore:
         return image
 
 
-def _shared(count: int) -> torch.Tensor:
+def _shared_tensor(count: int) -> torch.Tensor:
     shared: torch.Tensor = torch.zeros(count, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
     return shared
 

@@ -48,7 +48,7 @@ def find_problems(dataset: CocoKeypoints, most_people: int = 30) -> Findings:
         "without (ignored)": sum(not is_labeled(a) and not a.get("iscrowd") for a in people),
         "crowd regions": sum(bool(a.get("iscrowd")) for a in people),
     }
-    ignored, unreadable = _ignored(everything)
+    ignored, unreadable = _ignored_shares(everything)
     counts["% of all pixels ignored"] = round(100 * float(np.mean(list(ignored.values()) or [0])))
     in_image = Counter(a["image_id"] for a in people if is_labeled(a))
     problems: dict[str, list[Any]] = {
@@ -57,8 +57,8 @@ def find_problems(dataset: CocoKeypoints, most_people: int = 30) -> Findings:
             for image in everything["images"]
             if not dataset.store.holds(image["file_name"])
         ],
-        "annotation ids used twice": _repeated([a.get("id") for a in people]),
-        "image ids used twice": _repeated([i["id"] for i in everything["images"]]),
+        "annotation ids used twice": _find_repeated([a.get("id") for a in people]),
+        "image ids used twice": _find_repeated([i["id"] for i in everything["images"]]),
         "people with an area of 0 or less": [
             a.get("id") for a in people if "area" in a and not (a["area"] or 0) > 0
         ],
@@ -99,7 +99,7 @@ def _sentences(found: dict[str, list[Any]]) -> list[str]:
     ]
 
 
-def _ignored(annotations: dict[str, Any]) -> tuple[dict[str, float], list[str]]:
+def _ignored_shares(annotations: dict[str, Any]) -> tuple[dict[str, float], list[str]]:
     """Share of every image, of known size, that the loss leaves out, and images whose regions
     cannot be read."""
     shares, broken = {}, []
@@ -120,5 +120,5 @@ def _ignored(annotations: dict[str, Any]) -> tuple[dict[str, float], list[str]]:
     return shares, broken
 
 
-def _repeated(values: list[Any]) -> list[Any]:
+def _find_repeated(values: list[Any]) -> list[Any]:
     return [value for value, count in Counter(values).items() if count > 1]

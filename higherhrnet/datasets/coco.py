@@ -139,9 +139,9 @@ class CocoKeypoints:
 
     def sample(self, index: int) -> Sample:
         """The whole image; ``UserError`` names a missing or broken file."""
-        return self.labeled(index, self.store.image(self.names[index]))
+        return self.make_sample(index, self.store.image(self.names[index]))
 
-    def labeled(self, index: int, image: npt.NDArray[np.uint8]) -> Sample:
+    def make_sample(self, index: int, image: npt.NDArray[np.uint8]) -> Sample:
         """The image with what is annotated of it."""
         description, records = self._entries[index]
         try:
@@ -158,7 +158,7 @@ class CocoKeypoints:
         labeled = [record for record in records if is_labeled(record)]
         return Sample(
             image=image,
-            poses=Poses.annotated(
+            poses=Poses.from_annotations(
                 np.array([r["keypoints"] for r in labeled], dtype=np.float64).reshape(
                     len(labeled), len(self.skeleton), 3
                 )

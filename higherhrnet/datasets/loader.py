@@ -7,7 +7,7 @@ the data set, so neither worker processes nor an interruption change what is see
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -101,33 +101,35 @@ class Views(Dataset[Item]):
 
 def collate_views(items: list[Item]) -> Batch:
     """Stack views; keypoint indices are padded with -1 to the most crowded view."""
-    heads = range(len(items[0].keypoints.indices))
-    keypoints = KeypointIndices(
-        indices=tuple(
-            torch.nn.utils.rnn.pad_sequence(
-                [item.keypoints.indices[h] for item in items], batch_first=True, padding_value=-1
-            )
-            for h in heads
-        ),
-        valid=torch.stack([item.keypoints.valid for item in items]),
-    )
+    keypoints = _stack([item.keypoints for item in items])
     images = torch.stack([item.image for item in items])
     return Batch(images, keypoints, *_rest(items))
+
+
+def _stack(values: Sequence[Any]) -> Any:
+    """Tensors one above the other, those of fewer rows padded with -1; tuples field by field."""
+    first = values[0]
+    if isinstance(first, torch.Tensor):
+        if all(value.shape == first.shape for value in values):
+            return torch.stack(list(values))
+        return torch.nn.utils.rnn.pad_sequence(list(values), batch_first=True, padding_value=-1)
+    parts = [_stack(part) for part in zip(*values, strict=True)]
+    return type(first)(*parts) if hasattr(first, "_fields") else tuple(parts)
 
 
 def collate_packed(items: list[Item]) -> Batch:
     """Like :func:`collate_views`, with whole images put one after another."""
     pixels = [item.image for item in items]
     ends = np.cumsum([len(p) for p in pixels])
-    return _packed(items, torch.cat(pixels), [0, *ends[:-1].tolist()])
+    return _pack(items, torch.cat(pixels), [0, *ends[:-1].tolist()])
 
 
 def collate_stored(items: list[Item]) -> Batch:
     """Like :func:`collate_packed`, for images that the device holds already."""
-    return _packed(items, torch.zeros(0, dtype=torch.uint8), [item.start for item in items])
+    return _pack(items, torch.zeros(0, dtype=torch.uint8), [item.start for item in items])
 
 
-def _packed(items: list[Item], pixels: torch.Tensor, starts: list[int]) -> Batch:
+def _pack(items: list[Item], pixels: torch.Tensor, starts: list[int]) -> Batch:
     blank = [item._replace(image=torch.zeros(0)) for item in items]
     packed = PackedImages(
         pixels=pixels,

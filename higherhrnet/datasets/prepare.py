@@ -1,4 +1,4 @@
-"""Public data sets into the folders where :mod:`catalog` looks: fetched, checked, unpacked."""
+"""Public data sets into the folders where :mod:`paths` looks: fetched, checked, unpacked."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def prepare(name: str, folder: Path, fetch: bool = True) -> list[str]:
             raise UserError(f"'{file}' was unpacked, but holds no '{archive.holds}'")
         done.touch()
     recipe.finish(folder)
-    return [_counted(folder, *pair) for pair in recipe.images.items()]
+    return [_check_count(folder, *pair) for pair in recipe.images.items()]
 
 
 def _unpacked_by_hand(folder: Path, archive: Archive) -> bool:
@@ -115,7 +115,7 @@ def unpack(file: Path, folder: Path) -> None:
         raise UserError(f"'{file}' is damaged: {error}; delete it and try again") from error
 
 
-def _counted(folder: Path, file: str, expected: int) -> str:
+def _check_count(folder: Path, file: str, expected: int) -> str:
     path = folder / file
     if not path.is_file():
         raise UserError(f"'{path}' is missing")

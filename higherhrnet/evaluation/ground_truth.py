@@ -19,7 +19,7 @@ def sort_image_ids(ids: Iterable[int | str]) -> list[int | str]:
 def complete_annotation(number: int, record: Record, image: int | None = None) -> dict[str, Any]:
     """One annotation with every field that evaluators ask for.
 
-    They take an id of 0 for "nobody", and compare only equal categories, of which there is one.
+    They take an id of 0 for "no person", and compare only equal categories, of which there is one.
     """
     keypoints = np.array(record["keypoints"], dtype=float).reshape(-1, 3)
     labeled = keypoints[keypoints[:, 2] > 0, :2]

@@ -141,7 +141,7 @@ def match(
     ground_truths = np.zeros(len(images), int)
     for row, image in enumerate(images):
         people = there[image]
-        ignored = np.array([_ignored(p, area) for p in people], bool)
+        ignored = np.array([_is_ignored(p, area) for p in people], bool)
         ground_truths[row] = int((~ignored).sum())
         guesses = found[image]
         order = np.argsort([-g["score"] for g in guesses], kind="mergesort")[:_MOST]
@@ -170,7 +170,7 @@ def match(
     )
 
 
-def _ignored(person: Record, area: tuple[float, float]) -> bool:
+def _is_ignored(person: Record, area: tuple[float, float]) -> bool:
     return bool(person["ignore"]) or not area[0] <= person["area"] <= area[1]
 
 

@@ -147,7 +147,7 @@ def write_report(
     lines += [
         "", "good: OKS of the joint from 0.85; jitter from 0.5; inversion: on another joint of the",
         "same person; swap: on another's; miss: on no one's; absent: not found. right: good or",
-        "jitter. Every joint stands in `keypoint_errors.csv`.", "", "## Worst images", "",
+        "jitter. Every joint is in `keypoint_errors.csv`.", "", "## Worst images", "",
         "Drawn in `worst.jpg`: the annotations beside the predictions.", "",
         *markdown_table([{"file": name, "wrong joints": f"{n:.0f}"} for name, n in worst]), "",
     ]  # fmt: skip

@@ -95,7 +95,7 @@ def build_loader(
             part.store = cache.MemoryStore(part.files, part.sizes)
     elif d.CACHE == "device":
         if len(parts) != 1 or not stored:
-            raise UserError("config key 'DATASET.CACHE': device holds files, not synthetic images")
+            raise UserError("config key 'DATASET.CACHE': device holds one data set of files")
         pixels = cache.load_all(stored[0].files, stored[0].sizes, device, max(t.WORKERS, 1))
         first, _ = cache.offsets(stored[0].sizes)
         offsets = np.array([first[name] for name in stored[0].names])

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
 
 from .. import visualization
 from ..boxes import Boxes
@@ -259,10 +258,10 @@ def build_scheduler(
     )  # fmt: skip
 
 
-def build_ema(config: Config, model: nn.Module) -> AveragedModel | None:
+def build_ema(config: Config, model: nn.Module) -> optim.ModelEma | None:
     """The config's average of the weights."""
     decay = config.TRAIN.EMA_DECAY
-    return optim.build_ema(model, decay) if decay else None
+    return optim.ModelEma(model, decay) if decay else None
 
 
 def build_callbacks(config: Config, log: RunLog | None, best: BestCheckpoint) -> list[Callback]:

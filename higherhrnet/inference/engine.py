@@ -17,7 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from ..errors import UserError
 from ..models.normalization import normalize
 from ..models.precision import best_precision, disable_tf32
-from ..structures import Outputs
+from ..structures import Outputs, map_tensors
 
 Forward = Callable[[torch.Tensor], Outputs]
 _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -110,10 +110,7 @@ def prepare_for_inference(
             images = images.pin_memory()  # without it the copy waits for all earlier work
         inputs = images.to(device, memory_format=torch.channels_last, non_blocking=True)
         outputs = network(normalize(inputs).to(dtype))
-        return Outputs(
-            tuple(heatmap.float() for heatmap in outputs.heatmaps),
-            tuple(tag.float() for tag in outputs.tags),
-        )
+        return map_tensors(outputs, torch.Tensor.float)
 
     if cuda_graphs:
         return _PadBatch(_CudaGraphs(forward, device))
@@ -168,10 +165,7 @@ class _PadBatch:
         if largest > count:
             images = torch.cat([images, images.new_zeros(largest - count, *size)])
         outputs = self._forward(images)
-        return Outputs(
-            tuple(heatmap[:count] for heatmap in outputs.heatmaps),
-            tuple(tag[:count] for tag in outputs.tags),
-        )
+        return map_tensors(outputs, lambda tensor: tensor[:count])
 
 
 class _CudaGraphs:
@@ -198,10 +192,7 @@ class _CudaGraphs:
         graph, inputs, outputs = self._recorded[shape]
         inputs.copy_(images if images.is_cuda else images.pin_memory(), non_blocking=True)
         graph.replay()
-        return Outputs(
-            tuple(heatmap.clone() for heatmap in outputs.heatmaps),
-            tuple(tag.clone() for tag in outputs.tags),
-        )
+        return map_tensors(outputs, torch.Tensor.clone)
 
     def _record(self, images: torch.Tensor) -> tuple[torch.cuda.CUDAGraph, torch.Tensor, Outputs]:
         inputs = images.to(self._device)

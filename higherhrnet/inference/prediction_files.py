@@ -89,7 +89,7 @@ class PredictionWriter:
         try:
             self._files["images"].write(json.dumps(image) + "\n")
             for person, record in enumerate(poses.to_coco(number)):
-                more = self._described(poses, person)
+                more = self._describe(poses, person)
                 line = json.dumps(record | more, allow_nan=False)
                 self._files["annotations"].write(line + "\n")
             table = csv.DictWriter(self._files["csv"], _COLUMNS)
@@ -104,7 +104,7 @@ class PredictionWriter:
         self.people += len(poses)
         self.images += 1
 
-    def _described(self, poses: Poses, person: int) -> dict[str, Any]:
+    def _describe(self, poses: Poses, person: int) -> dict[str, Any]:
         """What a record says beside keypoints and score."""
         box = poses.boxes[person]
         described: dict[str, Any] = {

@@ -136,7 +136,7 @@ class VideoFile:
                 except av.error.EOFError:
                     return
                 except av.error.FFmpegError as error:
-                    yield self._broken(number, last, error.strerror or str(error))
+                    yield self._broken_frame(number, last, error.strerror or str(error))
                     number += 1
                     continue
                 for frame in frames:
@@ -150,14 +150,14 @@ class VideoFile:
                         start = zero_time(start, now, last, following)
                         last = max(now - start, last + _LEAST) if number else now - start
                     if frame.is_corrupt:
-                        yield self._broken(number, last, "its data is damaged")
+                        yield self._broken_frame(number, last, "its data is damaged")
                     else:
                         yield Frame(number, last, _upright(frame))
                     number += 1
         finally:
             self._container.close()
 
-    def _broken(self, number: int, seconds: float, reason: str) -> Frame:
+    def _broken_frame(self, number: int, seconds: float, reason: str) -> Frame:
         where = f"'{self.path}', frame {number} ({seconds:.2f} s)"
         return Frame(number, seconds, None, f"{where}: {reason}")
 
@@ -174,7 +174,7 @@ def _length(stream: Any) -> float:
 
 
 def ffmpeg_path(path: Path) -> str:
-    """For FFmpeg, which takes what stands before a colon in a relative name for a protocol."""
+    """For FFmpeg, which takes what is before a colon in a relative name for a protocol."""
     return str(path.absolute())
 
 

@@ -122,7 +122,7 @@ class VideoWriter:
             self._stream.width, self._stream.height = width, height
         elif (width, height) != (self._stream.width, self._stream.height):
             width, height = self._stream.width, self._stream.height
-            image = _fitted(image, height, width)
+            image = _fit(image, height, width)
         if image.shape[:2] != (height, width):  # the encoder wants even sides
             image = np.asarray(
                 cv2.copyMakeBorder(
@@ -180,7 +180,7 @@ class VideoWriter:
         self._whole.__exit__(kind, error, trace)
 
 
-def _fitted(image: Image, height: int, width: int) -> Image:
+def _fit(image: Image, height: int, width: int) -> Image:
     """The whole image in the middle of a black canvas."""
     factor = min(height / image.shape[0], width / image.shape[1])
     size = max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor))

@@ -47,27 +47,24 @@ def _download(url: str, file: Path, check: Callable[[Path], None], resume: bool)
     total = 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
     try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            if start and answer.status != 206:  # the server sends all of it again
+        with urllib.request.urlopen(request, timeout=60) as response:
+            if start and response.status != 206:  # the server sends all of it again
                 start = 0
-            if answer.headers.get("Content-Length"):
-                total = start + int(answer.headers["Content-Length"])
+            if response.headers.get("Content-Length"):
+                total = start + int(response.headers["Content-Length"])
             bar = tqdm(
                 total=total or None, initial=start, unit="B", unit_scale=True, desc=file.name
             )
             with partial.open("ab" if start else "wb") as target, bar:
-                while piece := answer.read(_PIECE):
+                while piece := response.read(_PIECE):
                     target.write(piece)
                     bar.update(len(piece))
     except urllib.error.HTTPError as error:
-        atomic_write = (error.headers.get("Content-Range") or "").rpartition("/")[2]
-        if error.code == 416 and atomic_write.isdigit() and int(atomic_write) < start:
+        size = (error.headers.get("Content-Range") or "").rpartition("/")[2]
+        if error.code == 416 and size.isdigit() and int(size) < start:
             partial.unlink()  # more than the server has cannot be a part of it: another file
             return _download(url, file, check, resume)
-        if error.code != 416 or atomic_write not in (
-            "",
-            str(start),
-        ):  # 416: all of it had come already
+        if error.code != 416 or size not in ("", str(start)):  # 416: all of it is here already
             raise WriteError(
                 f"could not fetch '{url}': {error}; try again, or download it by hand to '{file}'"
             ) from error

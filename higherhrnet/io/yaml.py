@@ -1,4 +1,4 @@
-"""YAML as people mean it: a key that stands twice is a slip, not its last value."""
+"""YAML as people mean it: a key that appears twice is a slip, not its last value."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
                 if (key.tag, key.value) in seen:
-                    problem = f"'{key.value}' stands twice"
+                    problem = f"'{key.value}' appears twice"
                     raise yaml.composer.ComposerError(None, None, problem, key.start_mark)
                 seen.add((key.tag, key.value))
         return node

@@ -1,6 +1,6 @@
 """What training, inference and evaluation ask of a method of pose estimation.
 
-Everything in which bottom-up and top-down differ stands in ``methods/bottom_up`` and
+Everything in which bottom-up and top-down differ is in ``methods/bottom_up`` and
 ``methods/top_down`` behind :class:`Method`. To add a method, write one more folder with a
 ``method.py``, name it in :data:`METHODS`, and give it a schema in ``config/schema.py``.
 """

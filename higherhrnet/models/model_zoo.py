@@ -134,10 +134,10 @@ MODEL_ZOO: dict[str, ZooEntry] = {
         "top-down HRNet-W32 256x192, CrowdPose, AP 67.5", 114,
     ),
     "imagenet/hrnet_w32": _mmpose(
-        "pretrain_models/hrnet_w32-36af842e.pth", "the published W32 trunk, ImageNet", 160
+        "pretrain_models/hrnet_w32-36af842e.pth", "the published W32 backbone, ImageNet", 160
     ),
     "imagenet/hrnet_w48": _mmpose(
-        "pretrain_models/hrnet_w48-8ef0771d.pth", "the published W48 trunk, ImageNet", 310
+        "pretrain_models/hrnet_w48-8ef0771d.pth", "the published W48 backbone, ImageNet", 310
     ),
     "timm/hrnet_w18": _timm("hrnet_w18.ms_aug_in1k", "W18 classifier, ImageNet", 86),
     "timm/hrnet_w32": _timm("hrnet_w32.ms_in1k", "W32 classifier, ImageNet", 165),

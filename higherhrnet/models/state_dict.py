@@ -29,7 +29,7 @@ class Architecture:
         width: HRNet width.
         num_modules: exchange modules of stages 2-4.
         num_blocks: BasicBlocks in each branch.
-        joints: K, or None for a trunk or classifier.
+        joints: K, or None for a backbone or classifier.
         tag_heads, tag_per_joint, cat_output, num_basic_blocks: see ``HigherHRNet``.
     """
 

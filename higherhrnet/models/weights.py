@@ -201,15 +201,15 @@ def load_weights(
 
 
 def load_backbone(model: nn.Module, checkpoint: Checkpoint) -> LoadReport:
-    """Start a model from pre-trained weights: the trunk must fit, heads are taken where they do.
+    """Start a model from pre-trained weights: the backbone must fit, heads are taken where they do.
 
     Raises:
-        UserError: a trunk tensor is missing or of another shape; nothing was loaded.
+        UserError: a backbone tensor is missing or of another shape; nothing was loaded.
     """
     report = compare_state(model, checkpoint.state)
     wrong = [name for name in (*report.missing, *report.reshaped) if not name.startswith(_HEADS)]
     if wrong:
-        raise UserError(f"'{checkpoint.path}' does not hold the trunk of this model: {report}")
+        raise UserError(f"'{checkpoint.path}' does not hold the backbone of this model: {report}")
     fitting = {n: t for n, t in checkpoint.state.items() if n not in report.reshaped}
     model.load_state_dict(fitting, strict=False)
     return report
@@ -222,10 +222,10 @@ def load_pretrained(
 
     Args:
         model: predicts ``new``.
-        old: what the checkpoint predicts; None for a trunk.
+        old: what the checkpoint predicts; None for a backbone.
 
     Raises:
-        UserError: the trunk does not fit; nothing was loaded.
+        UserError: the backbone does not fit; nothing was loaded.
     """
     if old is None or old.joints == new.joints:
         return load_backbone(model, checkpoint)
@@ -254,8 +254,8 @@ def match_heads_by_name(
         if not is_output and not is_input:
             continue
         if tensor.shape[1:] != fresh[name].shape[1:]:
-            continue  # another trunk; that is found where trunks are compared
-        # In front of a deconvolution's input stand the trunk's features, as many as it gives out.
+            continue  # another backbone; that is found where backbones are compared
+        # A deconvolution's input begins with the backbone's features, as many as it gives out.
         features = tensor.shape[1] if is_input else 0
         source = _head_channels(tensor.shape[0] - features, old)
         target = _head_channels(fresh[name].shape[0] - features, new)

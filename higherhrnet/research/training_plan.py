@@ -104,7 +104,7 @@ def _blank_targets(outputs: Outputs, people: int = 30) -> Targets:
 
 
 class _PartWise:
-    """Stands in for a network's ``run``: counts what checkpointing keeps and recomputes."""
+    """Replaces a network's ``run``: counts what checkpointing keeps and recomputes."""
 
     def __init__(self, saved: _Saved) -> None:
         self._saved = saved

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ def draw_curves(records: Sequence[Mapping[str, Any]], path: Path, metric: str = 
     losses = [
         name
         for name in records[-1]
-        if name == "loss" or name.split("/")[0] in ("heatmap", "pull", "push", "classes")
+        if name in ("loss", "classes") or re.fullmatch(r"\w+/\d+", name)
     ]
     figure = Figure(figsize=(11, 7), layout="constrained")
     axes = figure.subplots(2, 2)

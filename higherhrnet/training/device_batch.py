@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from ..datasets import device_transforms as on_device
-from ..structures import Batch, KeypointIndices, PackedImages, Targets
+from ..structures import Batch, KeypointIndices, PackedImages, Targets, map_tensors
 
 
 @dataclass(frozen=True)
@@ -31,19 +31,17 @@ class BatchToDevice:
 
     def __call__(self, batch: Batch) -> tuple[torch.Tensor, Targets]:
         """Normalized (B, 3, H, W) float32 channels_last images, and their targets."""
-        keypoints = KeypointIndices(
-            tuple(map(self._sent, batch.keypoints.indices)), self._sent(batch.keypoints.valid)
-        )
+        keypoints = map_tensors(batch.keypoints, self._send)
         if isinstance(batch.images, PackedImages):
-            packed = PackedImages(*map(self._sent, batch.images))
+            packed = PackedImages(*map(self._send, batch.images))
             images = on_device.warp(packed, self.shape, self.pixels)
         else:
             images = batch.images.to(
                 self.device, memory_format=torch.channels_last, non_blocking=True
             )
         if bool((batch.color != 1).any()):  # still on the host: no waiting
-            images = on_device.change_color(images, self._sent(batch.color))
+            images = on_device.change_color(images, self._send(batch.color))
         return self.normalize(images), self.encode(keypoints)
 
-    def _sent(self, tensor: torch.Tensor) -> torch.Tensor:
+    def _send(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(self.device, non_blocking=True)

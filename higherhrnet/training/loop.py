@@ -86,7 +86,7 @@ class Settings:
 
 @dataclass
 class Progress:
-    """Where a run stands.
+    """How far a run is.
 
     Attributes:
         epoch, step: the next step to do, and its epoch, from 0.
@@ -116,7 +116,7 @@ class Trainer:
         to_device: batch → (network inputs, targets) on the device.
         optimizer: of all parameters.
         scheduler: sets the learning rate of every step.
-        ema: average of the weights, which is then what is validated and kept; see ``build_ema``.
+        ema: average of the weights, which is then what is validated and kept; see ``ModelEma``.
         settings: how to run.
         validate: (weights, epoch) → metrics, among them ``settings.metric``; called in all
             processes.
@@ -174,7 +174,7 @@ class Trainer:
             self._restore(checkpoint.load(self.folder))
         self._call("on_train_start")
         self.wrap_model()
-        with self.signals.listening():
+        with self.signals.handling():
             try:
                 while self.progress.epoch < self.settings.epochs:
                     self._run_epoch()

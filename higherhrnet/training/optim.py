@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -92,24 +92,34 @@ def freeze(model: nn.Module, prefixes: Sequence[str]) -> None:
             parameter.requires_grad_(False)
 
 
-def build_ema(model: nn.Module, decay: float) -> AveragedModel:
+class ModelEma(AveragedModel):
     """Exponential moving average of a model's parameters and buffers.
+
+    Unlike torch's it averages from the first step on, and its count stays on the host, so that a
+    step never waits for the GPU.
 
     Args:
         model: the model to follow; call ``update_parameters(model)`` after every step.
-        decay: weight of the past; smaller during the first steps, (2 + n) / (11 + n) after n.
+        decay: weight of the past; smaller during the first steps, (1 + n) / (10 + n) in step n.
     """
-    return AveragedModel(model, multi_avg_fn=_ema(decay), use_buffers=True)
 
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        super().__init__(model, use_buffers=True)
+        self.decay = decay
 
-def _ema(decay: float) -> Callable[[Any, Any, Any], None]:
     @torch.no_grad()
-    def update(averaged: Any, current: Any, count: torch.Tensor | int) -> None:
-        if not averaged[0].is_floating_point():  # batch norm's counters
-            torch._foreach_copy_(averaged, current)
-            return
-        done = int(count)
-        weight = min(decay, (2 + done) / (11 + done))
-        torch._foreach_lerp_(averaged, current, 1 - weight)
-
-    return update
+    def update_parameters(self, model: nn.Module) -> None:
+        """Take one step towards the model."""
+        self.n_averaged += 1
+        step = int(self.n_averaged)
+        weight = min(self.decay, (1 + step) / (10 + step))
+        averaged, current = self.module.state_dict(), model.state_dict()
+        floating = [name for name, value in current.items() if value.is_floating_point()]
+        counts = [name for name in current if name not in set(floating)]
+        torch._foreach_lerp_(
+            [averaged[name] for name in floating], [current[name] for name in floating], 1 - weight
+        )
+        if counts:  # batch norm's
+            torch._foreach_copy_(
+                [averaged[name] for name in counts], [current[name] for name in counts]
+            )

@@ -1,4 +1,4 @@
-"""Ending a training when asked to, between two steps instead of in the middle of one."""
+"""Ending a training on a signal, between two steps instead of in the middle of one."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class SignalHandler:
         self.signal = 0
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
+    def handling(self) -> Iterator[None]:
         """Ctrl-C and SIGTERM (the notice of a cluster) set :attr:`signal`; a second one is obeyed
-        at once. Outside the main thread, where Python allows no handlers, nothing is heard."""
+        at once. Outside the main thread Python allows no handlers, and signals are not caught."""
 
-        def hear(number: int, frame: FrameType | None) -> None:
+        def handle(number: int, frame: FrameType | None) -> None:
             if self.signal:
                 raise KeyboardInterrupt
             self.signal = number
@@ -50,7 +50,7 @@ class SignalHandler:
         former = {}
         try:
             for number in (signal.SIGINT, signal.SIGTERM):
-                former[number] = signal.signal(number, hear)
+                former[number] = signal.signal(number, handle)
         except ValueError:
             pass
         try:

@@ -39,7 +39,7 @@ def aggregate_views(
     """Average and stack the network's outputs for all views of one image.
 
     Args:
-        views: answers, largest scale first; all on one device.
+        views: the network's outputs, largest scale first; all on one device.
         skeleton: the K joints.
         shape: (H, W) to which all maps are projected; None keeps the size of the first view.
         with_heatmaps: for each output, whether its heatmaps are averaged; all if empty.
@@ -55,7 +55,7 @@ def aggregate_views(
     return _on_device(by_scale, for_tags, skeleton, shape, with_heatmaps, blur_sigma)
 
 
-def _used(view: View, with_heatmaps: Sequence[bool]) -> list[int]:
+def _used_outputs(view: View, with_heatmaps: Sequence[bool]) -> list[int]:
     """Which outputs' heatmaps are averaged."""
     outputs = range(len(view.outputs.heatmaps))
     return [h for h in outputs if not with_heatmaps or with_heatmaps[h]]
@@ -79,14 +79,14 @@ def _on_host(
     for number, views in enumerate(by_scale):
         heads = [
             [(_array(view.outputs.heatmaps[h]), view.flipped) for view in views]
-            for h in _used(views[0], with_heatmaps)
+            for h in _used_outputs(views[0], with_heatmaps)
         ]
         finest = _finest(views[0])
         for joint, heatmap in enumerate(total):
             means = [_mean([_unflip(maps, joint, skeleton) for maps in head]) for head in heads]
-            combined = _mean([_enlarged(mean, finest) for mean in means])
+            combined = _mean([_enlarge(mean, finest) for mean in means])
             if number:
-                heatmap += _enlarged(combined, shape)
+                heatmap += _enlarge(combined, shape)
             else:
                 _resize(combined, heatmap)
     if len(by_scale) > 1:
@@ -124,7 +124,7 @@ def _unflip(maps: _Stack, joint: int, skeleton: Skeleton) -> _Array:
     return np.asarray(cv2.flip(array[joint], 1), np.float32)
 
 
-def _enlarged(heatmap: _Array, shape: Shape) -> _Array:
+def _enlarge(heatmap: _Array, shape: Shape) -> _Array:
     return resize_bilinear(heatmap[None], shape)[0]
 
 
@@ -160,7 +160,7 @@ def _on_device(
             return maps
         return (maps[:, flip] if maps.shape[1] == len(skeleton) else maps).flip(3)
 
-    def resized(maps: torch.Tensor, size: Shape) -> torch.Tensor:
+    def resize(maps: torch.Tensor, size: Shape) -> torch.Tensor:
         if tuple(maps.shape[2:]) == size:
             return maps
         return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
@@ -172,12 +172,12 @@ def _on_device(
     for views in by_scale:
         heads = [
             mean(upright(view, view.outputs.heatmaps[h]) for view in views)
-            for h in _used(views[0], with_heatmaps)
+            for h in _used_outputs(views[0], with_heatmaps)
         ]
         finest = _finest(views[0])
-        at_scales.append(resized(mean(resized(head, finest) for head in heads), shape))
+        at_scales.append(resize(mean(resize(head, finest) for head in heads), shape))
     tags = [
-        resized(upright(view, tag), _finest(view))
+        resize(upright(view, tag), _finest(view))
         for view in for_tags
         for tag in view.outputs.tags
         if tag.shape[1]

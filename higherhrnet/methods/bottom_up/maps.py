@@ -1,7 +1,7 @@
 """Aggregated maps of one image, enlarged to the size at which people are sought.
 
-Both classes answer the same questions: where are the peaks, what are score and tags at these
-pixels, which pixel suits a person's missing joint best. :class:`HostMaps` uses OpenCV on the
+Both classes give the same: where the peaks are, what score and tags are at given pixels, and
+which pixel suits a person's missing joint best. :class:`HostMaps` uses OpenCV on the
 processor; :class:`DeviceMaps` keeps everything on the network's device, and only candidates
 leave it. Tags stay at the size that the network gave them and are interpolated where they are read.
 """

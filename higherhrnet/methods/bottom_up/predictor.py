@@ -16,7 +16,7 @@ from ...errors import UserError
 from ...inference.predictor import Maps, Predictor, Preprocessed, Scene
 from ...inference.stats import InferenceStats
 from ...poses import Poses
-from ...structures import Outputs, View
+from ...structures import Outputs, View, map_tensors
 from .codec import BottomUpCodec
 from .maps import AggregatedMaps
 
@@ -167,7 +167,4 @@ class BottomUpPredictor(Predictor):
 
 
 def _row_of(outputs: Outputs, row: int) -> Outputs:
-    return Outputs(
-        tuple(heatmap[row : row + 1] for heatmap in outputs.heatmaps),
-        tuple(tag[row : row + 1] for tag in outputs.tags),
-    )
+    return map_tensors(outputs, lambda tensor: tensor[row : row + 1])

@@ -95,12 +95,12 @@ class Search:
         first = bounds.argmax(axis=1)
         value, index = self._look(maps, first, means)
         bounds[np.arange(len(first)), first] = -np.inf
-        asker, block = np.nonzero(bounds >= value[:, None])
-        if len(asker) > _AT_ONCE:
-            order = np.argsort(-bounds[asker, block], kind="stable")
-            asker, block = asker[order], block[order]
-        for start in range(0, len(asker), _AT_ONCE):
-            q, b = asker[start : start + _AT_ONCE], block[start : start + _AT_ONCE]
+        query, block = np.nonzero(bounds >= value[:, None])
+        if len(query) > _AT_ONCE:
+            order = np.argsort(-bounds[query, block], kind="stable")
+            query, block = query[order], block[order]
+        for start in range(0, len(query), _AT_ONCE):
+            q, b = query[start : start + _AT_ONCE], block[start : start + _AT_ONCE]
             open_ = bounds[q, b] >= value[q]
             if not open_.any():
                 continue

@@ -195,7 +195,7 @@ class TopDownCodec:
         # The published code leaves the outermost two pixels at the low edges as they are.
         inner = (x > 1) & (x < width - 1) & (y > 1) & (y < height - 1)
         n, k = np.nonzero(inner)
-        field = heatmaps if self.decoding != "dark" else _smoothed(heatmaps, self.sigma)
+        field = heatmaps if self.decoding != "dark" else _blur(heatmaps, self.sigma)
         xy[n, k] += _OFFSETS[self.decoding](field[n, k], x[n, k], y[n, k])
         return xy, heatmap
 
@@ -214,7 +214,7 @@ def _quarter(maps: Maps, x: Index, y: Index) -> npt.NDArray[np.float64]:
 def _parabola(maps: Maps, x: Index, y: Index) -> npt.NDArray[np.float64]:
     """(M, 2) along each axis: a Gaussian's logarithm is a parabola, whose top is exact."""
     slope, curve, _ = _derivatives(maps, x, y)
-    return _bounded(-slope / np.minimum(curve, -_FAINT))
+    return _bound_step(-slope / np.minimum(curve, -_FAINT))
 
 
 def _dark(maps: Maps, x: Index, y: Index) -> npt.NDArray[np.float64]:
@@ -228,7 +228,7 @@ def _dark(maps: Maps, x: Index, y: Index) -> npt.NDArray[np.float64]:
         [cross * slope[:, 1] - curve[:, 1] * slope[:, 0],
          cross * slope[:, 0] - curve[:, 0] * slope[:, 1]], axis=1,
     ) / np.where(determinant > _FAINT, determinant, np.inf)[:, None]  # fmt: skip
-    return _bounded(step)
+    return _bound_step(step)
 
 
 def _derivatives(maps: Maps, x: Index, y: Index) -> tuple[npt.NDArray[np.float64], ...]:
@@ -246,12 +246,12 @@ def _derivatives(maps: Maps, x: Index, y: Index) -> tuple[npt.NDArray[np.float64
     return slope, curve, cross
 
 
-def _bounded(step: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _bound_step(step: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """A top further than a pixel from the highest one is noise's."""
     return np.where((np.abs(step) <= 1).all(axis=1, keepdims=True), step, 0.0)
 
 
-def _smoothed(heatmaps: Maps, sigma: float) -> Maps:
+def _blur(heatmaps: Maps, sigma: float) -> Maps:
     """Each map (N, K, h, w) blurred by the Gaussian and brought back to its height."""
     blur_sigma = np.empty_like(heatmaps)
     for index in np.ndindex(heatmaps.shape[:2]):

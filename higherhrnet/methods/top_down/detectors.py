@@ -43,12 +43,12 @@ class TorchvisionDetector:
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[Image]) -> list[Boxes]:
-        """Boxes of people, the surest first."""
+        """Boxes of people, best first."""
         tensors = [
             torch.from_numpy(image).permute(2, 0, 1).to(self.device).float() / 255
             for image in images
         ]
-        return [_people(answer) for answer in self.network(tensors)]
+        return [_people(output) for output in self.network(tensors)]
 
 
 def build_torchvision_detector(
@@ -84,11 +84,11 @@ def build_torchvision_detector(
     return TorchvisionDetector(network.to(device).eval(), device)
 
 
-def _people(answer: dict[str, torch.Tensor]) -> Boxes:
-    person = answer["labels"] == _PERSON
-    corners = answer["boxes"][person].double().cpu().numpy()
+def _people(output: dict[str, torch.Tensor]) -> Boxes:
+    person = output["labels"] == _PERSON
+    corners = output["boxes"][person].double().cpu().numpy()
     xywh = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
-    return Boxes.of(xywh, answer["scores"][person].double().cpu().numpy())
+    return Boxes.of(xywh, output["scores"][person].double().cpu().numpy())
 
 
 @dataclass

@@ -36,6 +36,8 @@ from .losses import TopDownLoss
 from .predictor import Detector, TopDownPredictor
 from .transforms import BoxView, PersonView
 
+_SOURCE_KEYS = ("TEST.BBOX_SOURCE", "TEST.BOXES")
+"""The key of the box source, and what version 0.1 called it."""
 DEFAULT_DETECTOR = "fasterrcnn_resnet50_fpn_v2"
 """Finds the people in images that are not annotated, if nothing else is named."""
 
@@ -219,9 +221,10 @@ class TopDown(Method[TopDownConfig]):
 
     def prediction_overrides(self, boxes: str | None, overrides: Sequence[str]) -> list[str]:
         """See :class:`Method`."""
-        if boxes is None and "TEST.BBOX_SOURCE" in overrides[::2]:
-            last = len(overrides) - 1 - overrides[::-1].index("TEST.BBOX_SOURCE")
-            if overrides[last + 1] in ("ground_truth", "truth"):
+        pairs = zip(overrides[::2], overrides[1::2], strict=True)
+        named = [value for key, value in pairs if key in _SOURCE_KEYS]
+        if boxes is None and named:
+            if named[-1] in ("ground_truth", "truth"):
                 raise UserError(
                     "config key 'TEST.BBOX_SOURCE' is ground_truth, but these images are not "
                     "annotated"
@@ -273,7 +276,7 @@ def _ground_truth_boxes(dataset: PoseDataset, jitter: float) -> BoxesOf:
     def boxes_of(sample: Sample) -> Boxes:
         # Each image has its own random numbers: the same in whatever process gets it.
         rng = np.random.default_rng(zlib.crc32(str(sample.id).encode()))
-        return Boxes.of(sample.boxes).usable().jittered(jitter, rng)
+        return Boxes.of(sample.boxes).usable().jitter(jitter, rng)
 
     return boxes_of
 

@@ -103,6 +103,8 @@ def read_plan(path: Path) -> Plan:
         raise UserError(f"'{path}' is not valid YAML: {error}") from error
     if not isinstance(loaded, dict):
         raise UserError(f"'{path}' is no ablation plan: it needs RUNS and EVALUATIONS")
+    if "MODEL" in loaded:
+        raise UserError(f"'{path}' is a config, not a plan")
     loaded = {_FORMER.get(key, key): value for key, value in loaded.items()}
     _known(path, loaded, _KEYS)
     for key, kind in (("SETTINGS", dict), ("RUNS", dict), ("EVALUATIONS", dict), ("COST", dict),

@@ -110,12 +110,12 @@ def plot_costs(path: Path, found: Results) -> None:
                     label=f"from {answer[f'people, {way}']:.1f} people on it is faster, {way}",
                 )  # fmt: skip
     crowds = sorted({point.people for point in found.points if point.kind == "synthetic"})
-    _labeled(time, "milliseconds an image", crowds)
-    _labeled(memory, "peak MB above the loaded model", crowds)
+    _label_axes(time, "milliseconds an image", crowds)
+    _label_axes(memory, "peak MB above the loaded model", crowds)
     _save(figure, path, found.signature([r for r in found.evaluations if r.name in names]))
 
 
-def _labeled(axes: Axes, what: str, people: Sequence[int]) -> None:
+def _label_axes(axes: Axes, what: str, people: Sequence[int]) -> None:
     axes.set_xlabel("people in the image")
     axes.set_ylabel(what)
     axes.set_xscale("log")

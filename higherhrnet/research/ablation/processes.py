@@ -55,7 +55,7 @@ def run_jobs(
     with ProcessPoolExecutor(processes, spawned, _begin, (threads, shares)) as pool:
         running = {pool.submit(work, job): job for job in jobs}
         try:
-            for future in as_completed(running):  # the first to fail is the first to be heard
+            for future in as_completed(running):  # the first failure is reported first
                 future.result()
                 _log.info("%s: done", name_of(running[future]))
         except BrokenProcessPool as error:

@@ -164,7 +164,7 @@ def check_plan(plan: Plan, overrides: Sequence[str]) -> None:
         if run.weights:
             build_model_with_weights(config, open_checkpoint(str(_given_weights(run))), skeleton)
         else:
-            start = _pretrained(config)
+            start = _pretrained_file(config)
             if start is not None and not start.is_file():
                 raise UserError(f"run '{run.name}': MODEL.PRETRAINED '{start}' does not exist")
             dataset_of(config, "train")
@@ -225,7 +225,7 @@ def _refuse_twins(what: str, named: Sequence[tuple[str, object]]) -> None:
         first[content] = name
 
 
-def _pretrained(config: PoseConfig) -> Path | None:
+def _pretrained_file(config: PoseConfig) -> Path | None:
     """The weights file that training starts from."""
     name = config.MODEL.PRETRAINED
     return find_weights(str(expand_path(name, "MODEL.PRETRAINED"))) if name else None
@@ -250,8 +250,8 @@ def _train(run: Run, output: Path, overrides: tuple[str, ...], device: str) -> T
     if run.weights:
         file = _given_weights(run)
         return TrainedRun(run.name, text, file, _hash(text, _digest(file)), True, 0.0)
-    start = _pretrained(config)
-    key = _hash(text, _digest(start) if start else "", _annotated(config, "train"))
+    start = _pretrained_file(config)
+    key = _hash(text, _digest(start) if start else "", _annotation_digest(config, "train"))
     folder = output / "runs" / f"{_file_name(run.name)}-{key}"
     file, note = folder / "best.safetensors", folder / "time.json"
     known = json.loads(note.read_text()) if note.is_file() else {"seconds": 0.0, "done": False}
@@ -276,7 +276,7 @@ def _evaluate(
         text,
         run.hash,
         *map(_digest, method.input_files(config)),
-        _annotated(config, "test"),
+        _annotation_digest(config, "test"),
         os.path.expandvars(config.DATASET.ROOT),
         choose_device(device).type,
     )
@@ -305,7 +305,7 @@ def _evaluate(
     )  # fmt: skip
 
 
-def _annotated(config: PoseConfig, split: str) -> str:
+def _annotation_digest(config: PoseConfig, split: str) -> str:
     """Digest of the annotations of the config's images, and of how they are read."""
     skeleton = json.dumps(load_skeleton(config.DATASET.SKELETON).to_dict())
     if config.DATASET.DATASET != "coco":

@@ -89,7 +89,7 @@ def _run(
         clock.lap("read")
         image = decode(data, images.names[index])
         clock.lap("decode")
-        sample = images.labeled(index, image)
+        sample = images.make_sample(index, image)
         clock.lap("annotations, mask")
         view = views.transform(sample, rng)
         geometry.warp(sample.image, view.affine, shape)
@@ -100,7 +100,7 @@ def _run(
         clock.lap("index keypoints")
         pixels += image.shape[0] * image.shape[1]
         plain_clock.start()
-        sample = images.labeled(index, decode(images.files.read(images.names[index]), ""))
+        sample = images.make_sample(index, decode(images.files.read(images.names[index]), ""))
         _, nbytes = reference.item(sample, view.affine, shape[0], heads, skeleton)
         plain_clock.lap("all")
         plain_bytes += nbytes

@@ -73,7 +73,7 @@ def _stages(
     device = views[0].outputs.heatmaps[0].device
 
     def now() -> float:
-        if device.type == "cuda":  # which works on after it was told to
+        if device.type == "cuda":  # whose kernels run asynchronously
             torch.cuda.synchronize(device)
         return time.perf_counter()
 

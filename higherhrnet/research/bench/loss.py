@@ -46,13 +46,13 @@ def run(
     target = torch.rand(batch, joints, 256, 256, generator=generator).to(device)
     weight = (torch.rand(batch, 1, 256, 256, generator=generator) < 0.9).float().to(device)
 
-    def fused() -> torch.Tensor:
+    def forward_fused() -> torch.Tensor:
         return _both(prediction, losses.heatmap_loss(prediction, target, weight))
 
     def written_out() -> torch.Tensor:
         return _both(prediction, reference.heatmap_loss(prediction, target, weight))
 
-    rows.append(_row(f"heatmaps, {batch}", fused, written_out, prediction))
+    rows.append(_row(f"heatmaps, {batch}", forward_fused, written_out, prediction))
     return rows
 
 

@@ -111,7 +111,7 @@ class SyntheticPeople:
         left_out = self._records(index, drawing) if self.with_mask else []
         return Sample(
             image=drawing.image,
-            poses=Poses.annotated(drawing.keypoints[labeled]),
+            poses=Poses.from_annotations(drawing.keypoints[labeled]),
             boxes=drawing.boxes[labeled],
             valid=valid_mask(left_out, drawing.image.shape[:2]),
             id=index,
@@ -163,7 +163,7 @@ class SyntheticPeople:
                 height = rng.uniform(*self.height) * self.size
                 x = rng.uniform(0.05, 0.95) * self.size
                 y = rng.uniform(0.3, 0.7) * self.size
-                if all(_covered((height, (x, y)), place) <= self.overlap for place in places):
+                if all(_overlap((height, (x, y)), place) <= self.overlap for place in places):
                     places.append((height, (x, y)))
                     break
         return places
@@ -198,7 +198,7 @@ def build_dataset(config: PoseConfig, split: str, count: int = 0) -> SyntheticPe
     )
 
 
-def _covered(a: tuple[float, tuple[float, float]], b: tuple[float, tuple[float, float]]) -> float:
+def _overlap(a: tuple[float, tuple[float, float]], b: tuple[float, tuple[float, float]]) -> float:
     """Shared part of two upright boxes 0.45 heights wide, as a fraction of the smaller one."""
     (ha, (xa, ya)), (hb, (xb, yb)) = a, b
     w = min(xa + 0.22 * ha, xb + 0.22 * hb) - max(xa - 0.22 * ha, xb - 0.22 * hb)

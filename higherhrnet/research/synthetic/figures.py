@@ -105,7 +105,9 @@ class _Brush:
         # Light falls from the left: a thin lighter streak shades the limb.
         shift = np.array([-0.25, -0.1]) * thickness
         streak = (_at(start + shift), _at(end + shift))
-        cv2.line(self.image, *streak, _scaled(color, 1.25), max(1, thickness // 3), cv2.LINE_AA)
+        cv2.line(
+            self.image, *streak, _scale_color(color, 1.25), max(1, thickness // 3), cv2.LINE_AA
+        )
 
     def patch(self, corners: Vector, color: Color) -> None:
         points = np.array([_at(corner) for corner in corners])
@@ -124,7 +126,7 @@ def draw_figure(
     brush = _Brush(image, owner, number)
     height = float(np.linalg.norm(joints[[11, 12]].mean(0) - joints[0]) / 0.435)
     tone = rng.choice([(240, 205, 180), (200, 150, 115), (120, 80, 60)])
-    skin = _scaled(tone, rng.uniform(0.8, 1.1))
+    skin = _scale_color(tone, rng.uniform(0.8, 1.1))
     shirt, trousers, hair = _color(rng, 30, 230), _color(rng, 20, 180), _color(rng, 10, 110)
     from_front = joints[5, 0] > joints[6, 0]
 
@@ -155,7 +157,7 @@ def draw_figure(
         for eye in (1, 2):
             cv2.circle(image, _at(joints[eye]), small, (250, 250, 250), -1)
             cv2.circle(image, _at(joints[eye]), max(1, small // 2), (20, 20, 40), -1)
-        cv2.circle(image, _at(joints[0]), small, _scaled(skin, 0.7), -1)
+        cv2.circle(image, _at(joints[0]), small, _scale_color(skin, 0.7), -1)
 
 
 def draw_object(
@@ -164,14 +166,14 @@ def draw_object(
     joints: Vector,
     rng: np.random.Generator,
 ) -> None:
-    """Something with an edge in front of part of the figure; it belongs to nobody."""
+    """Something with an edge in front of part of the figure; it belongs to no one."""
     low, high = joints.min(axis=0), joints.max(axis=0)
     middle = rng.uniform(low, high)
     half = rng.uniform(0.08, 0.22, 2) * (high - low).max()
     color = _color(rng, 30, 220)
     corners = (_at(middle - half), _at(middle + half))
     cv2.rectangle(image, *corners, color, -1)
-    cv2.rectangle(image, *corners, _scaled(color, 0.6), 1)
+    cv2.rectangle(image, *corners, _scale_color(color, 0.6), 1)
     cv2.rectangle(owner, *corners, 0, -1)
 
 
@@ -184,6 +186,6 @@ def _color(rng: np.random.Generator, low: int, high: int) -> Color:
     return r, g, b
 
 
-def _scaled(color: Any, factor: float) -> Color:
+def _scale_color(color: Any, factor: float) -> Color:
     r, g, b = (min(255, int(channel * factor)) for channel in color)
     return r, g, b

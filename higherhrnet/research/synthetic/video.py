@@ -13,7 +13,7 @@ from ...poses import Poses
 from .figures import Vector, draw_background, draw_figure, stand, with_visibility
 
 _LEAST_SEEN = 0.3
-"""Of a figure of which less is to be seen nobody can say where it is."""
+"""Of a figure of which less is to be seen no one can say where it is."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,9 @@ class SyntheticVideo:
                 # The same seed in every frame: a figure keeps its clothes.
                 draw_figure(image, owner, xy, figure, np.random.default_rng(person.seed))
             noisy = image + rng.normal(0, 4, image.shape)
-            yield Moment(time, np.clip(noisy, 0, 255).astype(np.uint8), _seen(joints, owner))
+            yield Moment(
+                time, np.clip(noisy, 0, 255).astype(np.uint8), _visible_poses(joints, owner)
+            )
 
     def _person(self, rng: np.random.Generator) -> _Walker:
         height = rng.uniform(0.4, 0.6) * self.size
@@ -107,12 +109,12 @@ class SyntheticVideo:
         )
 
 
-def _seen(joints: list[Vector], owner: npt.NDArray[np.int32]) -> Poses:
+def _visible_poses(joints: list[Vector], owner: npt.NDArray[np.int32]) -> Poses:
     keypoints, numbers = [], []
     for figure, xy in enumerate(joints, 1):
         mine = owner == figure
         if mine.sum() >= _LEAST_SEEN * 0.12 * np.ptp(xy[:, 1]) ** 2:
             keypoints.append(with_visibility(xy, mine))
             numbers.append(figure)
-    poses = Poses.annotated(np.array(keypoints).reshape(len(keypoints), -1, 3))
+    poses = Poses.from_annotations(np.array(keypoints).reshape(len(keypoints), -1, 3))
     return replace(poses, track=np.array(numbers, np.int64))
