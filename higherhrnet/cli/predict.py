@@ -237,9 +237,10 @@ def _print(
 ) -> None:
     people, images, *_ = totals
     if images:
+        noun = "image" if images == 1 else "images"
         shares = ", ".join(f"{stage} {1000 * spent / images:.0f}" for stage, spent in work.items())
         print(
-            f"{people} people in {images} images, {images / seconds:.1f} images/s; work in "
+            f"{people} people in {images} {noun}, {images / seconds:.1f} images/s; work in "
             f"ms an image: {shares}"
         )
     point = predictor.operating_point
