@@ -295,7 +295,7 @@ def official(loaded: Mapping[str, Any], source: str) -> tuple[Pairs, list[str]]:
     Raises:
         UserError: it asks for something that is not to be had here.
     """
-    read = _Official({key: _literal(value) for key, value in _flatten(loaded)})
+    read = _Official({key: _literal(value) for key, value in flatten(loaded)})
     name = read.rest.get("MODEL.NAME")
     if name not in (_BOTTOM_UP, _TOP_DOWN):
         raise UserError(f"{source} is an official config of another model: MODEL.NAME {name}")
@@ -436,11 +436,12 @@ def _literal(value: Any) -> Any:
     return value
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """``SECTION.KEY`` and value of every setting in nested mappings."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
+            yield from flatten(value, f"{prefix}{key}.")
+        elif value is not None or prefix or "." in str(key):  # a section's name alone says nothing
             yield f"{prefix}{key}", value
 
 

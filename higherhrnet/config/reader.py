@@ -10,7 +10,7 @@ import math
 import types
 import typing
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ def parse_config(
             except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
                 raise UserError(f"'{source}' is not a complete official config") from error
         else:
-            pairs, notes = migrate.former(list(_flatten(loaded)), f"'{source}'")
+            pairs, notes = migrate.former(list(migrate.flatten(loaded)), f"'{source}'")
     except RecursionError as error:
         raise UserError(f"'{source}' refers to itself") from error
     for key, number in Counter(key for key, _ in pairs).items():
@@ -165,14 +165,6 @@ def _unknown(key: str, values: Mapping[str, Any], name: str, source: str) -> str
 
 def _rules(kind: type[Any]) -> dict[str, Rule]:
     return {entry.name: entry.metadata["rule"] for entry in fields(kind)}
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
-        elif value is not None or prefix or "." in str(key):  # a section's name alone says nothing
-            yield f"{prefix}{key}", value
 
 
 def _coerce(key: str, value: Any, hint: Any, rule: Rule) -> Any:
