@@ -23,8 +23,8 @@ def write_report(folder: Path, found: Results) -> None:
     lines = [
         f"# {found.title}", "",
         f"`{found.command}`", "",
-        f"{found.date}, {found.hardware}. Hashes are those of config and weights; an evaluation's "
-        "its results are `evaluations/HASH.json`.", "",
+        f"{found.date}, {found.hardware}. Hashes are those of config and weights; the "
+        "results of an evaluation are in `evaluations/HASH.json`.", "",
     ]  # fmt: skip
     lines += ["## Runs", "", *markdown_table([_run(run) for run in found.runs]), ""]
     evaluations = [_evaluation(evaluation) for evaluation in found.evaluations]
