@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import traceback
 
 
 def main() -> None:
     """Run the command line and leave with its status."""
+    # Among the processes of torchrun Python's own way out is no way out: torch's communication
+    # threads still drop their last tensors, and abort when the interpreter is gone ("terminate
+    # called without an active exception"); NCCL waits for processes that may wait for this one.
+    one_of_many = int(os.environ.get("WORLD_SIZE", "1")) > 1
     try:
         from .cli import main as run
 
@@ -19,8 +24,13 @@ def main() -> None:
     except BrokenPipeError:  # whoever read our output has enough of it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 128 + 13  # SIGPIPE, which not every system has
-    if status > 128:
-        # Threads of libraries may be at work; Python's own way out would trip over them.
+    except Exception:
+        if not one_of_many:
+            raise
+        traceback.print_exc()
+        status = 1
+    if status > 128 or one_of_many:
+        # Interrupted, threads of libraries may be at work; Python would trip over them, too.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

@@ -140,7 +140,7 @@ def init_distributed(on_gpu: bool, patience: timedelta | None = None) -> Iterato
     try:
         yield ProcessGroup(dist.get_rank(), size, local_rank, control)
     except BaseException:
-        if not on_gpu:  # NCCL would wait for the others, who may wait for this one; see cli.main
+        if not on_gpu:  # NCCL would wait for the others, who may wait for this one; see __main__
             dist.destroy_process_group()
         raise
     dist.destroy_process_group()

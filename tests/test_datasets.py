@@ -425,8 +425,8 @@ def test_crowdpose_train_and_val_are_joined(tmp_path, monkeypatch):
         (tmp_path / "json" / f"crowdpose_{split}.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match="lists 1 images, not 10000"):
         prepare.prepare("crowdpose", tmp_path)
-    init_distributed = json.loads((tmp_path / "json" / "crowdpose_trainval.json").read_text())
-    assert [image["id"] for image in init_distributed["images"]] == [0, 1]
-    assert [record["id"] for record in init_distributed["annotations"]] == [1, 2]
+    joined = json.loads((tmp_path / "json" / "crowdpose_trainval.json").read_text())
+    assert [image["id"] for image in joined["images"]] == [0, 1]
+    assert [record["id"] for record in joined["annotations"]] == [1, 2]
     with pytest.raises(UserError, match="both files list image 0"):
-        prepare.join(init_distributed, init_distributed)
+        prepare.join(joined, joined)

@@ -100,11 +100,9 @@ def test_forward(name):
     if name == "cls_hrnet_w32":
         answers = {"out": out}
     else:
-        init_distributed = [torch.cat(pair, 1) for pair in zip(out.heatmaps, out.tags, strict=True)]
+        joined = [torch.cat(pair, 1) for pair in zip(out.heatmaps, out.tags, strict=True)]
         answers = (
-            {"out": init_distributed[0]}
-            if len(init_distributed) == 1
-            else {f"out{i}": o for i, o in enumerate(init_distributed)}
+            {"out": joined[0]} if len(joined) == 1 else {f"out{i}": o for i, o in enumerate(joined)}
         )
     for part, maps in inner.items():
         maps = [maps] if isinstance(maps, torch.Tensor) else maps

@@ -27,18 +27,7 @@ _LESS_MEMORY = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0 done, 1 failed while running, 2 wrong input."""
-    status = _run(sys.argv[1:] if arguments is None else arguments)
-    torch = sys.modules.get("torch")
-    if torch and torch.distributed.is_available() and torch.distributed.is_initialized():
-        # A training on several GPUs failed. Python's own way out would take down NCCL, which waits
-        # for processes that wait for this one.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-    return status
-
-
-def _run(arguments: Sequence[str]) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
     for stream in (sys.stdout, sys.stderr):  # file names that a terminal cannot show
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -143,14 +143,14 @@ def join(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
 
 
 def _join_crowdpose(folder: Path) -> None:
-    init_distributed = folder / "json" / "crowdpose_trainval.json"
-    if init_distributed.is_file():
+    joined = folder / "json" / "crowdpose_trainval.json"
+    if joined.is_file():
         return
     parts = [folder / "json" / f"crowdpose_{split}.json" for split in ("train", "val")]
     for part in parts:
         if not part.is_file():
             raise UserError(f"'{part}' is missing. {RECIPES['crowdpose'].by_hand}")
-    write_json(init_distributed, join(*(json.loads(part.read_bytes()) for part in parts)))
+    write_json(joined, join(*(json.loads(part.read_bytes()) for part in parts)))
 
 
 _COCO = "http://images.cocodataset.org"
