@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import UserError
+from .ids import plain_id
 from .poses import Poses
 
 _UPRIGHT_SHIFT, _MPII_UNIT = 15.0, 200.0
@@ -129,32 +131,72 @@ def _pose(record: Mapping[str, Any]) -> Poses:
 
 
 def read_detections(path: Path) -> dict[int | str, Boxes]:
-    """Boxes by image from a COCO detection result file: of people (category 1), or of whatever
-    it lists if that is all of one other category.
+    """Boxes of people by image, from a COCO detection result file or from annotations.
+
+    A list of results is read by image id. Of several categories people are 0 where ids begin at 0,
+    else 1. An object with images and annotations (annotation files, ``predictions.json``) is read
+    by file name, as its ids are its own; of several categories that called person is read.
 
     Raises:
-        UserError: the file is missing or no such list.
+        UserError: the file is missing or neither of these, or no category is that of people.
     """
     if not path.is_file():
         raise UserError(f"box file '{path}' does not exist")
     try:
-        records = json.loads(path.read_bytes())
-        if isinstance(records, dict):
-            raise UserError("it is an object, as annotations and predictions.json are")
+        loaded = json.loads(path.read_bytes())
+        records, names = _annotations_of(loaded) if isinstance(loaded, dict) else (loaded, {})
+        wanted = _person_category({record.get("category_id", 1) for record in records}, names)
         people: dict[int | str, list[Mapping[str, Any]]] = {}
-        categories = {record.get("category_id", 1) for record in records}
-        wanted = categories if len(categories) == 1 else {1}
         for record in records:
-            if record.get("category_id", 1) in wanted:
+            if record.get("category_id", 1) == wanted and not record.get("iscrowd"):
                 people.setdefault(record["image_id"], []).append(record)
         return {image: _boxes_of_records(found) for image, found in people.items()}
     except (
         UserError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError,
     ) as error:  # fmt: skip
         raise UserError(
-            f"box file '{path}' is not a COCO detection result "
-            f"(a list of image_id, bbox, score): {error}"
+            f"box file '{path}' is neither a COCO detection result (a list of image_id, bbox, "
+            f"score) nor COCO annotations: {error}"
         ) from error
+
+
+def find_boxes(
+    listed: Mapping[int | str, Boxes], image_id: int | str, file_name: str
+) -> Boxes | None:
+    """An image's boxes in a list by id, where text and numbers are the same, or by file name; None
+    if it is not there."""
+    name = Path(file_name)
+    keys: list[Any] = [image_id, plain_id(image_id), str(image_id), file_name, name.name]
+    return next((listed[key] for key in keys if key in listed), None)
+
+
+def _annotations_of(loaded: Mapping[str, Any]) -> tuple[list[dict[str, Any]], dict[Any, str]]:
+    """Records with boxes, by file name, and names of categories."""
+    if not {"images", "annotations"} <= loaded.keys():
+        raise UserError("it is an object without 'images' or 'annotations'")
+    files = {image["id"]: str(image["file_name"]) for image in loaded["images"]}
+    often = Counter(Path(file).name for file in files.values())
+    key = {n: Path(f).name if often[Path(f).name] == 1 else f for n, f in files.items()}
+    names = {c["id"]: str(c.get("name", "")).lower() for c in loaded.get("categories") or ()}
+    records = [
+        {"score": 1.0, **record, "image_id": key[record["image_id"]]}
+        for record in loaded["annotations"]
+        if record.get("bbox")
+    ]
+    return records, names
+
+
+def _person_category(ids: Collection[Any], names: Mapping[Any, str]) -> object:
+    """Whose boxes are people's."""
+    if len(ids) <= 1:
+        return next(iter(ids), 1)
+    people = [number for number in ids if names.get(number) == "person"]
+    if len(people) == 1:
+        return people[0]
+    for number in (0, 1):  # ids begin at 0 (and 1 is another class), or at 1 as COCO's
+        if number in ids and not names:
+            return number
+    raise UserError(f"of its categories {sorted(map(str, ids))} none is known to be people's")
 
 
 def _boxes_of_records(records: Sequence[Mapping[str, Any]]) -> Boxes:

@@ -80,15 +80,12 @@ def warp(
         UserError: a side of the image is longer than OpenCV's warp takes.
     """
     height, width = shape
-    try:
-        warped = cv2.warpAffine(image, affine[:2], (width, height), flags=cv2.INTER_LINEAR)
-    except cv2.error as error:
-        if max(image.shape[:2]) <= _LONGEST_SIDE:
-            raise
+    if max(image.shape[:2]) > _LONGEST_SIDE:  # some versions take it, and some of these wrongly
         raise UserError(
-            f"an image of {image.shape[1]}x{image.shape[0]} pixels is too long to be warped: with "
-            f"this version of OpenCV no side may exceed {_LONGEST_SIDE}"
-        ) from error
+            f"an image of {image.shape[1]}x{image.shape[0]} pixels is too long to be warped: no "
+            f"side may exceed {_LONGEST_SIDE}; cut it into parts"
+        )
+    warped = cv2.warpAffine(image, affine[:2], (width, height), flags=cv2.INTER_LINEAR)
     return np.asarray(warped, dtype=np.uint8)
 
 

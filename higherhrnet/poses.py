@@ -27,8 +27,22 @@ filled in from the heatmap by refine, found as a peak."""
 
 
 def is_labeled(record: Mapping[str, Any]) -> bool:
-    """Whether a COCO annotation has at least one labeled joint."""
+    """Whether a COCO annotation has at least one labeled joint; see :func:`labeled_joints`."""
     return any(visibility > 0 for visibility in record["keypoints"][2::3])
+
+
+def labeled_joints(keypoints: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Which of the joints (..., 3) x, y, v are annotated: those with v above 0, also where v is a
+    confidence or a fraction (COCO-WholeBody, pseudo-labels)."""
+    labeled: npt.NDArray[np.bool_] = np.asarray(keypoints)[..., 2] > 0
+    return labeled
+
+
+def visibility_of(keypoints: npt.NDArray[Any]) -> npt.NDArray[np.int8]:
+    """ABSENT, REFINED (labeled but hidden: v is 1) or SEEN for joints (..., 3) x, y, v."""
+    hidden = np.asarray(keypoints)[..., 2] == 1
+    shown = np.where(hidden, REFINED, SEEN)
+    return np.where(labeled_joints(keypoints), shown, ABSENT).astype(np.int8)
 
 
 def people_by_image(annotations: Mapping[str, Any]) -> dict[int | str, list[Mapping[str, Any]]]:
@@ -77,13 +91,13 @@ class Poses:
 
     @classmethod
     def from_annotations(cls, keypoints: npt.NDArray[np.floating]) -> Poses:
-        """Ground truth from (N, K, 3) x, y, visibility 0..2."""
-        present: npt.NDArray[np.bool_] = np.asarray(keypoints)[..., 2] > 0
+        """Ground truth from (N, K, 3) x, y, visibility; see :func:`labeled_joints`."""
+        present = labeled_joints(keypoints)
         return cls(
             xy=np.where(present[..., None], keypoints[..., :2], 0.0).astype(np.float64),
             score=present.astype(np.float64),
             person_score=np.ones(len(keypoints)),
-            visibility=keypoints[..., 2].astype(np.int8),
+            visibility=visibility_of(keypoints),
             tag=np.zeros((len(keypoints), 0)),
             track=np.full(len(keypoints), -1),
         )
@@ -223,7 +237,8 @@ class Poses:
 
     @classmethod
     def from_coco(cls, records: Sequence[Mapping[str, Any]], skeleton: Skeleton) -> Poses:
-        """Inverse of :meth:`to_coco`; also reads annotations (which carry visibility, no score).
+        """Inverse of :meth:`to_coco`; also reads annotations (which carry visibility, no score) and
+        ``predictions.json`` (which has both).
 
         Raises:
             UserError: a record's keypoints are not three numbers for each joint.
@@ -240,11 +255,17 @@ class Poses:
         keypoints = keypoints.reshape(len(records), k, 3)
         if not records or "score" not in records[0]:
             return cls.from_annotations(keypoints)
+        if "keypoint_scores" in records[0]:
+            score = np.array([r["keypoint_scores"] for r in records], float).reshape(-1, k)
+            visibility = visibility_of(keypoints)
+        else:
+            score = keypoints[..., 2]
+            visibility = np.where(score > 0, SEEN, ABSENT).astype(np.int8)
         return cls(
             xy=keypoints[..., :2],
-            score=keypoints[..., 2],
+            score=score,
             person_score=np.array([float(r["score"]) for r in records]),
-            visibility=np.where(keypoints[..., 2] > 0, SEEN, ABSENT).astype(np.int8),
+            visibility=visibility,
             tag=np.zeros((len(records), 0)),
             track=np.full(len(records), -1),
         )

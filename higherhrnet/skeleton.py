@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from .errors import UserError
 from .io import yaml as strict_yaml
+from .joint_names import flip_pairs_from_names, match_names
 
 _UPPER = ("nose", "eye", "ear", "head", "neck", "thorax", "shoulder", "elbow", "wrist")
 
@@ -52,6 +53,7 @@ class Skeleton:
         flip_pairs: pairs of joint names that change places in a flipped image; other joints stay
             what they are.
         colors: K RGB colors 0..255 to draw joints with, or none: then by side.
+        aliases: pairs (name in annotation files, joint), where files call joints otherwise.
 
     Raises:
         UserError: a name is repeated or unknown, a count is wrong, or flip pairs are asymmetric.
@@ -64,6 +66,7 @@ class Skeleton:
     grouping_order: tuple[str, ...]
     flip_pairs: tuple[tuple[str, str], ...]
     colors: tuple[tuple[int, int, int], ...] = ()
+    aliases: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         where = f"skeleton '{self.name}'"
@@ -92,12 +95,21 @@ class Skeleton:
             raise UserError(f"{where}: colors must be one [R, G, B] of 0..255 for each joint")
         if sorted(self.grouping_order) != sorted(self.joints):
             raise UserError(f"{where}: the grouping order must name every joint exactly once")
+        for alias, joint in self.aliases:
+            if joint not in known:
+                raise UserError(f"{where}: alias '{alias}' is of an unknown joint '{joint}'")
         flipped = [joint for pair in self.flip_pairs for joint in pair]
         if len(set(flipped)) != len(flipped):
             raise UserError(f"{where}: the flip pairs are asymmetric, a joint is in two of them")
 
     def __len__(self) -> int:
         return len(self.joints)
+
+    def find(self, names: Sequence[str]) -> list[int] | None:
+        """For each joint the row in a file's ``names``, however these are spelled; None if they are
+        not the same joints."""
+        aliases = dict(self.aliases)
+        return match_names([aliases.get(name, name) for name in names], self.joints)
 
     def index(self, joint: str) -> int:
         """Row of ``joint`` in the annotation; ``UserError`` names an unknown one."""
@@ -149,19 +161,20 @@ class Skeleton:
             "grouping_order": list(self.grouping_order),
             "flip_pairs": [list(pair) for pair in self.flip_pairs],
             **({"colors": [list(color) for color in self.colors]} if self.colors else {}),
+            **({"aliases": dict(self.aliases)} if self.aliases else {}),
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Skeleton:
         """Inverse of :meth:`to_dict`.
 
-        ``grouping_order`` may be left out (joint order), ``flip_pairs`` too (from the names), and
-        ``colors``. Older files call the latter two ``mirror`` and ``colours``.
+        ``grouping_order`` may be left out (joint order), ``flip_pairs`` too (from the names),
+        ``colors``, and ``aliases`` (a mapping). Older files write ``mirror`` and ``colours``.
         """
         values = {_FORMER.get(key, key): value for key, value in values.items()}
         required, optional = (
             {"name", "joints", "bones", "sigmas"},
-            {"grouping_order", "flip_pairs", "colors"},
+            {"grouping_order", "flip_pairs", "colors", "aliases"},
         )
         name = values.get("name", "?")
         missing = required - values.keys()
@@ -181,36 +194,8 @@ class Skeleton:
             if flip_pairs is None
             else tuple((str(a), str(b)) for a, b in flip_pairs),
             colors=tuple((int(r), int(g), int(b)) for r, g, b in values.get("colors") or ()),
+            aliases=tuple((str(a), str(j)) for a, j in (values.get("aliases") or {}).items()),
         )
-
-
-def flip_pairs_from_names(joints: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Pairs (left, right) found by exchanging the word ``left`` for ``right`` in a name; also
-    ``Left`` and ``LEFT``, and ``l_`` or ``_l`` for ``r_`` or ``_r`` (or capitals) at an end.
-
-    Raises:
-        UserError: a sided joint has no partner, which would make the flip pairs asymmetric.
-    """
-    pairs = []
-    for joint in joints:
-        for side, other in (("left", "right"), ("right", "left")):
-            for spell in (str.lower, str.capitalize, str.upper):
-                if spell(side) in joint:
-                    partner = joint.replace(spell(side), spell(other))
-                    if partner not in joints:
-                        raise UserError(
-                            f"the flip pairs are asymmetric: '{joint}' has no '{partner}'"
-                        )
-                    if side == "left":
-                        pairs.append((joint, partner))
-        for left, right in ("lr", "LR"):  # l_eye, eye_L: sides only where there is a partner
-            for partner in (
-                f"{right}_{joint[2:]}" if joint.startswith(f"{left}_") else "",
-                f"{joint[:-2]}_{right}" if joint.endswith(f"_{left}") else "",
-            ):
-                if partner in joints:
-                    pairs.append((joint, partner))
-    return tuple(pairs)
 
 
 def load_skeleton(name_or_file: str) -> Skeleton:
@@ -287,6 +272,7 @@ CROWDPOSE = Skeleton(
         *_CROWDPOSE_JOINTS[:7], *_CROWDPOSE_JOINTS[11:13], *_CROWDPOSE_JOINTS[7:11], "neck",
     ),
     flip_pairs=flip_pairs_from_names(_CROWDPOSE_JOINTS),
+    aliases=(("top_head", "head"),),
 )  # fmt: skip
 
 _MPII_JOINTS = (

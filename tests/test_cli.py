@@ -175,11 +175,15 @@ def test_a_box_file_is_not_written_over(folder, capsys):
 
 def test_boxes_of_another_category_are_used_where_there_are_no_people(tmp_path):
     one = {"image_id": 1, "bbox": [0, 0, 9, 9], "score": 1.0}
-    for categories, kept in (((26, 26), 2), ((1, 2), 1), ((1, 1), 2), ((2, 26), 0)):
+    for categories, kept in (((26, 26), 2), ((1, 2), 1), ((1, 1), 2), ((0, 1), 1), ((0, 0), 2)):
         records = [one | {"category_id": category} for category in categories]
         (tmp_path / "boxes.json").write_text(json.dumps(records))
         found = read_detections(tmp_path / "boxes.json")
-        assert len(found.get(1, ())) == kept
+        assert len(found[1]) == kept
+    records = [one | {"category_id": category} for category in (2, 26)]
+    (tmp_path / "boxes.json").write_text(json.dumps(records))
+    with pytest.raises(UserError, match=r"of its categories \['2', '26'\] none is known"):
+        read_detections(tmp_path / "boxes.json")
 
 
 def test_contradicting_words_are_refused(folder, capsys):
@@ -288,7 +292,7 @@ def test_what_cannot_be_read_back_is_not_written(folder, capsys):
     torch.save({"a": torch.zeros(3, device="meta")}, folder / "meta.pth")
     sentence(capsys, run("weights", "inspect", folder / "meta.pth"), "no numbers")
     torch.save({"a": Path("code")}, folder / "code.pth")
-    said = sentence(capsys, run("weights", "inspect", folder / "code.pth"), "more than tensors")
+    said = sentence(capsys, run("weights", "inspect", folder / "code.pth"), "holds no tensors")
     assert "weights_only" not in said
 
 
@@ -353,7 +357,7 @@ def test_names_that_look_like_something_else(folder, capsys, monkeypatch):
         assert run(*words, "--output", "b")[0] == 0
     write_json(folder / "set.json", {"annotations": [record]})
     words = ("predict", "TEST.JPG", "--mode", "top-down", "--boxes", "set.json")
-    sentence(capsys, run(*words, "--output", "b"), "set.json", "it is an object")
+    sentence(capsys, run(*words, "--output", "b"), "set.json", "an object without 'images'")
 
 
 def test_configs_of_one_name_have_folders_of_their_own():
@@ -698,7 +702,9 @@ def test_a_full_disk_exits_with_1(folder, capsys, monkeypatch):
     assert status[0] == 1
     sentence(capsys, status, "could not write", "000000_poses.jpg", "No space left")
     # Nothing half-written; what was found is not lost with the drawing.
-    assert {p.name for p in (folder / "p").iterdir()} == {"predictions.json", "predictions.csv"}
+    assert {p.name for p in (folder / "p").iterdir()} == {
+        "predictions.json", "results.json", "predictions.csv",
+    }  # fmt: skip
     assert json.loads((folder / "p" / "predictions.json").read_text())["images"]
 
 

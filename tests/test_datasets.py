@@ -195,7 +195,7 @@ def test_check_says_what_is_wrong_and_draws_what_is_there(tmp_path, capsys):
     content["annotations"][-1]["segmentation"] = {"counts": "broken", "size": [64, 64]}
     file.write_text(json.dumps(content))
     assert main(["data", "check", str(tmp_path / "c.yaml"), "--output", str(tmp_path / "o")]) == 2
-    assert "1 images whose segmentations cannot be read: 0000" in "".join(capsys.readouterr())
+    assert "1 image whose segmentations cannot be read: 0000" in "".join(capsys.readouterr())
     assert main(["data", "stats", str(tmp_path / "c.yaml")]) == 0
     assert "crowding" in capsys.readouterr().out
 

@@ -25,6 +25,7 @@ LAYERS = (
     ("poses",),
     ("drawing",),
     ("skeleton", "geometry", "device_constants"),
+    ("joint_names", "ids"),
     ("io",),
     ("errors",),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import signal
+import sys
 import threading
 import time
 from collections import Counter
@@ -16,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 from ..boxes import Boxes
-from ..distributed import ProcessGroup, init_distributed
+from ..distributed import ProcessGroup, init_distributed, is_main_process
 from ..errors import UserError
 from ..evaluation.operating_point import OperatingPoint
 from ..factory.checkpoints import config_of, open_checkpoint
@@ -29,8 +30,8 @@ from ..inference.draw_predictions import (
     predict_images,
     predict_video,
 )
-from ..inference.inputs import Inputs, find_inputs, output_names
-from ..inference.prediction_files import PredictionWriter
+from ..inference.inputs import Inputs, describe_skipped, find_inputs, output_names
+from ..inference.prediction_files import NAMES, PredictionWriter
 from ..inference.predictor import Predictor
 from ..inference.video import Camera, VideoFile
 from ..methods.base import get_method, method_of
@@ -49,6 +50,8 @@ def predict(options: argparse.Namespace) -> int:
         others = " ".join(word for word in options.show if word != "none")
         raise UserError(f"--show none and --show {others} contradict each other")
     inputs = find_inputs(options.inputs)
+    if inputs.skipped and is_main_process():
+        print(f"higherhrnet: {describe_skipped(inputs.skipped)}", file=sys.stderr)
     device = choose_device(options.device)
     # The first process does all videos, and the others wait for it.
     with init_distributed(device.type == "cuda", timedelta(days=365)) as group, _sigterm(group):
@@ -173,7 +176,7 @@ def _check_outputs(inputs: Inputs, options: OutputOptions, also_read: Sequence[P
     Raises:
         UserError: a drawing or the predictions would get the name of an input.
     """
-    names = ["predictions.json", "predictions.csv", *drawn_names(inputs.images, options)]
+    names = [*NAMES, *drawn_names(inputs.images, options)]
     if options.poses or options.heatmaps:
         names += _video_names([str(video) for video in inputs.videos], options)
     written = {(options.output / name).resolve() for name in names}
@@ -252,4 +255,4 @@ def _print(
         )
     if dropped["duplicates"]:
         print(f"{dropped['duplicates']} people were too like others and were dropped")
-    print(f"predictions.json and predictions.csv in {options.output}")
+    print(f"{', '.join(NAMES[:-1])} and {NAMES[-1]} in {options.output}")

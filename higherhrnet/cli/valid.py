@@ -17,7 +17,7 @@ from ..evaluation import error_analysis, report
 from ..evaluation.evaluator import format_metrics
 from ..evaluation.operating_point import OperatingPoint, calibrate
 from ..factory.checkpoints import open_checkpoint
-from ..factory.data import build_dataset
+from ..factory.data import build_dataset, find_skeleton, report_findings
 from ..factory.device import choose_device
 from ..factory.evaluation import run_validation
 from ..factory.inference import build_model_with_weights, build_predictor
@@ -27,7 +27,6 @@ from ..io.atomic import write_json
 from ..methods.base import method_of
 from ..models.model_zoo import BUNDLED
 from ..models.weights import Checkpoint, write_operating_point
-from ..skeleton import load_skeleton
 from ..visualization import contact_sheet, save_image
 from . import types
 
@@ -41,7 +40,9 @@ def valid(options: argparse.Namespace) -> int:
     file = open_checkpoint(options.weights)
     if options.calibrate:
         _check_calibration(file)
-    skeleton = load_skeleton(config.DATASET.SKELETON)
+    # Weights know their joints; a file's are brought into their order.
+    is_auto = config.DATASET.SKELETON == "auto" and file.skeleton is not None
+    skeleton = file.skeleton if is_auto and file.skeleton else find_skeleton(config, "test")
     model, loaded = build_model_with_weights(config, file, skeleton)
     device = choose_device(options.device)
     stats = InferenceStats()
@@ -51,7 +52,8 @@ def valid(options: argparse.Namespace) -> int:
         if device.type == "cuda" and group.size > 1:
             device = torch.device("cuda", group.local_rank)
         predictor = build_predictor(config, model, skeleton, device)
-        dataset = build_dataset(config, "test")
+        dataset = build_dataset(config, "test", skeleton)
+        report_findings(config, test=dataset)
         result = run_validation(config, predictor, dataset, group=group, stats=stats)
         counts = group.total([*stats.dropped.values()])
         if not group.main:

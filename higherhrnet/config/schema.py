@@ -70,7 +70,12 @@ class DatasetSection:
     TRAIN_LIMIT: int = setting(0, "use only the first N images; 0 uses all", low=0)
     TEST_LIMIT: int = setting(0, "use only the first N images; 0 uses all", low=0)
     SYNTHETIC_IMAGES: int = setting(0, "synthetic images mixed into every epoch", low=0)
-    SKELETON: str = setting("coco", "coco, crowdpose, mpii, or a YAML file")
+    SKELETON: str = setting(
+        "coco", "coco, crowdpose, mpii, a YAML file, or auto: what the annotation file describes"
+    )
+    CATEGORIES: tuple[str, ...] = setting(
+        (), "names of the categories that are people; empty takes those with the skeleton's joints"
+    )
     AUGMENT: bool = setting(True, "False shows every image (or box) the same way every time")
     FLIP: float = setting(0.5, "probability of a horizontal flip", low=0, high=1)
     COLOR_JITTER: float = setting(

@@ -49,15 +49,15 @@ class MemoryStore:
         """Whether there is a file of this name."""
         return self.store.holds(name)
 
-    def image(self, name: str) -> npt.NDArray[np.uint8]:
-        """(H, W, 3) uint8 RGB; not to be written to."""
+    def image(self, name: str, size: tuple[int, int] | None = None) -> npt.NDArray[np.uint8]:
+        """(H, W, 3) uint8 RGB; not to be written to. ``size`` is known here."""
         number = self._numbers[name]
         height, width = self._sizes[name]
         start = self._starts[name]
         kept = self._pixels[start : start + 3 * height * width].view(height, width, 3).numpy()
         if self._filled[number]:
             return kept
-        image = self.store.image(name)
+        image = self.store.image(name, (height, width))
         if image.shape == kept.shape:
             kept[...] = image
             self._filled[number] = 1  # only now: another process may be reading
@@ -80,7 +80,7 @@ class SizeStore:
         """Whether there is a file of this name."""
         return self.store.holds(name)
 
-    def image(self, name: str) -> npt.NDArray[np.uint8]:
+    def image(self, name: str, size: tuple[int, int] | None = None) -> npt.NDArray[np.uint8]:
         """(H, W, 3) zeros that take no memory."""
         return np.broadcast_to(np.uint8(0), (*self._sizes[name], 3))
 
@@ -110,7 +110,7 @@ def load_all(store: Store, sizes: Sizes, device: torch.device, threads: int) -> 
             )
     pixels = torch.empty(total, dtype=torch.uint8, device=device)
     with ThreadPoolExecutor(max(threads, 1)) as pool:
-        images = pool.map(store.image, sizes)
+        images = pool.map(store.image, sizes, sizes.values())
         for name, image in zip(
             sizes, tqdm(images, "decode", len(sizes), mininterval=2.0), strict=True
         ):

@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import UserError
-from ..poses import is_labeled
-from .coco import CocoKeypoints, valid_mask
+from ..io.images import fits_annotation
+from ..poses import is_labeled, labeled_joints
+from .canonical import Finding
+from .coco import CocoKeypoints, annotated_size, size_findings, valid_mask
 
 
 class Findings(NamedTuple):
@@ -29,9 +31,10 @@ class Findings(NamedTuple):
 def find_problems(dataset: CocoKeypoints, most_people: int = 30) -> Findings:
     """Look over a set.
 
-    Looked for: missing image files, repeated ids, areas and boxes without extent, joints outside
-    the image, wrong ``num_keypoints``, images with more people than there are candidates for a
-    joint, and images that are nearly all ignored.
+    Looked for, besides what loading found (``dataset.findings``): missing image files, images of
+    other sizes than annotated, repeated ids, joints outside the image, wrong ``num_keypoints``,
+    images with more people than there are candidates for a joint, and images that are nearly all
+    ignored.
 
     Args:
         dataset: the set.
@@ -59,13 +62,6 @@ def find_problems(dataset: CocoKeypoints, most_people: int = 30) -> Findings:
         ],
         "annotation ids used twice": _find_repeated([a.get("id") for a in people]),
         "image ids used twice": _find_repeated([i["id"] for i in everything["images"]]),
-        "people with an area of 0 or less": [
-            a.get("id") for a in people if "area" in a and not (a["area"] or 0) > 0
-        ],
-        "people with an empty box": [
-            a.get("id") for a in people if min((a.get("bbox") or (0, 0, 0, 0))[2:]) <= 0
-        ],
-        "annotations of images that are not listed": dataset.orphans,
         "people with joints outside the image": [],
         "images whose segmentations cannot be read": unreadable,
     }
@@ -81,22 +77,65 @@ def find_problems(dataset: CocoKeypoints, most_people: int = 30) -> Findings:
     }
     for person in people:
         joints = np.array(person["keypoints"], dtype=float).reshape(k, 3)
-        labeled = joints[joints[:, 2] > 0, :2]
+        labeled = joints[labeled_joints(joints), :2]
         image = images[person["image_id"]]
         size = (image.get("width") or np.inf, image.get("height") or np.inf)
         if ((labeled < -1) | (labeled > size)).any():
             problems["people with joints outside the image"].append(person.get("id"))
         if person.get("num_keypoints") not in (None, len(labeled)):
             remarks[miscounted].append(person.get("id"))
-    return Findings(counts, _sentences(problems), _sentences(remarks))
-
-
-def _sentences(found: dict[str, list[Any]]) -> list[str]:
-    return [
-        f"{len(ids)} {what}: {', '.join(map(str, ids[:5]))}{', …' if len(ids) > 5 else ''}"
-        for what, ids in found.items()
-        if ids
+    sizes = _size_findings(dataset)
+    named = {finding.what for finding in sizes}
+    loaded = [finding for finding in dataset.findings if finding.what not in named]
+    found = [
+        *loaded,
+        *sizes,
+        *(Finding(what, ids, is_problem=True) for what, ids in problems.items() if ids),
+        *(Finding(what, ids) for what, ids in remarks.items() if ids),
     ]
+    return Findings(
+        counts,
+        [str(finding) for finding in found if finding.is_problem],
+        [str(finding) for finding in found if not finding.is_problem],
+    )
+
+
+def _size_findings(dataset: CocoKeypoints) -> list[Finding]:
+    """Of all images, where loading looks at a few; and those that no size tells how to turn."""
+    by_fit: dict[str, list[Any]] = defaultdict(list)
+    unclear = []
+    for image in dataset.annotations["images"]:
+        size, header = annotated_size(image), dataset.files.header(str(image["file_name"]))
+        if size is None or header is None:
+            continue
+        fit = fits_annotation(header, size)
+        by_fit[fit].append(image)
+        if fit == "same" and header.orientation != 1:
+            unclear.append(image["file_name"])
+    # Loading has exchanged the sides of these already.
+    exchanged = [f for f in dataset.findings if f.what.startswith("images with width and height")]
+    turned = Finding(
+        "images with an EXIF orientation that are annotated in the size as stored", unclear,
+        "they are not turned, as COCO's are not",
+    )  # fmt: skip
+    return [*exchanged, *size_findings(by_fit), *([turned] if unclear else [])]
+
+
+def find_shared_images(train: CocoKeypoints, test: CocoKeypoints) -> Finding | None:
+    """Images that are in both sets: the same files, or files of one name and the same bytes."""
+    common = sorted(set(train.names) & set(test.names))
+    if train.files.path.resolve() != test.files.path.resolve():
+        common = [name for name in common if _same_bytes(train, test, name)]
+    if not common:
+        return None
+    return Finding("images that are in both TRAIN and TEST", common, "AP will look too good")
+
+
+def _same_bytes(first: CocoKeypoints, second: CocoKeypoints, name: str) -> bool:
+    try:
+        return first.files.read(name) == second.files.read(name)
+    except UserError:  # one of them is missing, which is told elsewhere
+        return False
 
 
 def _ignored_shares(annotations: dict[str, Any]) -> tuple[dict[str, float], list[str]]:

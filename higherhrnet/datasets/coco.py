@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,11 +14,12 @@ from pycocotools import mask as rle
 from .. import geometry
 from ..boxes import annotated_box
 from ..errors import UserError
-from ..io.images import Store
+from ..io.images import Store, fits_annotation
 from ..poses import Poses, is_labeled
 from ..skeleton import Skeleton
 from ..structures import Sample
 from .annotations import check_annotations, read_annotations
+from .canonical import Finding, canonicalize
 from .packed import PackedRecords
 
 Record = dict[str, Any]
@@ -28,14 +29,14 @@ class ImageSource(Protocol):
     """Where pixels come from: files, or memory."""
 
     def holds(self, name: str) -> bool: ...
-    def image(self, name: str) -> npt.NDArray[np.uint8]: ...
+    def image(self, name: str, size: tuple[int, int] | None = None) -> npt.NDArray[np.uint8]: ...
 
 
 class CocoKeypoints:
     """The images of one split in COCO's layout.
 
-    ``names`` are the images' file names; ``orphans`` the ids of annotations whose images are
-    not listed, which are left out.
+    ``names`` are the images' file names; ``findings`` what was brought into order on reading, and
+    what looks wrong (see :mod:`.canonical`).
 
     ``root/annotations/person_keypoints_{split}.json`` and ``root/images/{split}/``; where the
     official names differ, give the two paths.
@@ -49,6 +50,8 @@ class CocoKeypoints:
         limit: use only the first so many images; 0 uses all.
         with_mask: leave crowds and people without keypoints out of the loss; see
             :func:`valid_mask`.
+        categories: names of the categories that are used; those with the skeleton's joints if
+            empty.
 
     Raises:
         UserError: a file or folder is missing, unreadable or does not fit the skeleton.
@@ -62,6 +65,7 @@ class CocoKeypoints:
         people_only: bool = False,
         limit: int = 0,
         with_mask: bool = True,
+        categories: Sequence[str] = (),
     ) -> None:
         self.skeleton = skeleton
         self._with_mask = with_mask
@@ -71,28 +75,28 @@ class CocoKeypoints:
         self.store: ImageSource = self.files
         people: dict[int | str, list[Record]] = defaultdict(list)
         check_annotations(loaded, annotation_file)
+        listed_people = len(loaded["annotations"])
+        self.findings = canonicalize(loaded, annotation_file, skeleton, categories)
         for record in loaded["annotations"]:
-            if not record.get("keypoints"):  # a crowd, or a body without joints
-                record["keypoints"] = [0] * 3 * len(skeleton)
-            numbers = len(record["keypoints"])
-            if numbers != 3 * len(skeleton):
-                raise UserError(
-                    f"'{annotation_file}': annotation {record.get('id')} has {numbers} keypoint "
-                    f"numbers, but skeleton '{skeleton.name}' with {len(skeleton)} joints needs "
-                    f"{3 * len(skeleton)}"
-                )
             people[record["image_id"]].append(record)
         listed: set[int | str] = set()
         for image in loaded["images"]:
             if image["id"] in listed:
                 raise UserError(f"'{annotation_file}' lists image id {image['id']} twice")
             listed.add(image["id"])
-        self.orphans = [a.get("id") for a in loaded["annotations"] if a["image_id"] not in listed]
         images = [image for image in loaded["images"] if not people_only or image["id"] in people][
             : limit or None
         ]
-        if not images:
-            raise UserError(f"'{annotation_file}' lists no images to use")
+        if not images or (people_only and not any(map(is_labeled, loaded["annotations"]))):
+            raise UserError(
+                f"'{annotation_file}' lists no images to use: "
+                + _why_empty(loaded, listed_people, self.findings)
+            )
+        unlabeled = [record.get("id") for record in loaded["annotations"]]
+        if unlabeled and not any(map(is_labeled, loaded["annotations"])):
+            what = "annotations and not one with a labeled joint"
+            self.findings.append(Finding(what, unlabeled, "AP has no value", is_problem=True))
+        self.findings += _mend_sizes(images, people, self.files)
         self.names = [str(image["file_name"]) for image in images]
         self._rest = {k: v for k, v in loaded.items() if k not in ("images", "annotations")}
         self._entries = PackedRecords((image, people.get(image["id"], [])) for image in images)
@@ -139,7 +143,10 @@ class CocoKeypoints:
 
     def sample(self, index: int) -> Sample:
         """The whole image; ``UserError`` names a missing or broken file."""
-        return self.make_sample(index, self.store.image(self.names[index]))
+        description, _ = self._entries[index]
+        return self.make_sample(
+            index, self.store.image(self.names[index], annotated_size(description))
+        )
 
     def make_sample(self, index: int, image: npt.NDArray[np.uint8]) -> Sample:
         """The image with what is annotated of it."""
@@ -168,6 +175,79 @@ class CocoKeypoints:
             id=description["id"],
             affine=geometry.identity(),
         )
+
+
+_LOOKED_AT = 64
+"""Images whose headers are read on loading; if one's sides are exchanged, all are read."""
+
+
+def annotated_size(image: Record) -> tuple[int, int] | None:
+    """(H, W) as annotated, or None."""
+    height, width = image.get("height"), image.get("width")
+    return (int(height), int(width)) if height and width else None
+
+
+def _mend_sizes(
+    images: list[Record], people: Mapping[Any, list[Record]], store: Store
+) -> list[Finding]:
+    """Set annotated widths and heights right that are exchanged (as in CrowdPose's first release),
+    before boxes are cut at the image's edges.
+
+    Headers are read of images spread over the set, and of those whose boxes pass the edges.
+    """
+
+    def fit(image: Record) -> str:
+        size, header = annotated_size(image), store.header(str(image["file_name"]))
+        return "unknown" if size is None or header is None else fits_annotation(header, size)
+
+    step = max(len(images) // _LOOKED_AT, 1)
+    suspects = {id(image) for image in images[::step]}
+    suspects |= {id(image) for image in images if _passes_edge(image, people.get(image["id"], ()))}
+    fits = {id(image): fit(image) for image in images if id(image) in suspects}
+    if "exchanged" in fits.values():
+        fits |= {id(image): fit(image) for image in images if id(image) not in fits}
+    by_fit = defaultdict(list)
+    for image in images:
+        by_fit[fits.get(id(image), "unknown")].append(image)
+    for image in by_fit["exchanged"]:
+        image["width"], image["height"] = image["height"], image["width"]
+    return size_findings(by_fit)
+
+
+def size_findings(by_fit: Mapping[str, list[Record]]) -> list[Finding]:
+    """Sentences on images by how they meet their annotated size; see :func:`fits_annotation`."""
+    found = (
+        Finding("images with width and height exchanged in the annotations",
+                [i["file_name"] for i in by_fit.get("exchanged", ())],
+                "the image's own are used"),
+        Finding("images that are annotated as EXIF turns them",
+                [i["file_name"] for i in by_fit.get("upright", ())], "they are turned"),
+        Finding("images of another size than annotated, but of the same ratio",
+                [i["file_name"] for i in by_fit.get("resized", ())],
+                "they are resized to the annotated size"),
+        Finding("images of another size and ratio than annotated",
+                [i["file_name"] for i in by_fit.get("other", ())],
+                "they cannot be used", True),
+    )  # fmt: skip
+    return [finding for finding in found if finding.examples]
+
+
+def _passes_edge(image: Record, people: Sequence[Record]) -> bool:
+    size = annotated_size(image)
+    return size is not None and any(
+        box[0] + box[2] > size[1] + 2 or box[1] + box[3] > size[0] + 2
+        for person in people
+        if (box := person.get("bbox"))
+    )
+
+
+def _why_empty(loaded: Mapping[str, Any], listed: int, findings: Sequence[Finding]) -> str:
+    images = len(loaded["images"])
+    if not images or not listed:
+        return f"it has {images} images and {listed} annotations"
+    if findings:
+        return f"of {listed} annotations none is left; " + "; ".join(map(str, findings))
+    return f"none of its {listed} annotations has a labeled joint (v above 0)"
 
 
 def _boxes(records: Sequence[Record], image: Record) -> npt.NDArray[np.float64]:

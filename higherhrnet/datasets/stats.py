@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..poses import people_by_image
+from ..poses import REFINED, SEEN, labeled_joints, people_by_image, visibility_of
 from ..skeleton import Skeleton
 
 Record = Mapping[str, Any]
@@ -33,15 +33,17 @@ def compute_stats(annotations: Mapping[str, Any], skeleton: Skeleton) -> Table:
     areas = np.array([_area(record) for record in people])
     for name, least, most in (("small", 0, 32), ("medium", 32, 96), ("large", 96, 10**6)):
         table["size"][name] = int(((areas >= least**2) & (areas < most**2)).sum())
-    visibility = np.array([record["keypoints"][2::3] for record in people]).reshape(
-        len(people), len(skeleton)
+    visibility = visibility_of(
+        np.array([record["keypoints"] for record in people], float).reshape(
+            len(people), len(skeleton), 3
+        )
     )
     total = max(len(people), 1)
     table["joints visible"] = dict(
-        zip(skeleton.joints, ((visibility == 2).sum(0) / total).tolist(), strict=True)
+        zip(skeleton.joints, ((visibility == SEEN).sum(0) / total).tolist(), strict=True)
     )
     table["joints hidden"] = dict(
-        zip(skeleton.joints, ((visibility == 1).sum(0) / total).tolist(), strict=True)
+        zip(skeleton.joints, ((visibility == REFINED).sum(0) / total).tolist(), strict=True)
     )
     indices = np.array(list(crowding(annotations).values()))
     for name, low_index, high_index in (
@@ -68,11 +70,11 @@ def crowd_index(people: Sequence[Record]) -> float:
         x, y, w, h = _box(person)
         inside = []
         for keypoints in joints:
-            xy = keypoints[keypoints[:, 2] > 0, :2]
+            xy = keypoints[labeled_joints(keypoints), :2]
             within = (xy >= (x, y)).all(axis=1) & (xy <= (x + w, y + h)).all(axis=1)
             inside.append(int(within.sum()))
         del inside[number]
-        own = int((joints[number][:, 2] > 0).sum())
+        own = int(labeled_joints(joints[number]).sum())
         ratios.append(sum(inside) / max(own, 1))
     return float(np.mean(ratios)) if ratios else 0.0
 
@@ -94,7 +96,7 @@ def _box(record: Record) -> tuple[float, float, float, float]:
         x, y, w, h = record["bbox"]
         return x, y, w, h
     xy = np.array(record["keypoints"], float).reshape(-1, 3)
-    xy = xy[xy[:, 2] > 0, :2]
+    xy = xy[labeled_joints(xy), :2]
     low, high = xy.min(axis=0), xy.max(axis=0)
     return float(low[0]), float(low[1]), float(high[0] - low[0]), float(high[1] - low[1])
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..poses import is_labeled
+from ..poses import is_labeled, labeled_joints
 from ..skeleton import Skeleton
 from .ground_truth import complete_annotation
 from .matching import pair_people
@@ -67,7 +67,7 @@ def joint_errors(
         ]
         guess = None if found is None else np.array(found["keypoints"], float).reshape(-1, 3)
         area = float(max(ground_truth["area"], 1.0))
-        for joint in np.flatnonzero(keypoints[:, 2] > 0):
+        for joint in np.flatnonzero(labeled_joints(keypoints)):
             errors.append(
                 _judge(ground_truth, keypoints, guess, others, int(joint), area, skeleton)
             )

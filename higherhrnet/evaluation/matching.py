@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..poses import is_labeled
+from ..poses import is_labeled, labeled_joints
 from ..skeleton import Skeleton
 from .ground_truth import complete_annotation, sort_image_ids
 from .oks import similarities, similarity
@@ -260,4 +260,4 @@ def pair_people(
 
 def _keypoints(record: Record) -> tuple[Vector, Mask]:
     values = np.array(record["keypoints"], float).reshape(-1, 3)
-    return values[:, :2], values[:, 2] > 0
+    return values[:, :2], labeled_joints(values)

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..poses import labeled_joints
+
 Vector = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
@@ -58,7 +60,7 @@ def similarities(
     area = 0.53 * boxes[:, 3] * boxes[:, 2]
     if use_area:
         area = np.array([person["area"] for person in people], float)
-    labeled = ground_truth[..., 2] > 0
+    labeled = labeled_joints(ground_truth)
     apart = xy[:, None] - ground_truth[None, ..., :2]
     bare: Mask = np.asarray(~labeled.any(axis=1))
     if bare.any():

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import UserError
-from ..poses import ABSENT, SEEN, Poses
+from ..poses import ABSENT, SEEN, Poses, labeled_joints
 from ..skeleton import Skeleton
 from .ground_truth import complete_annotation
 from .matching import match_greedily
@@ -222,7 +222,7 @@ def _joint_similarity(
     true = np.array(ground_truth["keypoints"], float).reshape(-1, 3)
     area = np.array([float(ground_truth["area"]) or 1.0])
     (close,) = closeness(xy, true[None, :, :2], area, skeleton.sigmas)
-    return close, true[:, 2] > 0
+    return close, labeled_joints(true)
 
 
 def _inside(

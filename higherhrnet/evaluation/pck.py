@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..poses import labeled_joints
 from ..skeleton import Skeleton
 from .matching import pair_people
 
@@ -103,7 +104,7 @@ def accuracy_metrics(
 
 def _joints(record: Record) -> tuple[Vector, npt.NDArray[np.bool_]]:
     values = np.array(record["keypoints"], float).reshape(-1, 3)
-    return values[:, :2], values[:, 2] > 0
+    return values[:, :2], labeled_joints(values)
 
 
 def _head_size(

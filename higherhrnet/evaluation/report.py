@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..io.atomic import atomic_write
-from ..poses import people_by_image
+from ..poses import ABSENT, REFINED, people_by_image, visibility_of
 from ..skeleton import Skeleton
 from .coco import AREAS, by_crowding
 from .error_analysis import KINDS, JointError, summarize_by_joint
@@ -75,11 +75,12 @@ def images_by_part(
     for image in (entry["id"] for entry in annotations["images"]):
         if image not in people:
             continue
-        hidden = np.concatenate([np.array(p["keypoints"][2::3]) for p in people[image]])
+        joints = np.concatenate([np.reshape(p["keypoints"], (-1, 3)) for p in people[image]])
+        hidden = visibility_of(joints)
         values = {
             "people an image": len(people[image]),
             "crowd index": crowding.get(image, 0.0),
-            "hidden joints": float((hidden == 1).sum() / max((hidden > 0).sum(), 1)),
+            "hidden joints": float((hidden == REFINED).sum() / max((hidden > ABSENT).sum(), 1)),
         }
         for by, value in values.items():
             part = next(name for limit, name in reversed(_PARTS[by]) if value >= limit)

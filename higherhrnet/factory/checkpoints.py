@@ -16,7 +16,7 @@ from ..methods.base import METHODS, get_method
 from ..models.model_zoo import MODEL_ZOO, find_weights
 from ..models.state_dict import infer_architecture
 from ..models.weights import Checkpoint, read_checkpoint
-from ..skeleton import SKELETONS, Skeleton
+from ..skeleton import SKELETONS, Skeleton, load_skeleton
 
 _SKELETON_BY_JOINTS: dict[int | None, str] = {len(s): s.name for s in SKELETONS.values()}
 
@@ -85,7 +85,10 @@ def config_of(file: Checkpoint, overrides: Sequence[Any] = ()) -> PoseConfig:
 
 def _guess_config(file: Checkpoint, overrides: Sequence[Any]) -> str:
     """YAML of a config that fits the tensors of a file without one."""
-    found = infer_architecture(file.state)
+    joints = None
+    if "DATASET.SKELETON" in overrides:
+        joints = len(load_skeleton(str(overrides[overrides.index("DATASET.SKELETON") + 1])))
+    found = infer_architecture(file.state, joints)
     schema = SCHEMAS.get(found.kind) if found else None
     if found is None or schema is None or schema.method not in METHODS:
         kind = "no HRNet" if found is None else f"a {found.kind} of width {found.width}"

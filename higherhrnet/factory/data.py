@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -9,19 +10,23 @@ import torch
 
 from ..config import Config, PoseConfig
 from ..datasets import cache
+from ..datasets.annotations import read_annotations
 from ..datasets.base import ConcatDataset, PoseDataset
+from ..datasets.canonical import skeleton_from_file
+from ..datasets.check import find_shared_images
 from ..datasets.coco import CocoKeypoints
 from ..datasets.loader import Loader, ShuffledBatches, Views, choose_collate
 from ..datasets.paths import find_split
-from ..distributed import ProcessGroup
+from ..distributed import ProcessGroup, is_main_process
 from ..errors import UserError
 from ..io.paths import expand_path
 from ..methods.base import Codec, method_of
 from ..models.normalization import normalize
 from ..plugins import load_object
-from ..skeleton import load_skeleton
+from ..skeleton import SKELETONS, Skeleton, load_skeleton
 from ..training.device_batch import BatchToDevice
 
+_log = logging.getLogger(__name__)
 _SYNTHETIC = "higherhrnet.research.synthetic.dataset:build_dataset"
 
 
@@ -32,8 +37,81 @@ def find_annotations(config: PoseConfig, split: str) -> tuple[Path, Path]:
     return find_split(root, d.TRAIN if split == "train" else d.TEST, d.IMAGE_DIR)
 
 
-def build_dataset(config: PoseConfig, split: str) -> PoseDataset:
+def find_skeleton(config: PoseConfig, split: str = "train") -> Skeleton:
+    """The skeleton that the config names, or that the split's annotation file describes.
+
+    Raises:
+        UserError: ``DATASET.SKELETON`` is auto, and the file does not describe any.
+    """
+    d = config.DATASET
+    if d.SKELETON != "auto":
+        return load_skeleton(d.SKELETON)
+    if d.DATASET != "coco":
+        raise UserError("config key 'DATASET.SKELETON': auto needs an annotation file to read")
+    file, _ = find_annotations(config, split)
+    return skeleton_from_file(read_annotations(file), file, d.CATEGORIES)
+
+
+def describe_made_skeleton(config: PoseConfig, skeleton: Skeleton) -> str:
+    """What to know of a skeleton that was made from a file; empty for one that was given."""
+    if config.DATASET.SKELETON != "auto" or skeleton.name in SKELETONS:
+        return ""
+    return (
+        f"DATASET.SKELETON auto: skeleton '{skeleton.name}' with {len(skeleton)} joints, "
+        f"{len(skeleton.bones)} bones and {len(skeleton.flip_pairs)} flip pairs was made from the "
+        f"annotation file; its OKS sigmas are {skeleton.sigmas[0]} for every joint, so that AP is "
+        "not comparable to others"
+    )
+
+
+def report_findings(config: PoseConfig, **datasets: PoseDataset) -> None:
+    """Log what looks wrong with the data sets ``train`` and ``test``, as ``data check`` prints it.
+
+    Only what is known without reading images; the process of rank 0 speaks.
+    """
+    if not is_main_process():
+        return
+    stored = {split: _stored(dataset) for split, dataset in datasets.items()}
+    for part in {id(part): part for parts in stored.values() for part in parts}.values():
+        for finding in part.findings:
+            level = logging.WARNING if finding.is_problem else logging.INFO
+            _log.log(level, "'%s': %s", part.annotation_file, finding)
+    for train in stored.get("train", ()):
+        for test in stored.get("test", ()):
+            if (shared := find_shared_images(train, test)) is not None:
+                _log.info("'%s': %s", test.annotation_file, shared)
+    skeleton = next(iter(datasets.values())).skeleton
+    if made := describe_made_skeleton(config, skeleton):
+        _log.info("%s", made)
+    if missing := describe_missing_flip_pairs(config, skeleton):
+        _log.info("%s", missing)
+
+
+def describe_missing_flip_pairs(config: PoseConfig, skeleton: Skeleton) -> str:
+    """A sentence if images are flipped but no joint of the skeleton has a partner; else empty."""
+    d = config.DATASET
+    flips = (d.AUGMENT and d.FLIP > 0) or config.TEST.FLIP_TEST
+    if not flips or skeleton.flip_pairs or len(skeleton) < 2:
+        return ""
+    return (
+        f"skeleton '{skeleton.name}' has no flip pairs (left and right joints), but images are "
+        "flipped: list them in its YAML file as flip_pairs: [[LEFT, RIGHT], …], or set "
+        "DATASET.FLIP 0 and TEST.FLIP_TEST False if sides must not be exchanged"
+    )
+
+
+def _stored(dataset: PoseDataset) -> list[CocoKeypoints]:
+    parts = dataset.parts if isinstance(dataset, ConcatDataset) else [dataset]
+    return [part for part in parts if isinstance(part, CocoKeypoints)]
+
+
+def build_dataset(config: PoseConfig, split: str, skeleton: Skeleton | None = None) -> PoseDataset:
     """The ``train`` or ``test`` images that the config names.
+
+    Args:
+        config: names them.
+        split: ``train`` or ``test``.
+        skeleton: of files, instead of the config's.
 
     ``DATASET.DATASET`` is ``coco``, ``synthetic``, or ``MODULE:FUNCTION``, called as
     ``function(config, split)`` and giving a :class:`PoseDataset`.
@@ -47,10 +125,11 @@ def build_dataset(config: PoseConfig, split: str) -> PoseDataset:
     real = CocoKeypoints(
         annotation_file,
         image_folder,
-        load_skeleton(config.DATASET.SKELETON),
+        skeleton or find_skeleton(config, split),
         people_only=split == "train",
         limit=d.TRAIN_LIMIT if split == "train" else d.TEST_LIMIT,
         with_mask=method_of(config).with_mask(config),
+        categories=d.CATEGORIES,
     )
     if split == "test" or not d.SYNTHETIC_IMAGES:
         return real
@@ -89,7 +168,7 @@ def build_loader(
     d, t, method = config.DATASET, config.TRAIN, method_of(config)
     pixels = offsets = None
     parts = dataset.parts if isinstance(dataset, ConcatDataset) else [dataset]
-    stored = [part for part in parts if isinstance(part, CocoKeypoints)]
+    stored = _stored(dataset)
     if d.CACHE == "ram":
         for part in stored:
             part.store = cache.MemoryStore(part.files, part.sizes)

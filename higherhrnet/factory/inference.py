@@ -46,7 +46,8 @@ def load_predictor(
 ) -> Predictor:
     """Like :func:`load`, from a checkpoint that was read."""
     config = config_of(file, overrides)
-    own = load_skeleton(config.DATASET.SKELETON)
+    own = file.skeleton if config.DATASET.SKELETON == "auto" else None
+    own = own or load_skeleton(config.DATASET.SKELETON)
     skeleton = file.skeleton or own
     if "DATASET.SKELETON" in overrides and own.joints != skeleton.joints:
         raise UserError(

@@ -32,7 +32,7 @@ from ..models.normalization import normalize
 from ..models.pose_model import PoseModel
 from ..models.precision import disable_tf32
 from ..models.weights import load_pretrained, metadata_of, write_native
-from ..skeleton import Skeleton, load_skeleton
+from ..skeleton import Skeleton
 from ..structures import Batch, Sample
 from ..training import checkpoint, loop, optim
 from ..training.callbacks import BestCheckpoint, Callback, Curves, Logging, PeriodicCheckpoint
@@ -40,7 +40,7 @@ from ..training.device_batch import BatchToDevice
 from ..training.logger import RunLog
 from ..training.signals import SignalHandler, StoppedError
 from .checkpoints import open_checkpoint, skeleton_of
-from .data import build_dataset, build_loader
+from .data import build_dataset, build_loader, find_skeleton, report_findings
 from .device import choose_device
 from .evaluation import run_validation
 from .inference import build_predictor
@@ -58,17 +58,17 @@ def train(
     processes share every batch and the first one writes.
     """
     with start_run(config, output, device_name, resume) as (group, device), ExitStack() as stack:
-        method, skeleton = method_of(config), load_skeleton(config.DATASET.SKELETON)
+        method, skeleton = method_of(config), find_skeleton(config)
         if resume:
             model = method.build_model(config, len(skeleton))
         else:
             model = build_pretrained_model(config, skeleton, quiet=not group.main)
         model.to(device).to(memory_format=torch.channels_last)
         codec = method.build_codec(config, model, skeleton)
-        dataset = build_dataset(config, "test")
-        batches, to_device = build_loader(
-            config, build_dataset(config, "train"), codec, device, group
-        )
+        dataset = build_dataset(config, "test", skeleton)
+        training = build_dataset(config, "train", skeleton)
+        report_findings(config, train=training, test=dataset)
+        batches, to_device = build_loader(config, training, codec, device, group)
         stack.callback(batches.close)
         # A second network validates, so that training goes on undisturbed.
         predictor = build_predictor(config, copy.deepcopy(model), skeleton, device)
@@ -150,7 +150,7 @@ def start_run(
 
 def build_step_trainer(config: PoseConfig, device: torch.device) -> loop.Trainer:
     """A trainer for single steps on batches that the caller makes; it has no images."""
-    method, skeleton = method_of(config), load_skeleton(config.DATASET.SKELETON)
+    method, skeleton = method_of(config), find_skeleton(config)
     model = method.build_model(config, len(skeleton))
     model.to(device).to(memory_format=torch.channels_last)
     codec = method.build_codec(config, model, skeleton)

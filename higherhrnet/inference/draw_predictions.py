@@ -14,9 +14,9 @@ import numpy as np
 from tqdm import tqdm
 
 from .. import visualization
-from ..boxes import Boxes
+from ..boxes import Boxes, find_boxes
 from ..errors import UserError
-from ..io.images import read_image
+from ..io.images import count_frames, read_image
 from ..poses import Poses
 from . import pipeline
 from .inputs import output_names
@@ -29,6 +29,8 @@ from .video_writer import VideoWriter
 
 _log = logging.getLogger(__name__)
 Job = TypeVar("Job")
+_SEVERAL = (".gif", ".webp", ".tif", ".tiff", ".png", ".avif")
+"""What may be an animation or have several pages."""
 _FEW = 20
 """So many images are reported one by one; more get a progress bar only."""
 _TRUNCATED = 0.9
@@ -88,6 +90,13 @@ class _ImageJob:
 
     def load(self) -> Scene:
         self.image = read_image(self.path)
+        if self.path.suffix.lower() in _SEVERAL and (frames := count_frames(self.path)) > 1:
+            _log.info(
+                "'%s' holds %d images, and only the first is read; make a video or single files of "
+                "it to have all",
+                self.path,
+                frames,
+            )
         return Scene(self.image, self.boxes)
 
 
@@ -140,11 +149,7 @@ def predict_images(
 
 def _boxes_of_files(boxes: Mapping[int | str, Boxes], paths: Sequence[Path]) -> list[Boxes]:
     """Each image's boxes, by its name as a number, without its suffix, or as it is."""
-    found = []
-    for path in paths:
-        keys: list[int | str] = [int(path.stem)] if path.stem.isdecimal() else []
-        keys += [path.stem, path.name]
-        found.append(next((boxes[key] for key in keys if key in boxes), None))
+    found = [find_boxes(boxes, path.stem, path.name) for path in paths]
     if paths and all(one is None for one in found):
         raise UserError("the box file lists none of the images by the number or word of its name")
     return [Boxes.of([]) if one is None else one for one in found]
@@ -215,7 +220,9 @@ def predict_video(
                         drawn = visualization.draw_heatmap(drawn, heatmaps.max(axis=0), 0, 1)
                     writer.origin = source.origin
                     writer.add(drawn, frame.time)
-                records.add(first + frame.number, name, image.shape[:2], poses, frame.time)
+                records.add(
+                    first + frame.number, name, image.shape[:2], poses, frame.time, frame.number
+                )
                 counts.images += 1
         except KeyboardInterrupt as error:
             interrupt = error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import mimetypes
 import os
 import re
 from collections.abc import Sequence
@@ -11,10 +12,19 @@ from pathlib import Path
 
 from ..errors import UserError
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".avif", ".jp2"}
+)
+"""Whether the installed OpenCV reads the last three shows when they are decoded."""
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts"}
 )
+_UNREAD = frozenset(
+    {".heic", ".heif", ".jxl", ".jpx", ".j2k", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf",
+     ".orf", ".rw2", ".psd", ".exr", ".hdr", ".svg", ".dcm", ".mxf", ".wmv", ".flv", ".3gp", ".mts",
+     ".m2ts", ".vob", ".ogv"}
+)  # fmt: skip
+"""Kinds that many systems' type tables do not list."""
 _LONGEST_STEM = 220
 """Bytes; names grow by a number, what is drawn and an ending."""
 _CAMERA = re.compile(r"camera:(\d{1,3})")
@@ -28,11 +38,13 @@ class Inputs:
         images: image files.
         videos: video files.
         cameras: numbers of cameras (``camera:0``).
+        skipped: images and videos in folders, of kinds that are not read (HEIC, raw, …).
     """
 
     images: list[Path] = field(default_factory=list)
     videos: list[Path] = field(default_factory=list)
     cameras: list[int] = field(default_factory=list)
+    skipped: list[Path] = field(default_factory=list)
 
 
 def find_inputs(names: Sequence[str]) -> Inputs:
@@ -43,35 +55,64 @@ def find_inputs(names: Sequence[str]) -> Inputs:
     """
     found: dict[str, Path] = {}
     cameras: dict[int, None] = {}
+    skipped: dict[Path, None] = {}
     for name in names:
         if camera := _CAMERA.fullmatch(name):
             cameras[int(camera[1])] = None
         else:
-            for file in _files(name):
+            for file in _files(name, skipped):
                 found.setdefault(os.path.abspath(file), file)  # noqa: PTH100  links are kept apart
     videos = [path for path in found.values() if path.suffix.lower() in VIDEO_SUFFIXES]
     images = [path for path in found.values() if path.suffix.lower() not in VIDEO_SUFFIXES]
-    return Inputs(images, videos, list(cameras))
+    return Inputs(images, videos, list(cameras), list(skipped))
 
 
-def _files(name: str) -> list[Path]:
+def _files(name: str, skipped: dict[Path, None]) -> list[Path]:
+    """Files that are read; ``skipped`` gets those that are images or videos but of other kinds."""
     path = Path(os.path.expanduser(name))  # noqa: PTH111  which takes unknown users for names
     if path.is_file():
         return [path]  # whatever its name says; reading will tell
     if path.is_dir():
-        files = _of_known_kind(list(path.iterdir()))
+        there = list(path.iterdir())
+        files, others = _of_known_kind(there), _of_other_kinds(there)
         if not files:
+            hint = f", but {describe_skipped(others)}" if others else ""
             raise UserError(
                 f"folder '{name}' holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}) and no "
-                f"videos ({', '.join(sorted(VIDEO_SUFFIXES))})"
+                f"videos ({', '.join(sorted(VIDEO_SUFFIXES))}){hint}"
             )
+        skipped.update(dict.fromkeys(others))
         return files
     if glob.has_magic(name):
-        files = _of_known_kind([Path(p) for p in glob.glob(str(path), recursive=True)])  # noqa: PTH207
+        there = [Path(p) for p in glob.glob(str(path), recursive=True)]  # noqa: PTH207
+        files, others = _of_known_kind(there), _of_other_kinds(there)
         if not files:
-            raise UserError(f"nothing that is an image or a video matches '{name}'")
+            hint = f", but {describe_skipped(others)}" if others else ""
+            raise UserError(f"nothing that is an image or a video matches '{name}'{hint}")
+        skipped.update(dict.fromkeys(others))
         return files
     raise UserError(f"input '{name}' does not exist")
+
+
+def _of_other_kinds(files: Sequence[Path]) -> list[Path]:
+    """Images and videos that nothing here reads."""
+    known = IMAGE_SUFFIXES | VIDEO_SUFFIXES
+    others = []
+    for file in files:
+        suffix = file.suffix.lower()
+        kind = mimetypes.guess_type(file.name.lower())[0] or ""
+        is_media = kind.startswith(("image/", "video/")) or suffix in _UNREAD
+        if is_media and suffix not in known and not file.is_dir():
+            others.append(file)
+    return sorted(others)
+
+
+def describe_skipped(files: Sequence[Path]) -> str:
+    """A sentence on images and videos that are not read."""
+    some = ", ".join(file.name for file in files[:3]) + (", …" if len(files) > 3 else "")
+    kinds = ", ".join(sorted({file.suffix.lower() for file in files}))
+    are = "1 file is" if len(files) == 1 else f"{len(files)} files are"
+    return f"{are} of a kind that is not read ({kinds}): {some}; convert them to JPEG or MP4"
 
 
 def _of_known_kind(files: Sequence[Path]) -> list[Path]:

@@ -1,7 +1,11 @@
-"""What was found, in files: ``predictions.json`` (COCO) and ``predictions.csv``.
+"""What was found, in files: ``predictions.json``, ``results.json`` and ``predictions.csv``.
+
+``predictions.json`` is what pycocotools' ``COCO()`` reads as ground truth, and what training reads:
+people with boxes, areas and visibilities; 1 is a joint that refine filled in, 2 one that was found.
+``results.json`` is the list that ``COCO.loadRes`` reads: keypoints with scores.
 
 Records go to parts on the disk as they come, so that an hour of video needs no memory, and become
-the two files at the end. Several processes write parts of their own into the same folder.
+the files at the end. Several processes write parts of their own into the same folder.
 """
 
 from __future__ import annotations
@@ -22,10 +26,11 @@ from ..poses import ABSENT, Poses
 from ..skeleton import Skeleton
 
 _TEXT: Any = {"encoding": "utf-8", "errors": "backslashreplace"}  # any file name can be written
-_PARTS = ("images", "annotations", "csv")
+NAMES = ("predictions.json", "results.json", "predictions.csv")
+_PARTS = ("images", "annotations", "results", "csv")
 _COLUMNS = (
-    "image", "file", "seconds", "person", "track", "person_score", "joint", "x", "y", "score",
-    "refined",
+    "image", "file", "frame", "seconds", "person", "track", "person_score", "joint", "x", "y",
+    "score", "refined",
 )  # fmt: skip
 
 
@@ -33,7 +38,7 @@ class PredictionWriter:
     """A context that collects people; :meth:`finish` writes the files.
 
     Args:
-        folder: where both files go.
+        folder: where the files go.
         skeleton: names the joints.
         process: number of this process; process 0 finishes.
         processes: how many there are.
@@ -71,6 +76,7 @@ class PredictionWriter:
         shape: tuple[int, int],
         poses: Poses,
         seconds: float | None = None,
+        frame: int | None = None,
     ) -> None:
         """People of an image.
 
@@ -79,23 +85,27 @@ class PredictionWriter:
             name: its file, or the video's.
             shape: (H, W).
             poses: who was found.
-            seconds: of a frame: its time.
+            seconds: of a video's frame: its time.
+            frame: likewise its number, from 0.
         """
         image: dict[str, Any] = {
             "id": number, "file_name": name, "width": shape[1], "height": shape[0],
         }  # fmt: skip
+        if frame is not None:
+            image["frame"] = frame
         if seconds is not None:
             image["seconds"] = round(seconds, 4)
         try:
             self._files["images"].write(json.dumps(image) + "\n")
             for person, record in enumerate(poses.to_coco(number)):
-                more = self._describe(poses, person)
-                line = json.dumps(record | more, allow_nan=False)
+                self._files["results"].write(json.dumps(record, allow_nan=False) + "\n")
+                line = json.dumps(record | self._describe(poses, person), allow_nan=False)
                 self._files["annotations"].write(line + "\n")
             table = csv.DictWriter(self._files["csv"], _COLUMNS)
             for row in poses.to_rows(self._skeleton):
                 table.writerow({
                     "image": number, "file": name,
+                    "frame": "" if frame is None else frame,
                     "seconds": "" if seconds is None else f"{seconds:.4f}", **row,
                     **{k: f"{row[k]:.4f}" for k in ("x", "y", "score", "person_score")},
                 })  # fmt: skip
@@ -105,12 +115,16 @@ class PredictionWriter:
         self.images += 1
 
     def _describe(self, poses: Poses, person: int) -> dict[str, Any]:
-        """What a record says beside keypoints and score."""
-        box = poses.boxes[person]
+        """What an annotation has and a result has not, and the joints' scores."""
+        box, visibility = poses.boxes[person], poses.visibility[person]
+        keypoints = np.concatenate([poses.xy[person], visibility[:, None]], axis=1)
         described: dict[str, Any] = {
+            "keypoints": [int(v) if n % 3 == 2 else v for n, v in enumerate(keypoints.ravel())],
+            "keypoint_scores": [round(float(value), 4) for value in poses.score[person]],
+            "num_keypoints": int((visibility > ABSENT).sum()),
             "bbox": [round(float(value), 2) for value in box],
-            "area": round(float(box[2] * box[3]), 2),
-            "num_keypoints": int((poses.visibility[person] > ABSENT).sum()),
+            "area": round(float(poses.areas[person]), 2),
+            "iscrowd": 0,
             "refined": [self._skeleton.joints[j] for j in np.flatnonzero(poses.refined[person])],
         }
         if poses.track[person] >= 0:
@@ -125,8 +139,8 @@ class PredictionWriter:
             raise self._sentence(error) from error
 
     def finish(self) -> None:
-        """Write both files, whole or not at all, from the flushed parts of all processes, in the
-        order of the images' numbers."""
+        """Write the files, each whole or not at all, from the flushed parts of all processes, in
+        the order of the images' numbers."""
         with (
             atomic_write(self.folder / "predictions.json") as partial,
             partial.open("w", **_TEXT) as file,
@@ -149,6 +163,15 @@ class PredictionWriter:
                 "skeleton": [[a + 1, b + 1] for a, b in self._skeleton.limbs],
             }
             file.write(f'], "categories": [{json.dumps(category)}]}}\n')
+        with (
+            atomic_write(self.folder / "results.json") as partial,
+            partial.open("w", **_TEXT) as file,
+        ):
+            separator = "[\n"
+            for line in self._lines("results"):
+                file.write(separator + line.rstrip("\n"))
+                separator = ",\n"
+            file.write("\n]\n" if separator == ",\n" else "[]\n")
         with (
             atomic_write(self.folder / "predictions.csv") as partial,
             partial.open("w", **_TEXT) as file,

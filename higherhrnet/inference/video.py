@@ -60,6 +60,10 @@ def import_pyav() -> Any:
     return av
 
 
+_SQUARE = 0.002
+"""Pixels so near to a square, by rounding of the ratio, are left as they are."""
+_WIDEST_PIXEL = 8.0
+"""Ratios beyond are a mistake of the file."""
 _RESTART = 0.5
 """Seconds by which a clock that goes back has started anew; by less, a frame is out of place."""
 _LEAST = 1e-3
@@ -152,10 +156,17 @@ class VideoFile:
                     if frame.is_corrupt:
                         yield self._broken_frame(number, last, "its data is damaged")
                     else:
-                        yield Frame(number, last, _upright(frame))
+                        yield Frame(number, last, _upright(frame, self._pixel_ratio()))
                     number += 1
         finally:
             self._container.close()
+
+    def _pixel_ratio(self) -> float:
+        """Width of a pixel by its height, as DV and DVD have it; 1 where the file does not tell."""
+        for source in (self._stream, self._stream.codec_context):
+            if ratio := float(source.sample_aspect_ratio or 0):
+                return ratio if 1 / _WIDEST_PIXEL <= ratio <= _WIDEST_PIXEL else 1.0
+        return 1.0
 
     def _broken_frame(self, number: int, seconds: float, reason: str) -> Frame:
         where = f"'{self.path}', frame {number} ({seconds:.2f} s)"
@@ -178,8 +189,12 @@ def ffmpeg_path(path: Path) -> str:
     return str(path.absolute())
 
 
-def _upright(frame: Any) -> Image:
+def _upright(frame: Any, pixel_ratio: float) -> Image:
+    """The frame as players show it: with square pixels, and turned."""
     image: Image = frame.to_ndarray(format="rgb24")
+    if abs(pixel_ratio - 1) > _SQUARE:
+        width = max(round(image.shape[1] * pixel_ratio), 1)
+        image = np.asarray(cv2.resize(image, (width, image.shape[0])), np.uint8)
     turns = round(getattr(frame, "rotation", 0) / 90) % 4
     return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
 

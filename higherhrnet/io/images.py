@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 import zipfile
 import zlib
 from collections import Counter
+from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
+from typing import IO, Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -17,6 +21,29 @@ from ..errors import UserError
 
 _DAMAGED = (zipfile.BadZipFile, OSError, zlib.error, EOFError, RuntimeError)
 """What reading an archive may raise; RuntimeError if it is encrypted or packed in unknown ways."""
+
+
+class Header(NamedTuple):
+    """What is written at the beginning of an image file.
+
+    Attributes:
+        size: (H, W) of the pixels as stored.
+        orientation: EXIF's, 1 to 8; 5 to 8 exchange the sides, 1 leaves the image as it is.
+        frames: images in the file, of an animation or of several pages.
+    """
+
+    size: tuple[int, int]
+    orientation: int = 1
+    frames: int = 1
+
+    @property
+    def upright(self) -> tuple[int, int]:
+        """(H, W) as viewers show it."""
+        return self.size[::-1] if self.orientation in _TURNED else self.size
+
+
+_TURNED = frozenset({5, 6, 7, 8})
+_EXIF_ORIENTATION = 0x0112
 
 
 class Store:
@@ -69,9 +96,21 @@ class Store:
         except _DAMAGED as error:
             raise UserError(f"image '{self.path}/{name}' cannot be read: {error}") from error
 
-    def image(self, name: str) -> npt.NDArray[np.uint8]:
-        """(H, W, 3) uint8 RGB, as stored; see :func:`decode`."""
-        return decode(self.read(name), str(self.path / name))
+    def image(self, name: str, size: tuple[int, int] | None = None) -> npt.NDArray[np.uint8]:
+        """(H, W, 3) uint8 RGB as stored, or of the annotated size; see :func:`decode_annotated`."""
+        data = self.read(name)
+        return decode_annotated(data, str(self.path / name), size)
+
+    def header(self, name: str) -> Header | None:
+        """Size and orientation without decoding; None if they cannot be read."""
+        try:
+            if self._entries is None:
+                with (self.path / name).open("rb") as file:
+                    return read_header(file)
+            with self._archive().open(self._entries[name]) as file:
+                return read_header(file)
+        except (KeyError, *_DAMAGED):
+            return None
 
     def _archive(self) -> zipfile.ZipFile:
         if self._open is None or self._open[0] != os.getpid():
@@ -108,14 +147,136 @@ def decode(data: bytes, name: str, upright: bool = False) -> npt.NDArray[np.uint
     if _is_truncated(data):
         # OpenCV would decode what is there and leave the rest gray.
         raise UserError(f"image '{name}' is truncated")
-    flags = cv2.IMREAD_COLOR_RGB | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION)
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
-    except cv2.error:  # larger than OpenCV is willing to decode
-        image = None
+    keep = 0 if upright else cv2.IMREAD_IGNORE_ORIENTATION
+    if _may_be_deep(data):
+        image = _decode_deep(data, keep, name)
+    else:
+        image = _imdecode(data, cv2.IMREAD_COLOR_RGB | keep)
     if image is None:
         raise UserError(f"image '{name}' cannot be decoded")
-    return np.asarray(image, dtype=np.uint8)
+    return np.asarray(image, np.uint8)
+
+
+def _imdecode(data: bytes, flags: int) -> npt.NDArray[Any] | None:
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    except cv2.error:  # larger than OpenCV is willing to decode, or of a kind that it is not
+        return None
+
+
+def _may_be_deep(data: bytes) -> bool:
+    """Whether a file may have more than 8 bits a channel: a PNG that says so, or any TIFF."""
+    if data.startswith(b"\x89PNG"):
+        return data[24:25] == b"\x10"
+    return data.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"))
+
+
+def _decode_deep(data: bytes, keep: int, name: str) -> npt.NDArray[np.uint8] | None:
+    # As BGR: OpenCV 5.0 spoils 16-bit TIFF that is read as RGB.
+    image = _imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | keep)
+    if image is None:  # floats are read as they are or not at all
+        image = _imdecode(data, cv2.IMREAD_UNCHANGED)
+    if image is None:
+        return None
+    if image.ndim == 2:
+        image = np.repeat(image[..., None], 3, axis=2)
+    rgb = image[..., 2::-1]
+    return np.ascontiguousarray(rgb if rgb.dtype == np.uint8 else _to_8_bits(rgb, name))
+
+
+def _to_8_bits(image: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
+    """Scientific and medical cameras' ranges, by the brightest pixel: 10, 12 and 14 bits are stored
+    in 16, and looked black if the upper 8 were taken; floats are 0..1 or 0..255."""
+    if not np.isfinite(image).all() or image.min() < 0:
+        raise UserError(
+            f"image '{name}' holds values that are no brightness (negative or not finite)"
+        )
+    most = float(image.max(initial=0))
+    if image.dtype.kind == "f":
+        if most > 255:
+            raise UserError(f"image '{name}' holds floats up to {most:g}; 0..1 or 0..255 are read")
+        return np.asarray(np.rint(image * (255 if most <= 1 else 1)), np.uint8)
+    bits = next((b for b in (8, 10, 12, 14, 16) if most < 2**b), 32)
+    return np.asarray(image >> (bits - 8), np.uint8)
+
+
+def read_header(file: IO[bytes]) -> Header | None:
+    """Size, orientation and number of images of an open file; None if Pillow cannot tell."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of sizes that are a bomb's: nothing is decoded here
+            with Image.open(file) as image:
+                # A PNG's would be looked for behind its pixels, which are decoded for it.
+                known = image.format != "PNG" or "exif" in image.info
+                orientation = image.getexif().get(_EXIF_ORIENTATION, 1) if known else 1
+                frames = getattr(image, "n_frames", 1)
+                return Header((image.height, image.width), orientation, frames)
+    except Exception:  # arbitrary bytes make the readers raise nearly anything
+        return None
+
+
+def count_frames(path: Path) -> int:
+    """Images in a file, of an animation or of several pages; 1 if that is not known."""
+    with path.open("rb") as file:
+        header = read_header(file)
+    return header.frames if header else 1
+
+
+def decode_annotated(data: bytes, name: str, size: tuple[int, int] | None) -> npt.NDArray[np.uint8]:
+    """Bytes of an image file → (H, W, 3) uint8 RGB, the pixels that annotations of this size mean.
+
+    Those as stored, as COCO's annotations mean them; turned as EXIF says if it is the upright image
+    that has the annotated size; enlarged or shrunk to it if the sides have its ratio. Where the
+    annotation's width and height are exchanged, the image is given as stored.
+
+    Args:
+        size: (H, W) as annotated, or None if it is not known.
+
+    Raises:
+        UserError: the data are damaged, or neither size nor ratio fit.
+    """
+    image = decode(data, name)
+    if size is None or image.shape[:2] == size:
+        return image
+    header = read_header(BytesIO(data))
+    if header is not None and header.orientation in _TURNED:
+        upright = decode(data, name, upright=True)
+        if upright.shape[:2] == size or _same_ratio(upright.shape, size):
+            image = upright
+    elif image.shape[:2] == size[::-1]:
+        return image
+    if image.shape[:2] == size:
+        return image
+    if not _same_ratio(image.shape, size):
+        raise UserError(
+            f"image '{name}' has {image.shape[1]}x{image.shape[0]} pixels, but its annotation says "
+            f"{size[1]}x{size[0]}"
+        )
+    shrinks = size[0] < image.shape[0]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, size[::-1], interpolation=method), dtype=np.uint8)
+
+
+def fits_annotation(header: Header, size: tuple[int, int]) -> str:
+    """How an image meets its annotated size (H, W): ``same``, ``upright`` (as EXIF turns it),
+    ``exchanged`` (the annotation's sides), ``resized`` or ``other``."""
+    if header.size == size:
+        return "same"
+    if header.orientation in _TURNED:
+        if header.upright == size:
+            return "upright"
+        if _same_ratio(header.upright, size):
+            return "resized"
+    elif header.size == size[::-1]:
+        return "exchanged"
+    return "resized" if _same_ratio(header.size, size) else "other"
+
+
+def _same_ratio(shape: Sequence[int], size: tuple[int, int]) -> bool:
+    """Whether an image of one size can be the other one resized, sides rounded to pixels."""
+    return abs(shape[1] * size[0] - shape[0] * size[1]) <= max(*shape[:2], *size)
 
 
 def _read(path: Path) -> bytes:

@@ -1,14 +1,15 @@
 """What the names and shapes of tensors say: whose layout it is, and of which network.
 
 Our module names *are* the official ones, so an official state dict needs no renaming; other
-trainers put prefixes before them, which :func:`strip_prefixes` takes off.
+trainers put prefixes before them and mappings around them, see :func:`find_network`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 
@@ -16,8 +17,15 @@ from ..skeleton import SKELETONS
 
 State = dict[str, torch.Tensor]
 
-# DataParallel, the original's half-precision wrapper, and mmpose's two halves of a model.
-_PREFIXES = ("module.", "1.", "model.", "backbone.", "keypoint_head.", "head.")
+_ANCHOR = "stage2.0.branches.0.0.conv1.weight"
+_AVERAGED = re.compile(r"(^|[._])(ema|averaged?|swa)([._]|$)")
+_HEAD_OF_MMPOSE = re.compile(
+    r"(keypoint_head\.|head\.)?"
+    r"((?:final_layers?|deconv_layers|incre_modules|downsamp_modules|classifier)\..*)"
+)
+_NO_NETWORKS = frozenset({"optimizer", "optimizer_states", "optimizer_state_dict", "optim", "meta"})
+_OTHER_STATE = re.compile(r"^(scaler|amp|lr_scheduler)")
+_DEEPEST = 6
 
 
 @dataclass(frozen=True)
@@ -44,35 +52,93 @@ class Architecture:
     num_basic_blocks: int = 0
 
 
-def strip_prefixes(state: Mapping[str, torch.Tensor]) -> State:
-    """Take known prefixes off; names without one stay as they are."""
-    renamed = {}
-    for name, tensor in state.items():
-        stripped = True
-        while stripped:
-            stripped = False
-            for prefix in _PREFIXES:
-                if name.startswith(prefix):
-                    name, stripped = name.removeprefix(prefix), True
-        renamed[name] = tensor
-    return renamed
+class Network(NamedTuple):
+    """A network found among whatever a training program saved.
 
-
-def rename_foreign(foreign: Mapping[str, torch.Tensor]) -> State:
-    """:func:`strip_prefixes` for files of other trainers.
-
-    mmpose's network with tags at 1/4 calls its only head as a top-down one's is called, though its
-    maps are twice as many as a known skeleton has joints.
+    Attributes:
+        state: official names → tensors.
+        name: where it was, e.g. ``state_dict_ema``; empty at the top.
+        others: where more networks were.
     """
-    state = strip_prefixes(foreign)
+
+    state: State
+    name: str = ""
+    others: tuple[str, ...] = ()
+
+
+def find_network(loaded: Any) -> Network:
+    """The HRNet in a file, whatever stands around it.
+
+    Known by its own layers' names, below any prefixes and mappings: DataParallel's ``module.``,
+    torch.compile's ``_orig_mod.``, ``model.`` or ``net.`` of Lightning, mmpose's ``backbone.`` and
+    ``head.``, timm's ``state_dict_ema``, nested containers. Of several the averaged weights are
+    taken, which such programs validate, else the first.
+
+    mmpose's network with tags at 1/4 calls its only head as a top-down one's is called. Its config
+    in the file tells, else its maps, twice as many as a known skeleton has joints.
+    """
+    tensors = dict(_flatten(loaded))
+    places = [name.removesuffix(_ANCHOR) for name in tensors if name.endswith(_ANCHOR)]
+    places = [p for p in places if (not p or p.endswith(".")) and f"{p}conv1.weight" in tensors]
+    if not places:  # no HRNet; its names are shown as they are
+        return Network({name: t for name, t in tensors.items() if not _OTHER_STATE.search(name)})
+    chosen = next((place for place in places if _AVERAGED.search(place)), places[0])
+    root = chosen.removesuffix("backbone.")
+    state: State = {}
+    is_mmpose = False
+    for name, tensor in tensors.items():
+        if name.startswith(chosen):
+            state[name.removeprefix(chosen)] = tensor
+        elif root != chosen and name.startswith(root):
+            found = _HEAD_OF_MMPOSE.fullmatch(name.removeprefix(root))
+            if found is not None:
+                state[found[2]] = tensor
+                is_mmpose |= bool(found[1])
     outputs = state.get("final_layer.weight")
-    if outputs is None or len(outputs) not in {2 * len(s) for s in SKELETONS.values()}:
-        return state
-    return {re.sub(r"^final_layer\.", "final_layers.0.", n): t for n, t in state.items()}
+    if is_mmpose and outputs is not None and _predicts_tags(loaded, len(outputs)):
+        state = {re.sub(r"^final_layer\.", "final_layers.0.", n): t for n, t in state.items()}
+    others = tuple(_title(place) for place in places if place != chosen)
+    return Network(state, _title(chosen), others)
 
 
-def infer_architecture(state: Mapping[str, torch.Tensor]) -> Architecture | None:
-    """Which of our networks the tensors belong to; None if to none of them."""
+def _title(place: str) -> str:
+    return place.rstrip(".").removesuffix(".backbone") or "the top level"
+
+
+def _flatten(value: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, torch.Tensor]]:
+    """Tensors by the path of their names through nested mappings."""
+    if not isinstance(value, Mapping) or depth > _DEEPEST:
+        return
+    for name, inner in value.items():
+        if not isinstance(name, str):
+            continue
+        if isinstance(inner, torch.Tensor) and inner.layout == torch.strided:
+            yield prefix + name, inner
+        elif isinstance(inner, Mapping) and name not in _NO_NETWORKS:
+            yield from _flatten(inner, f"{prefix}{name}.", depth + 1)
+
+
+def _predicts_tags(loaded: Any, outputs: int) -> bool:
+    """Whether an mmpose checkpoint's single head gives tags beside heatmaps."""
+    meta = loaded.get("meta") if isinstance(loaded, Mapping) else None
+    config = " ".join(v for v in meta.values() if isinstance(v, str)) if meta else ""
+    if re.search(r"Associative|AESimpleHead|AEHigher|Bottom_?[Uu]p", config):
+        return True
+    if re.search(r"Top_?[Dd]own", config):
+        return False
+    return outputs in {2 * len(skeleton) for skeleton in SKELETONS.values()}
+
+
+def infer_architecture(
+    state: Mapping[str, torch.Tensor], joints: int | None = None
+) -> Architecture | None:
+    """Which of our networks the tensors belong to; None if to none of them.
+
+    Args:
+        state: official names → tensors.
+        joints: K where it is known; heads of K and of K + T maps are else told apart by their
+            sizes.
+    """
     if "stage2.0.branches.0.0.conv1.weight" not in state or "conv1.weight" not in state:
         return None
 
@@ -86,8 +152,8 @@ def infer_architecture(state: Mapping[str, torch.Tensor]) -> Architecture | None
     if "classifier.weight" in state:
         return Architecture("cls_hrnet", width, modules, blocks)
     if "final_layer.weight" in state:
-        joints = state["final_layer.weight"].shape[0]
-        return Architecture("pose_hrnet", width, modules, blocks, joints)
+        found = state["final_layer.weight"].shape[0]
+        return Architecture("pose_hrnet", width, modules, blocks, found)
     heads = count(r"final_layers\.(\d+)\.weight")
     if heads == 0:
         return Architecture("trunk", width, modules, blocks)
@@ -95,7 +161,8 @@ def infer_architecture(state: Mapping[str, torch.Tensor]) -> Architecture | None
     # A head gives K or K + T maps, T = K or 1; the smallest head is taken to have no tags if
     # another has more, and a lone head to have a tag map for each joint.
     smallest, largest = min(outputs), max(outputs)
-    joints = smallest if largest > smallest else largest // 2
+    if joints is None:
+        joints = smallest if largest > smallest else largest // 2
     first_deconvolution = state.get("deconv_layers.0.0.0.weight")
     return Architecture(
         "pose_higher_hrnet",

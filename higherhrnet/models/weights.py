@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
-import pickle
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -24,9 +24,10 @@ from torch import nn
 from ..errors import UserError, WriteError
 from ..io.atomic import atomic_write
 from ..skeleton import Skeleton
-from .state_dict import State, rename_foreign, strip_prefixes
+from .pickles import load_torch
+from .state_dict import State, find_network
 
-_CONTAINERS = ("state_dict", "model", "model_state_dict")
+_log = logging.getLogger(__name__)
 _EXTRAS = ("skeleton", "display")
 _FULL = 2**20
 """A disk with fewer bytes left is full."""
@@ -92,21 +93,22 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
                 metadata = file.metadata() or {}
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         else:
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
+            loaded = load_torch(path)
             if isinstance(loaded, dict) and loaded.keys() >= {"model", "average", "progress"}:
                 loaded, metadata = _of_training(loaded)
-            state = _unwrap(loaded)
-    except (pickle.UnpicklingError, KeyError) as error:
-        # torch's own words advise to read it without looking, which would run what is inside.
-        raise UserError(
-            f"'{path}' is not a readable weights file: it is no torch file, or holds more than "
-            "tensors"
-        ) from error
+            state = loaded
+        found = find_network(state)
+    except UserError:
+        raise
     except Exception as error:  # arbitrary bytes make the readers raise nearly anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"'{path}' is not a readable weights file: {reason}") from error
+    state = found.state
     if not state:
         raise UserError(f"'{path}' holds no tensors")
+    if found.others:
+        _log.info("'%s' holds %d networks; '%s' is read, not %s", path, len(found.others) + 1,
+                  found.name, ", ".join(f"'{other}'" for other in found.others))  # fmt: skip
     if any(tensor.is_meta for tensor in state.values()):
         raise UserError(f"'{path}' holds names and shapes alone, no numbers")
     broken = next((n for n, t in state.items() if t.is_floating_point() and not _finite(t)), None)
@@ -122,7 +124,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         raise UserError(f"'{path}' is damaged: its description cannot be read: {error}") from error
     return Checkpoint(
         path=path,
-        state=strip_prefixes(state) if "config" in metadata else rename_foreign(state),
+        state=state,
         config=metadata.get("config"),
         skeleton=skeleton,
         operating_point=stored.get("display"),
@@ -138,22 +140,6 @@ def _of_training(saved: Mapping[str, Any]) -> tuple[Any, Mapping[str, str]]:
     """The weights that a checkpoint to resume from would have validated, and whose they are."""
     average = saved["average"]
     return average[1] if average else saved["model"], saved.get("about", {})
-
-
-def _unwrap(loaded: Any) -> State:
-    """The state dict inside whatever a training program saved around it."""
-    for name in _CONTAINERS:
-        if isinstance(loaded, dict) and isinstance(loaded.get(name), dict):
-            return _unwrap(loaded[name])
-    if not isinstance(loaded, dict):
-        return {}
-    return {
-        name: value
-        for name, value in loaded.items()
-        if isinstance(name, str)
-        and isinstance(value, torch.Tensor)
-        and value.layout == torch.strided
-    }
 
 
 def compare_state(model: nn.Module, state: Mapping[str, torch.Tensor]) -> LoadReport:
@@ -195,7 +181,10 @@ def load_weights(
         )
     report = compare_state(model, checkpoint.state)
     if report.missing or report.unexpected or report.reshaped:
-        raise UserError(f"'{checkpoint.path}' is a checkpoint of another model: {report}")
+        raise UserError(
+            f"'{checkpoint.path}' is a checkpoint of another model: {report}. "
+            f"'higherhrnet weights inspect {checkpoint.path}' says what it holds"
+        )
     model.load_state_dict(checkpoint.state, strict=False)
     return report
 

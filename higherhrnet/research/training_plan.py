@@ -13,9 +13,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..config import PoseConfig, override_config
+from ..factory.data import find_skeleton
 from ..factory.training import build_step_trainer
 from ..methods.base import method_of
-from ..skeleton import load_skeleton
 from ..structures import Outputs, Targets
 from .bench.table import Row
 from .bench.train import measure
@@ -47,11 +47,7 @@ def giga_macs(config: PoseConfig) -> float:
     """
     height, width = method_of(config).view_shape(config)
     with torch.device("meta"):
-        network = (
-            method_of(config)
-            .build_model(config, len(load_skeleton(config.DATASET.SKELETON)))
-            .eval()
-        )
+        network = method_of(config).build_model(config, len(find_skeleton(config))).eval()
         with FlopCounterMode(display=False) as counter:
             network(torch.zeros(1, 3, height, width))
     return counter.get_total_flops() / 2e9
@@ -149,7 +145,7 @@ def plan_training(
     batch = config.TRAIN.BATCH_SIZE
     height, width = method_of(config).view_shape(config)
     with torch.device("meta"):
-        network = method_of(config).build_model(config, len(load_skeleton(config.DATASET.SKELETON)))
+        network = method_of(config).build_model(config, len(find_skeleton(config)))
     parameters = sum(p.numel() for p in network.parameters())
     lines = [
         f"{parameters:,} parameters; {giga_macs(config):.2f} GMAC a view forward at "

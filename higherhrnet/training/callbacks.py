@@ -56,7 +56,8 @@ class BestCheckpoint(Callback):
     ) -> None:
         """See :class:`Callback`."""
         value = record.get(trainer.settings.metric)
-        if value is not None and value > trainer.progress.best:
+        # Of equals the later one has seen more: a metric that stays at 0 says nothing of the first.
+        if value is not None and value >= trainer.progress.best:
             trainer.progress.best = value
             if trainer.group.main:
                 self._save(trainer.weights)

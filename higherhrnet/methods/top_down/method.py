@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ...boxes import Boxes, read_detections
+from ...boxes import Boxes, find_boxes, read_detections
 from ...config import TopDownConfig
 from ...datasets.base import PoseDataset
 from ...datasets.transforms import Transform
@@ -192,9 +192,13 @@ class TopDown(Method[TopDownConfig]):
         listed = self.listed_boxes(config)
         if listed is None:
             return lambda sample: None
-        if listed.keys().isdisjoint(image["id"] for image in dataset.annotations["images"]):
+        found = {
+            image["id"]: find_boxes(listed, image["id"], str(image["file_name"]))
+            for image in dataset.annotations["images"]
+        }
+        if all(boxes is None for boxes in found.values()):
             raise UserError(f"box file '{name}' lists none of the test images by their image ids")
-        return lambda sample: listed.get(sample.id, Boxes.of([]))
+        return lambda sample: found.get(sample.id) or Boxes.of([])
 
     def check_detector(
         self, config: TopDownConfig, open_checkpoint: Callable[[str], Checkpoint]

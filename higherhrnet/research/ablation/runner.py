@@ -22,7 +22,7 @@ from ...config import PoseConfig, override_config, parse_config, read_config, to
 from ...datasets.base import PoseDataset
 from ...errors import UserError
 from ...factory.checkpoints import open_checkpoint
-from ...factory.data import build_dataset, find_annotations
+from ...factory.data import build_dataset, find_annotations, find_skeleton, report_findings
 from ...factory.device import choose_device
 from ...factory.evaluation import run_validation
 from ...factory.inference import build_model_with_weights, build_predictor
@@ -35,7 +35,7 @@ from ...methods.top_down.detectors import DETECTORS
 from ...models.model_zoo import find_weights
 from ...models.weights import read_checkpoint
 from ...poses import Poses
-from ...skeleton import Skeleton, load_skeleton
+from ...skeleton import Skeleton
 from ..bench.table import describe_hardware
 from .fairness import compare_test_images
 from .plan import Evaluation, Plan, Run
@@ -150,17 +150,18 @@ def check_plan(plan: Plan, overrides: Sequence[str]) -> None:
     def dataset_of(config: PoseConfig, split: str) -> PoseDataset:
         d = config.DATASET
         names = ("DATASET", "ROOT", split.upper(), f"{split.upper()}_LIMIT", "IMAGE_DIR",
-                 "SKELETON", "SYNTHETIC_IMAGES")  # fmt: skip
+                 "SKELETON", "CATEGORIES", "SYNTHETIC_IMAGES")  # fmt: skip
         values = asdict(d)
         key = (split, *(values[name] for name in names), config.SYNTHETIC, config.TRAIN.SEED)
         if key not in read:
             read[key] = build_dataset(config, split)
+            report_findings(config, **{split: read[key]})
         return read[key]
 
     configs = {}
     for run in plan.runs:
         config = configs[run.name] = _read_run_config(run, overrides)
-        skeleton = load_skeleton(config.DATASET.SKELETON)
+        skeleton = find_skeleton(config)
         if run.weights:
             build_model_with_weights(config, open_checkpoint(str(_given_weights(run))), skeleton)
         else:
@@ -204,7 +205,7 @@ def parse_pose_config(text: str) -> PoseConfig:
 
 def load_predictor(config: PoseConfig, file: Path, device: str) -> Predictor:
     """The config's predictor with a file's weights, to be validated."""
-    skeleton = load_skeleton(config.DATASET.SKELETON)
+    skeleton = find_skeleton(config)
     model, _ = build_model_with_weights(config, read_checkpoint(file), skeleton)
     return build_predictor(config, model, skeleton, choose_device(device))
 
@@ -284,7 +285,7 @@ def _evaluate(
     if not file.is_file():
         begun = time.perf_counter()
         predictor = load_predictor(config, run.file, device)
-        dataset = build_dataset(config, "test")
+        dataset = build_dataset(config, "test", predictor.skeleton)
         result = run_validation(config, predictor, dataset)
         write_json(
             file,
@@ -307,7 +308,7 @@ def _evaluate(
 
 def _annotation_digest(config: PoseConfig, split: str) -> str:
     """Digest of the annotations of the config's images, and of how they are read."""
-    skeleton = json.dumps(load_skeleton(config.DATASET.SKELETON).to_dict())
+    skeleton = json.dumps(find_skeleton(config).to_dict())
     if config.DATASET.DATASET != "coco":
         return skeleton
     return skeleton + _digest(find_annotations(config, split)[0])

@@ -12,13 +12,13 @@ from ...config import BottomUpConfig, PoseConfig, parse_config, read_config
 from ...datasets.coco import CocoKeypoints
 from ...datasets.loader import Views
 from ...errors import UserError
-from ...factory.data import build_dataset, build_loader
+from ...factory.data import build_dataset, build_loader, find_skeleton
 from ...factory.inference import load
 from ...inference.engine import TorchEngine
 from ...inference.inputs import find_inputs
 from ...methods.base import method_of
 from ...methods.bottom_up.codec import BottomUpCodec
-from ...skeleton import COCO, load_skeleton
+from ...skeleton import COCO
 from . import data, decode, evaluate, loss, model, pipeline, track, train
 from .table import Row
 
@@ -40,7 +40,7 @@ def _decode(options: argparse.Namespace, device: torch.device) -> Sequence[Row]:
     if not method.finds_people:
         raise UserError("bench decode measures grouping, which top-down models do without")
     assert isinstance(config, BottomUpConfig)
-    skeleton = load_skeleton(config.DATASET.SKELETON)
+    skeleton = find_skeleton(config)
     codec = method.build_codec(config, method.build_model(config, len(skeleton)), skeleton)
     assert isinstance(codec, BottomUpCodec)
     return decode.run(codec, device, options.people, config.DATASET.INPUT_SIZE, options.repeats)
@@ -90,7 +90,7 @@ def _data(options: argparse.Namespace, device: torch.device) -> Sequence[Row]:
     count = min(options.count, len(dataset))
     if count < options.batch:
         raise UserError(f"{count} images are less than one --batch of {options.batch}")
-    skeleton = load_skeleton(config.DATASET.SKELETON)
+    skeleton = find_skeleton(config)
     codec = method.build_codec(config, method.build_model(config, len(skeleton)), skeleton)
     batches, to_device = build_loader(config, dataset, codec, device)
     assert isinstance(batches.items, Views)

@@ -13,10 +13,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from ...config import PoseConfig, override_config
+from ...factory.data import find_skeleton
 from ...factory.device import choose_device
 from ...factory.training import build_step_trainer
 from ...methods.base import method_of
-from ...skeleton import load_skeleton
 from ...structures import Batch, KeypointIndices
 from .table import Row
 
@@ -100,7 +100,7 @@ def make_batch(config: PoseConfig, batch: int, people: int = 5) -> Batch:
     """A batch of noise with people at random places; always the same."""
     height, width = method_of(config).view_shape(config)
     generator = torch.Generator().manual_seed(0)
-    joints = len(load_skeleton(config.DATASET.SKELETON))
+    joints = len(find_skeleton(config))
     with torch.device("meta"):
         strides = [head.stride for head in method_of(config).build_model(config, joints).heads]
     indices = tuple(

@@ -1,0 +1,377 @@
+"""Annotations as tools write them → as training and evaluation read them.
+
+Ids, categories, the order of joints, visibilities, boxes and areas. What was changed, or cannot be
+right, is counted and told as a :class:`Finding`; what cannot be read without a guess is refused.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..errors import UserError
+from ..ids import by_plain_id, plain_id
+from ..joint_names import are_placeholders, flip_pairs_from_names
+from ..poses import is_labeled
+from ..skeleton import SKELETONS, Skeleton
+
+Record = dict[str, Any]
+_SIGMA = 0.05
+"""OKS falloff of joints of which nothing is known, between those of an elbow and an eye."""
+_USUAL = {0, 1, 2}
+_SINGULAR = {
+    "people": "person", "annotations": "annotation", "images": "image", "joints": "joint",
+    "keypoints": "keypoint", "names": "name",
+}  # fmt: skip
+
+
+class Finding(NamedTuple):
+    """One kind of thing that was found in a set.
+
+    Attributes:
+        what: a plural and what is the matter with these, behind the count in a sentence.
+        examples: ids or names, all of them.
+        remedy: what is done about it, or is to be done.
+        is_problem: training or evaluation would be spoiled.
+    """
+
+    what: str
+    examples: Sequence[Any]
+    remedy: str = ""
+    is_problem: bool = False
+
+    def __str__(self) -> str:
+        noun, _, rest = self.what.partition(" ")
+        if len(self.examples) == 1:
+            noun = _SINGULAR.get(noun, noun)
+        shown = ", ".join(str(example) for example in self.examples[:5])
+        more = ", …" if len(self.examples) > 5 else ""
+        remedy = f"; {self.remedy}" if self.remedy else ""
+        return f"{len(self.examples)} {noun} {rest}: {shown}{more}{remedy}"
+
+
+def canonicalize(
+    loaded: dict[str, Any], file: Path, skeleton: Skeleton, categories: Sequence[str] = ()
+) -> list[Finding]:
+    """Bring a COCO-format file into the form that is worked with, in place.
+
+    Annotations of other categories are removed; joints are brought into the skeleton's order by
+    name; boxes and areas without extent are taken away, so that they are made from the joints.
+
+    Args:
+        loaded: ``images``, ``annotations`` and, if they are there, ``categories``.
+        file: where they come from, for messages.
+        skeleton: the K joints that are wanted.
+        categories: names of the categories that have them; found by their joints if empty.
+
+    Raises:
+        UserError: the categories or their joints do not fit the skeleton.
+    """
+    found = _match_ids(loaded)
+    found += _keep_categories(loaded, file, skeleton, categories)
+    for record in loaded["annotations"]:
+        if not record.get("keypoints"):  # a crowd, or a body without joints
+            record["keypoints"] = [0] * 3 * len(skeleton)
+    found += _order_joints(loaded, file, skeleton)
+    _check_counts(loaded, file, skeleton)
+    found += _check_visibility(loaded)
+    found += _mend_extents(loaded)
+    return found
+
+
+def skeleton_from_file(
+    loaded: Mapping[str, Any], file: Path, names: Sequence[str] = ()
+) -> Skeleton:
+    """The skeleton that a file's categories describe, with sigmas of 0.05; a built-in one where the
+    joints are the same.
+
+    Raises:
+        UserError: no category lists joints, or several list different ones.
+    """
+    categories = [c for c in _categories(loaded, file) if c.get("keypoints")]
+    categories = [c for c in categories if not names or str(c.get("name")) in names]
+    if not categories:
+        raise UserError(
+            f"'{file}': no category lists the names of its keypoints, so that no skeleton can be "
+            "made from it; give one with DATASET.SKELETON FILE.yaml"
+        )
+    first = categories[0]
+    joints = tuple(str(name) for name in first["keypoints"])
+    if any(tuple(map(str, c["keypoints"])) != joints for c in categories):
+        raise UserError(
+            f"'{file}' has categories with different joints: "
+            f"{', '.join(str(c.get('name')) for c in categories)}; choose with DATASET.CATEGORIES"
+        )
+    for known in SKELETONS.values():
+        if known.find(joints) == list(range(len(joints))):
+            return known
+    try:
+        pairs = [(int(a), int(b)) for a, b in first.get("skeleton") or ()]
+        start = 0 if any(0 in pair for pair in pairs) else 1  # COCO counts from 1, not all do
+        bones = tuple((joints[a - start], joints[b - start]) for a, b in pairs if a != b)
+    except (TypeError, ValueError, IndexError) as error:
+        raise UserError(
+            f"'{file}': 'skeleton' of category '{first.get('name')}' must list pairs of keypoint "
+            "numbers"
+        ) from error
+    return Skeleton(
+        name=str(first.get("name") or file.stem),
+        joints=joints,
+        bones=bones,
+        sigmas=(_SIGMA,) * len(joints),
+        grouping_order=joints,
+        flip_pairs=flip_pairs_from_names(joints),
+    )
+
+
+def _categories(loaded: Mapping[str, Any], file: Path) -> list[Record]:
+    listed = loaded.get("categories") or []
+    if not isinstance(listed, list) or not all(isinstance(c, dict) and "id" in c for c in listed):
+        raise UserError(f"'{file}': categories must be a list of mappings with an 'id'")
+    for category in listed:
+        if not isinstance(category.get("keypoints") or [], list):
+            raise UserError(f"'{file}': 'keypoints' of category {category['id']} must be a list")
+    return listed
+
+
+def _match_ids(loaded: dict[str, Any]) -> list[Finding]:
+    images = {image["id"] for image in loaded["images"]}
+    stray = [a for a in loaded["annotations"] if a["image_id"] not in images]
+    matched, orphans = [], []
+    if stray:
+        meant = by_plain_id(images)
+        by_file = {image["file_name"]: image["id"] for image in loaded["images"]}
+        for record in stray:
+            named = record["image_id"]
+            image = meant.get(plain_id(named), by_file.get(named))
+            if image is None:
+                orphans.append(record.get("id"))
+            else:
+                record["image_id"] = image
+                matched.append(record.get("id"))
+    return _only_found(
+        Finding(
+            "annotations with an image_id that is text where the image's id is a number, or the "
+            "other way round",
+            matched,
+            "they were matched",
+        ),
+        Finding("annotations of images that are not listed", orphans, is_problem=True),
+    )
+
+
+def _keep_categories(
+    loaded: dict[str, Any], file: Path, skeleton: Skeleton, names: Sequence[str]
+) -> list[Finding]:
+    """Drop what belongs to other categories; categories keep their order."""
+    people = loaded["annotations"]
+    listed = _categories(loaded, file)
+    meant = by_plain_id(category["id"] for category in listed)
+    for record in people:
+        own = record.get("category_id")
+        if own is not None and not isinstance(own, int | str):
+            raise UserError(
+                f"'{file}': annotation {record.get('id')}: 'category_id' cannot be {own!r}"
+            )
+        record["category_id"] = meant.get(plain_id(own), own)
+    with_joints = {r["category_id"] for r in people if r.get("keypoints") and is_labeled(r)}
+    chosen = _choose(listed, with_joints, file, skeleton, names)
+    if chosen is None:
+        return []
+    chosen.add(None)  # an annotation without category is of the only kind there is
+    ids = {category["id"] for category in listed}
+    unlisted = [r.get("id") for r in people if ids and r["category_id"] not in ids]
+    if listed and len(unlisted) == len(people):  # all of them: the list is of something else
+        return _only_found(Finding("annotations of a category that is not listed", unlisted))
+    dropped = Counter(r["category_id"] for r in people if r["category_id"] not in chosen)
+    loaded["annotations"] = [r for r in people if r["category_id"] in chosen]
+    title = {category["id"]: category.get("name", category["id"]) for category in listed}
+    loaded["categories"] = [c for c in listed if c["id"] in chosen]
+    return [
+        Finding(
+            f"annotations of category '{title.get(category, category)}'",
+            [r.get("id") for r in people if r["category_id"] == category],
+            f"they have no joints of skeleton '{skeleton.name}' and are background",
+        )
+        for category in dropped
+    ]
+
+
+def _choose(
+    listed: list[Record],
+    with_joints: set[Any],
+    file: Path,
+    skeleton: Skeleton,
+    names: Sequence[str],
+) -> set[Any] | None:
+    """Ids of the categories of the skeleton's people; None for all, listed or not."""
+    if names:
+        known = [str(category.get("name")) for category in listed]
+        wrong = [name for name in names if name not in known]
+        if wrong:
+            raise UserError(
+                f"config key 'DATASET.CATEGORIES': '{file}' has no category '{wrong[0]}', only "
+                f"{', '.join(known) or 'none'}"
+            )
+        return {c["id"] for c in listed if str(c.get("name")) in names}
+    named = [category for category in listed if category.get("keypoints")]
+    if not named:
+        # Nobody says which have joints but the annotations; without any all are people to ignore.
+        return (with_joints or None) if len(listed) != 1 else None
+    joints = [tuple(map(str, category["keypoints"])) for category in named]
+    fitting = {
+        category["id"]
+        for category, own in zip(named, joints, strict=True)
+        if skeleton.find(own) or (are_placeholders(own) and len(own) == len(skeleton))
+    }
+    if not fitting and len(set(joints)) > 1:
+        raise UserError(
+            f"'{file}' has several categories with keypoints, and none has the joints of skeleton "
+            f"'{skeleton.name}': {', '.join(str(c.get('name')) for c in named)}; choose with "
+            "DATASET.CATEGORIES, and a skeleton with DATASET.SKELETON"
+        )
+    return fitting or {category["id"] for category in named}
+
+
+def _order_joints(loaded: dict[str, Any], file: Path, skeleton: Skeleton) -> list[Finding]:
+    """Keypoints into the skeleton's order by the names that their category lists."""
+    categories = [c for c in loaded.get("categories") or () if c.get("keypoints")]
+    orders: dict[Any, list[int]] = {}
+    found: list[Finding] = []
+    counts: dict[Any, int] = {}
+    if any(len(c["keypoints"]) != len(skeleton) for c in categories):
+        for record in loaded["annotations"]:
+            counts.setdefault(record["category_id"], len(record["keypoints"]) // 3)
+    for category in categories:
+        names = [str(name) for name in category["keypoints"]]
+        title = f"category '{category.get('name', category['id'])}'"
+        if len(names) != len(skeleton) and counts.get(category["id"]) == len(skeleton):
+            found.append(
+                Finding(
+                    f"names for the {len(skeleton)} keypoints of {title}",
+                    names,
+                    f"they are not used: the order is that of skeleton '{skeleton.name}'",
+                )
+            )
+            continue
+        if len(names) == len(skeleton) and are_placeholders(names):
+            if not are_placeholders(skeleton.joints):
+                found.append(
+                    Finding(
+                        f"keypoints of {title} that have numbers for names",
+                        names,
+                        f"they are taken in the order of skeleton '{skeleton.name}'",
+                    )
+                )
+            continue
+        rows = skeleton.find(names)
+        if rows is None:
+            raise UserError(f"'{file}': {title} {_difference(names, skeleton)}")
+        category["keypoints"] = list(skeleton.joints)
+        if rows != list(range(len(rows))):
+            orders[category["id"]] = rows
+            if category.get("skeleton"):
+                category["skeleton"] = [[a + 1, b + 1] for a, b in skeleton.limbs]
+            found.append(
+                Finding(
+                    f"joints of {title} in another order than skeleton '{skeleton.name}' has them",
+                    names,
+                    "they were brought into order by name",
+                )
+            )
+    if orders:
+        for record in loaded["annotations"]:
+            rows = orders.get(record["category_id"])
+            values = record["keypoints"]
+            if rows and len(values) == 3 * len(rows):
+                record["keypoints"] = [v for row in rows for v in values[3 * row : 3 * row + 3]]
+    return found
+
+
+def _difference(names: Sequence[str], skeleton: Skeleton) -> str:
+    only_here = [name for name in names if name not in skeleton.joints]
+    missing = [name for name in skeleton.joints if name not in names]
+    parts = [
+        f"{where} {', '.join(some[:6])}{', …' if len(some) > 6 else ''}"
+        for where, some in (("only the file has", only_here), ("only the skeleton has", missing))
+        if some
+    ]
+    return (
+        f"has {len(names)} joints and skeleton '{skeleton.name}' has {len(skeleton)}, not the same "
+        f"by name: {'; '.join(parts) or 'a name appears twice'}. Set DATASET.SKELETON to a YAML "
+        "file with these joints (or with aliases: {NAME: JOINT}), or to auto, which makes one of "
+        "them"
+    )
+
+
+def _check_counts(loaded: dict[str, Any], file: Path, skeleton: Skeleton) -> None:
+    for record in loaded["annotations"]:
+        if len(record["keypoints"]) != 3 * len(skeleton):
+            raise UserError(
+                f"'{file}': annotation {record.get('id')} has {len(record['keypoints'])} keypoint "
+                f"numbers, but skeleton '{skeleton.name}' with {len(skeleton)} joints needs "
+                f"{3 * len(skeleton)}"
+            )
+
+
+def _check_visibility(loaded: dict[str, Any]) -> list[Finding]:
+    """Every v > 0 is labeled (see ``poses.labeled_joints``); what COCO does not have is told."""
+    fractions, beyond, negative = [], [], []
+    for record in loaded["annotations"]:
+        unusual = set(record["keypoints"][2::3]) - _USUAL
+        if unusual:
+            if any(0 < v < 2 for v in unusual):
+                fractions.append(record.get("id"))
+            if any(v > 2 for v in unusual):
+                beyond.append(record.get("id"))
+            if any(v < 0 for v in unusual):
+                negative.append(record.get("id"))
+    return _only_found(
+        Finding("people with fractions as visibility", fractions, "above 0 is labeled"),
+        Finding("people with a visibility above 2", beyond, "it counts as visible"),
+        Finding("people with a visibility below 0", negative, "it counts as not labeled"),
+    )
+
+
+def _mend_extents(loaded: dict[str, Any]) -> list[Finding]:
+    """Take away areas and boxes that no body can have. What is missing is made from the joints,
+    with the floor of a slim body: see ``evaluation.ground_truth`` and ``boxes.annotated_box``."""
+    flat_areas, flat_boxes, no_area, no_box, points = [], [], [], [], []
+    for record in loaded["annotations"]:
+        if record.get("iscrowd") or record.get("scale") is not None or not is_labeled(record):
+            continue
+        box, area = record.get("bbox"), record.get("area")
+        if not box:
+            no_box.append(record.get("id"))
+        elif not (box[2] > 0 and box[3] > 0):
+            flat_boxes.append(record.get("id"))
+            record["bbox"] = box = None
+        if area is None:
+            no_area.append(record.get("id"))
+        elif not area > 0:
+            flat_areas.append(record.get("id"))
+            record["area"] = None
+        if not box and _is_point(record["keypoints"]):
+            points.append(record.get("id"))
+    return _only_found(
+        Finding("people with an area of 0 or less", flat_areas, "it is computed from their box"),
+        Finding("people with a box without extent", flat_boxes, "it is drawn around their joints"),
+        Finding("people without area", no_area, "it is computed from their box"),
+        Finding("people without box", no_box, "it is drawn around their joints"),
+        Finding("people with one joint and no box", points, "top-down training leaves them out"),
+    )
+
+
+def _is_point(keypoints: Sequence[float]) -> bool:
+    places = {
+        (x, y)
+        for x, y, v in zip(keypoints[::3], keypoints[1::3], keypoints[2::3], strict=True)
+        if v > 0
+    }
+    return len(places) < 2
+
+
+def _only_found(*findings: Finding) -> list[Finding]:
+    return [finding for finding in findings if finding.examples]

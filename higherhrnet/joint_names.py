@@ -1,0 +1,109 @@
+"""What joint names mean, however a tool spells them: words, sides, and which are mirrored.
+
+``left_eye``, ``LEFT-EYE``, ``leftEye``, ``L_Eye``, ``LEye`` (OpenPose), ``eye.L`` (Blender),
+``eyeL`` (SLEAP) and ``Left Eye`` (CVAT) are the same joint.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+from .errors import UserError
+
+_WORDS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+|[^\W\d_A-Za-z]+")
+"""Camel case, capitals and numbers; what stands between words is dropped."""
+_SIDES = {"left": "left", "right": "right", "l": "left", "r": "right"}
+_OTHER = {"left": "right", "right": "left", "l": "r", "r": "l"}
+_NUMBERED = re.compile(r"(.*?)[\W_]*(\d+)")
+
+
+def normalize_name(name: str) -> tuple[str, tuple[str, ...]]:
+    """Side (``left``, ``right`` or empty) and the other words in lower case, by which the names of
+    different tools are compared."""
+    words = [word.lower() for word in _WORDS.findall(name)]
+    for spellings in (("left", "right"), ("l", "r")):  # a letter counts where no word does
+        found = [number for number, word in enumerate(words) if word in spellings]
+        if len(found) == 1:
+            side = _SIDES[words.pop(found[0])]
+            return side, tuple(words)
+    return "", tuple(words)
+
+
+def match_names(source: Sequence[str], target: Sequence[str]) -> list[int] | None:
+    """For each name of ``target`` the row in ``source`` that means the same; None if the two do
+    not name the same joints."""
+    rows = {normalize_name(name): row for row, name in enumerate(source)}
+    wanted = [normalize_name(name) for name in target]
+    if len(rows) != len(source) or len(set(wanted)) != len(wanted):
+        rows, wanted = (
+            {("", (n,)): row for row, n in enumerate(source)},
+            [("", (n,)) for n in target],
+        )
+    if set(rows) != set(wanted) or len(source) != len(target):
+        return None
+    return [rows[name] for name in wanted]
+
+
+def are_placeholders(names: Sequence[str]) -> bool:
+    """Whether names only count, like ``0``, ``1``, ``2`` or ``point-1``, ``point-2``: they name no
+    joints."""
+    found = [_NUMBERED.fullmatch(name.strip()) for name in names]
+    numbers = [int(match[2]) for match in found if match]
+    stems = {match[1] for match in found if match}
+    return (
+        len(names) > 1
+        and len(numbers) == len(names)
+        and len(stems) == 1
+        and numbers in (list(range(len(names))), list(range(1, len(names) + 1)))
+    )
+
+
+def flip_pairs_from_names(joints: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Pairs (left, right) of joints whose names differ in the side alone.
+
+    Sides are the words left and right or the letters l and r, apart (``left_eye``, ``L Eye``,
+    ``eye.l``, ``LEye``, ``eyeL1``) or, where both partners exist, stuck to a word in lower case
+    (``lefteye``, ``earright``, LSP's ``lsho``).
+
+    Raises:
+        UserError: a joint with the word left or right has no partner, which would make the flip
+            pairs asymmetric.
+    """
+    groups: dict[tuple[str, ...], list[tuple[str, str]]] = defaultdict(list)
+    for joint in joints:
+        side, rest = normalize_name(joint)
+        if side:
+            groups[rest].append((side, joint))
+    partner: dict[str, str] = {}
+    for group in groups.values():
+        sides = dict(group)
+        if len(group) == len(sides) == 2:
+            partner[sides["left"]] = sides["right"]
+    paired = {*partner, *partner.values()}
+    lone = [joint for joint in joints if joint not in paired]
+    counts = Counter(joint.lower() for joint in lone)
+    by_name = {joint.lower(): joint for joint in lone if counts[joint.lower()] == 1}
+    for name, joint in by_name.items():
+        for left in ("left", "l"):
+            others = (
+                _OTHER[left] + name.removeprefix(left) if name.startswith(left) else "",
+                name.removesuffix(left) + _OTHER[left] if name.endswith(left) else "",
+            )
+            for other in others:
+                if len(name) > len(left) + 1 and other in by_name and by_name[other] not in paired:
+                    partner[joint] = by_name[other]
+                    paired |= {joint, by_name[other]}
+    for joint in joints:
+        words = [word for word in _WORDS.findall(joint) if word.lower() in ("left", "right")]
+        if words and joint not in paired:
+            other = _OTHER[words[0].lower()]
+            other = other.upper() if words[0].isupper() else other
+            other = other.capitalize() if words[0].istitle() else other
+            raise UserError(
+                f"the flip pairs are asymmetric: '{joint}' has no "
+                f"'{joint.replace(words[0], other)}'; list the pairs as flip_pairs: "
+                "[[LEFT, RIGHT], …]"
+            )
+    return tuple((joint, partner[joint]) for joint in joints if joint in partner)
