@@ -21,6 +21,7 @@ Record = dict[str, Any]
 _SIGMA = 0.05
 """OKS falloff of joints of which nothing is known, between those of an elbow and an eye."""
 _USUAL = {0, 1, 2}
+_FROM_BOX = "it is computed from their box or joints"
 _SINGULAR = {
     "people": "person", "annotations": "annotation", "images": "image", "joints": "joint",
     "keypoints": "keypoint", "names": "name",
@@ -339,6 +340,8 @@ def _mend_extents(loaded: dict[str, Any]) -> list[Finding]:
     """Take away areas and boxes that no body can have. What is missing is made from the joints,
     with the floor of a slim body: see ``evaluation.ground_truth`` and ``boxes.annotated_box``."""
     flat_areas, flat_boxes, no_area, no_box, points = [], [], [], [], []
+    # CrowdPose has no areas, and is evaluated by boxes.
+    wants_area = not any(image.get("crowdIndex") is not None for image in loaded["images"])
     for record in loaded["annotations"]:
         if record.get("iscrowd") or record.get("scale") is not None or not is_labeled(record):
             continue
@@ -348,17 +351,17 @@ def _mend_extents(loaded: dict[str, Any]) -> list[Finding]:
         elif not (box[2] > 0 and box[3] > 0):
             flat_boxes.append(record.get("id"))
             record["bbox"] = box = None
-        if area is None:
+        if area is None and wants_area:
             no_area.append(record.get("id"))
-        elif not area > 0:
+        elif area is not None and not area > 0:
             flat_areas.append(record.get("id"))
             record["area"] = None
         if not box and _is_point(record["keypoints"]):
             points.append(record.get("id"))
     return _only_found(
-        Finding("people with an area of 0 or less", flat_areas, "it is computed from their box"),
+        Finding("people with an area of 0 or less", flat_areas, _FROM_BOX),
         Finding("people with a box without extent", flat_boxes, "it is drawn around their joints"),
-        Finding("people without area", no_area, "it is computed from their box"),
+        Finding("people without area", no_area, _FROM_BOX),
         Finding("people without box", no_box, "it is drawn around their joints"),
         Finding("people with one joint and no box", points, "top-down training leaves them out"),
     )

@@ -98,6 +98,8 @@ class CocoKeypoints:
             self.findings.append(Finding(what, unlabeled, "AP has no value", is_problem=True))
         self.findings += _mend_sizes(images, people, self.files)
         self.names = [str(image["file_name"]) for image in images]
+        if missing := self.files.missing(self.names):
+            self.findings.append(Finding("images without a file", missing, is_problem=True))
         self._rest = {k: v for k, v in loaded.items() if k not in ("images", "annotations")}
         self._entries = PackedRecords((image, people.get(image["id"], [])) for image in images)
 

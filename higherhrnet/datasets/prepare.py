@@ -15,6 +15,7 @@ from typing import Any
 from ..errors import UserError
 from ..io.atomic import write_json
 from ..io.download import download, verify
+from ..joint_names import match_names
 
 
 @dataclass(frozen=True)
@@ -126,20 +127,46 @@ def _check_count(folder: Path, file: str, expected: int) -> str:
 
 
 def join(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
-    """Two annotation files of different images as one, with fresh annotation ids.
+    """Two annotation files of different images as one, with fresh annotation ids; the second's
+    keypoints are brought into the first's order by name.
 
     Raises:
-        UserError: they share an image.
+        UserError: they share an image, or name other joints.
     """
+    rows = _match_joints(first, second)
     both = {image["id"] for image in first["images"]} & {image["id"] for image in second["images"]}
     if both:
         raise UserError(f"both files list image {sorted(both)[0]}; they cannot be joined")
-    people = [*first["annotations"], *second["annotations"]]
+    people = [*first["annotations"], *(_reorder(a, rows) for a in second["annotations"])]
     return {
         **first,
         "images": [*first["images"], *second["images"]],
         "annotations": [{**record, "id": number} for number, record in enumerate(people, 1)],
     }
+
+
+def _match_joints(first: dict[str, Any], second: dict[str, Any]) -> list[int] | None:
+    """Rows of the second file's joints in the first one's order; None if they are the same."""
+    names: list[list[str]] = [
+        next((c["keypoints"] for c in part.get("categories") or () if c.get("keypoints")), [])
+        for part in (first, second)
+    ]
+    if not all(names) or names[0] == names[1]:
+        return None
+    rows = match_names(names[1], names[0])
+    if rows is None:
+        raise UserError(
+            f"the files name other joints and cannot be joined: {', '.join(names[0])}; "
+            f"{', '.join(names[1])}"
+        )
+    return rows
+
+
+def _reorder(record: dict[str, Any], rows: list[int] | None) -> dict[str, Any]:
+    values = record.get("keypoints")
+    if rows is None or not values:
+        return record
+    return {**record, "keypoints": [v for row in rows for v in values[3 * row : 3 * row + 3]]}
 
 
 def _join_crowdpose(folder: Path) -> None:

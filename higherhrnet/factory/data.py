@@ -72,10 +72,14 @@ def report_findings(config: PoseConfig, **datasets: PoseDataset) -> None:
     if not is_main_process():
         return
     stored = {split: _stored(dataset) for split, dataset in datasets.items()}
-    for part in {id(part): part for parts in stored.values() for part in parts}.values():
-        for finding in part.findings:
-            level = logging.WARNING if finding.is_problem else logging.INFO
-            _log.log(level, "'%s': %s", part.annotation_file, finding)
+    lines = {
+        f"'{part.annotation_file}': {finding}": finding.is_problem
+        for parts in stored.values()
+        for part in parts
+        for finding in part.findings
+    }
+    for line, is_problem in lines.items():  # once where TRAIN and TEST are the same file
+        _log.log(logging.WARNING if is_problem else logging.INFO, "%s", line)
     for train in stored.get("train", ()):
         for test in stored.get("test", ()):
             if (shared := find_shared_images(train, test)) is not None:

@@ -81,6 +81,13 @@ class Store:
         """Whether there is a file of this name."""
         return (self.path / name).is_file() if self._entries is None else name in self._entries
 
+    def missing(self, names: Sequence[str]) -> list[str]:
+        """Those of the names that have no file; of a folder by its listing, read once."""
+        if self._entries is not None:
+            return [name for name in names if name not in self._entries]
+        listed = {entry.name for entry in os.scandir(self.path)}
+        return [name for name in names if name not in listed and not self.holds(name)]
+
     def read(self, name: str) -> bytes:
         """The file's bytes.
 

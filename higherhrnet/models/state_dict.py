@@ -82,7 +82,9 @@ def find_network(loaded: Any) -> Network:
     places = [p for p in places if (not p or p.endswith(".")) and f"{p}conv1.weight" in tensors]
     if not places:  # no HRNet; its names are shown as they are
         return Network({name: t for name, t in tensors.items() if not _OTHER_STATE.search(name)})
-    chosen = next((place for place in places if _AVERAGED.search(place)), places[0])
+    # mmengine is the other way round: it saves the averaged weights as 'state_dict'.
+    wants_average = "message_hub" not in loaded
+    chosen = next((p for p in places if bool(_AVERAGED.search(p)) is wants_average), places[0])
     root = chosen.removesuffix("backbone.")
     state: State = {}
     is_mmpose = False
