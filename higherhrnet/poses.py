@@ -28,7 +28,7 @@ filled in from the heatmap by refine, found as a peak."""
 
 def is_labeled(record: Mapping[str, Any]) -> bool:
     """Whether a COCO annotation has at least one labeled joint; see :func:`labeled_joints`."""
-    return any(visibility > 0 for visibility in record["keypoints"][2::3])
+    return bool(max(record["keypoints"][2::3], default=0) > 0)
 
 
 def labeled_joints(keypoints: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:

@@ -20,7 +20,7 @@ from higherhrnet.evaluation.operating_point import OperatingPoint, calibrate, wi
 from higherhrnet.inference import draw_predictions as annotate
 from higherhrnet.inference import video, video_writer
 from higherhrnet.inference.inputs import find_inputs
-from higherhrnet.inference.prediction_files import PredictionWriter
+from higherhrnet.inference.prediction_files import NAMES, PredictionWriter
 from higherhrnet.inference.tracking import OneEuro, Tracker
 from higherhrnet.inference.video_writer import VideoWriter
 from higherhrnet.io.images import read_image
@@ -240,7 +240,7 @@ def test_records_of_several_processes_become_one_file(tmp_path):
     poses = replace(people_at((50, 50)), track=np.array([4]))
     with PredictionWriter(tmp_path, COCO, 1, 2) as second:
         second.add(2, "b.jpg", (90, 120), Poses.empty(17))
-        second.add(4, "clip.mp4", (90, 120), poses, seconds=0.5)
+        second.add(4, "clip.mp4", (90, 120), poses, seconds=0.5, frame=12)
         second.flush()
         with PredictionWriter(tmp_path, COCO, 0, 2) as first:
             first.add(1, "a.jpg", (90, 120), poses)
@@ -258,7 +258,11 @@ def test_records_of_several_processes_become_one_file(tmp_path):
     assert list(dict.fromkeys(row["image"] for row in rows)) == ["1", "3", "4"]
     assert rows[len(rows) // 2]["file"] == 'odd",\nname.jpg'
     assert rows[-1]["seconds"] == "0.5000"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["predictions.csv", "predictions.json"]
+    assert rows[-1]["frame"] == "12"
+    assert content["images"][3] | {"frame": 12, "seconds": 0.5} == content["images"][3]
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert [record["image_id"] for record in results] == [1, 3, 4]
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(NAMES)
 
 
 def test_labels_do_not_cover_each_other():
@@ -446,7 +450,7 @@ def test_what_is_no_video_gets_a_sentence_and_the_rest_is_done(tmp_path, capsys,
 def test_nothing_is_drawn_where_nothing_is_wanted(clip, tmp_path):
     out = tmp_path / "out"
     assert main(["predict", str(clip), "--output", str(out), "--show", "none", *SMALL]) == 0
-    assert sorted(path.name for path in out.iterdir()) == ["predictions.csv", "predictions.json"]
+    assert sorted(path.name for path in out.iterdir()) == sorted(NAMES)
 
 
 def test_ctrl_c_closes_the_video_properly(clip, tmp_path, monkeypatch, capsys):

@@ -71,10 +71,11 @@ def canonicalize(
         UserError: the categories or their joints do not fit the skeleton.
     """
     found = _match_ids(loaded)
-    found += _keep_categories(loaded, file, skeleton, categories)
+    nothing = [0] * 3 * len(skeleton)
     for record in loaded["annotations"]:
         if not record.get("keypoints"):  # a crowd, or a body without joints
-            record["keypoints"] = [0] * 3 * len(skeleton)
+            record["keypoints"] = list(nothing)
+    found += _keep_categories(loaded, file, skeleton, categories)
     found += _order_joints(loaded, file, skeleton)
     _check_counts(loaded, file, skeleton)
     found += _check_visibility(loaded)
@@ -170,14 +171,21 @@ def _keep_categories(
     people = loaded["annotations"]
     listed = _categories(loaded, file)
     meant = by_plain_id(category["id"] for category in listed)
+    known: dict[Any, Any] = {category["id"]: category["id"] for category in listed}
+    with_joints = set()
     for record in people:
         own = record.get("category_id")
-        if own is not None and not isinstance(own, int | str):
-            raise UserError(
-                f"'{file}': annotation {record.get('id')}: 'category_id' cannot be {own!r}"
-            )
-        record["category_id"] = meant.get(plain_id(own), own)
-    with_joints = {r["category_id"] for r in people if r.get("keypoints") and is_labeled(r)}
+        if own.__class__ is not int:
+            if own is not None and not isinstance(own, int | str):
+                raise UserError(
+                    f"'{file}': annotation {record.get('id')}: 'category_id' cannot be {own!r}"
+                )
+            own = meant.get(plain_id(own), own)
+        elif own not in known:
+            own = meant.get(own, own)
+        record["category_id"] = own
+        if own not in with_joints and is_labeled(record):
+            with_joints.add(own)
     chosen = _choose(listed, with_joints, file, skeleton, names)
     if chosen is None:
         return []
@@ -308,8 +316,9 @@ def _difference(names: Sequence[str], skeleton: Skeleton) -> str:
 
 
 def _check_counts(loaded: dict[str, Any], file: Path, skeleton: Skeleton) -> None:
+    wanted = 3 * len(skeleton)
     for record in loaded["annotations"]:
-        if len(record["keypoints"]) != 3 * len(skeleton):
+        if len(record["keypoints"]) != wanted:
             raise UserError(
                 f"'{file}': annotation {record.get('id')} has {len(record['keypoints'])} keypoint "
                 f"numbers, but skeleton '{skeleton.name}' with {len(skeleton)} joints needs "
@@ -321,8 +330,9 @@ def _check_visibility(loaded: dict[str, Any]) -> list[Finding]:
     """Every v > 0 is labeled (see ``poses.labeled_joints``); what COCO does not have is told."""
     fractions, beyond, negative = [], [], []
     for record in loaded["annotations"]:
-        unusual = set(record["keypoints"][2::3]) - _USUAL
-        if unusual:
+        values = record["keypoints"][2::3]
+        if not _USUAL.issuperset(values):
+            unusual = set(values) - _USUAL
             if any(0 < v < 2 for v in unusual):
                 fractions.append(record.get("id"))
             if any(v > 2 for v in unusual):
@@ -343,9 +353,11 @@ def _mend_extents(loaded: dict[str, Any]) -> list[Finding]:
     # CrowdPose has no areas, and is evaluated by boxes.
     wants_area = not any(image.get("crowdIndex") is not None for image in loaded["images"])
     for record in loaded["annotations"]:
+        box, area = record.get("bbox"), record.get("area")
+        if area and area > 0 and box and box[2] > 0 and box[3] > 0:
+            continue
         if record.get("iscrowd") or record.get("scale") is not None or not is_labeled(record):
             continue
-        box, area = record.get("bbox"), record.get("area")
         if not box:
             no_box.append(record.get("id"))
         elif not (box[2] > 0 and box[3] > 0):
