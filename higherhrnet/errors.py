@@ -19,3 +19,27 @@ class RunError(Exception):
 
 class WriteError(OSError):
     """A file could not be written or fetched; the message names it and the reason."""
+
+
+_NO_MEMORY = (
+    "not enough memory", "can't allocate memory", "cannot allocate memory", "insufficient memory",
+    "bad_alloc", "out of memory",
+)  # fmt: skip
+_NO_THREAD = ("can't start new thread", "resource temporarily unavailable")
+
+
+def lack_of(error: BaseException) -> str:
+    """What the machine lacked: ``memory``, ``threads``, or empty for any other error.
+
+    Python, NumPy, OpenCV, PyTorch's CPU allocator and its devices each have a word of their own.
+    """
+    text = str(error).lower()
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "memory"
+    kind = type(error)
+    if isinstance(error, RuntimeError) or f"{kind.__module__}.{kind.__name__}" == "cv2.error":
+        if any(words in text for words in _NO_MEMORY):
+            return "memory"
+        if any(words in text for words in _NO_THREAD):
+            return "threads"
+    return ""

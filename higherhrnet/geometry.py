@@ -85,6 +85,11 @@ def warp(
             f"an image of {image.shape[1]}x{image.shape[0]} pixels is too long to be warped: no "
             f"side may exceed {_LONGEST_SIDE}; cut it into parts"
         )
+    if min(height, width) < 1 or max(height, width) > _LONGEST_SIDE:
+        raise UserError(
+            f"an image of {image.shape[1]}x{image.shape[0]} pixels would be warped to "
+            f"{width}x{height}; from 1 to {_LONGEST_SIDE} pixels a side are made"
+        )
     warped = cv2.warpAffine(image, affine[:2], (width, height), flags=cv2.INTER_LINEAR)
     return np.asarray(warped, dtype=np.uint8)
 

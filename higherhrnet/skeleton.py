@@ -29,6 +29,10 @@ from .joint_names import flip_pairs_from_names, match_names
 _UPPER = ("nose", "eye", "ear", "head", "neck", "thorax", "shoulder", "elbow", "wrist")
 
 
+_MOST_JOINTS = 2000
+"""More than the densest face mesh has."""
+
+
 class Side(Enum):
     """Where a joint or a bone lies on the body, seen from the person."""
 
@@ -73,6 +77,8 @@ class Skeleton:
         known = set(self.joints)
         if len(known) != len(self.joints):
             raise UserError(f"{where}: a joint name appears twice in {list(self.joints)}")
+        if len(self.joints) > _MOST_JOINTS:
+            raise UserError(f"{where}: {len(self.joints)} joints; at most {_MOST_JOINTS} are read")
         if not self.joints:
             raise UserError(f"{where}: it has no joints")
         if len(self.sigmas) != len(self.joints):
@@ -215,7 +221,9 @@ def load_skeleton(name_or_file: str) -> Skeleton:
         if not isinstance(values, dict):
             raise UserError("it is not a mapping of names to values")
         return Skeleton.from_dict(values)
-    except (UserError, ValueError, TypeError) as error:
+    except (
+        UserError, ValueError, TypeError, AttributeError, OverflowError, RecursionError,
+    ) as error:  # fmt: skip
         raise UserError(f"skeleton file '{path}': {' '.join(str(error).split())}") from error
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -144,3 +146,15 @@ def save_image(path: Path, image: Image) -> None:
         raise UserError(f"{width}x{height} pixels are too many for '{path}'")
     with atomic_write(path) as partial:
         partial.write_bytes(encoded.tobytes())
+
+
+@contextmanager
+def ignored_backend() -> Iterator[None]:
+    """Around the first import of matplotlib: plots go into files, whatever ``$MPLBACKEND`` says,
+    and a name that matplotlib does not know would end the import."""
+    former = os.environ.pop("MPLBACKEND", None)
+    try:
+        yield
+    finally:
+        if former is not None:
+            os.environ["MPLBACKEND"] = former

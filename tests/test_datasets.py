@@ -328,6 +328,10 @@ def server():
                 return self.end_headers()
             self.send_response(404 if content is None else 206 if start else 200)
             body = (content or b"")[start:]
+            if start and content:
+                self.send_header(
+                    "Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}"
+                )
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

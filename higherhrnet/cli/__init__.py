@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from ..errors import RunError, UserError, WriteError
+from ..errors import RunError, UserError, WriteError, lack_of
 from .overrides import check_overrides, split_overrides, suggest_setting
 from .parser import build_parser
 
@@ -79,10 +79,16 @@ def _explain(error: BaseException, less_memory: str) -> tuple[int, str] | None:
         return 1, str(error)
     if isinstance(error, OSError) and error.errno in _ENVIRONMENT:
         return 1, f"{error.strerror}: {error.filename or 'an open file'}"
-    if torch and isinstance(error, torch.OutOfMemoryError):
+    lack = lack_of(error)
+    if lack == "memory" and torch and isinstance(error, torch.OutOfMemoryError):
         return 1, f"{str(error).splitlines()[0]} {less_memory}"
-    if isinstance(error, MemoryError):
+    if lack == "memory":
         return 1, f"there is not enough memory. {less_memory}"
+    if lack == "threads":
+        return 1, (
+            "the system starts no more threads or processes. Set TEST.WORKERS, TRAIN.WORKERS or "
+            "OMP_NUM_THREADS lower"
+        )
     if isinstance(error, StoppedError):
         return 128 + error.signal, str(error)
     if isinstance(error, KeyboardInterrupt):

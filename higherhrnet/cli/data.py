@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from ..config import PoseConfig, parse_config, read_config
 from ..datasets import stats
 from ..datasets.base import ConcatDataset
-from ..datasets.check import find_problems, find_shared_images
+from ..datasets.check import find_broken_images, find_problems, find_shared_images
 from ..datasets.coco import CocoKeypoints
 from ..datasets.prepare import prepare
 from ..errors import UserError
@@ -36,6 +37,10 @@ def check_data(options: argparse.Namespace) -> int:
         counts, problems, remarks = find_problems(
             part, getattr(config.DATASET, "MAX_NUM_PEOPLE", 30)
         )
+        if not options.images:
+            remarks = [*remarks, "images were not opened; --images decodes all of them"]
+        elif (broken := find_broken_images(part, os.cpu_count() or 1)) is not None:
+            problems = [*problems, str(broken)]
         print(f"{split}: " + ", ".join(f"{number} {what}" for what, number in counts.items()))
         for problem in problems:
             print(f"higherhrnet: '{part.annotation_file}': {problem}", file=sys.stderr)

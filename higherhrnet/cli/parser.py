@@ -81,7 +81,8 @@ def _train(commands: _Commands) -> None:
         module="train",
         function="train",
         less_memory="Set TRAIN.MICRO_BATCH_SIZE lower or TRAIN.ACTIVATION_CHECKPOINTING True; "
-        "higherhrnet train CONFIG --plan shows what fits",
+        "higherhrnet train CONFIG --plan shows what fits. What was trained so far goes on from its "
+        "last checkpoint with --resume",
     )
 
 
@@ -225,6 +226,12 @@ def _data(commands: _Commands) -> None:
     check = declare("check", help="look for mistakes in a config's data sets")
     check.add_argument("config", metavar="CONFIG", help=_CONFIG_HELP)
     check.add_argument("--output", type=Path, metavar="DIR", help="folder for the contact sheets")
+    check.add_argument(
+        "--images",
+        "--pictures",
+        action="store_true",
+        help="decode every image and name broken ones",
+    )
     stats = declare("stats", help="people, sizes, joints and crowding of a config's data sets")
     stats.add_argument("config", metavar="CONFIG", help=_CONFIG_HELP)
     prepare = declare("prepare", False, help="download or unpack a public data set")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import signal
 import sys
 import threading
@@ -140,7 +141,7 @@ def predict_inputs(
     if boxes is not None and (inputs.videos or inputs.cameras):
         raise UserError("a box file serves images; for videos name a detector with --boxes")
     _check_outputs(inputs, options, also_read)
-    interrupt: KeyboardInterrupt | OSError | None = None
+    interrupt: BaseException | None = None
     start = time.perf_counter()
     counts = Counts()
     with PredictionWriter(options.output, predictor.skeleton, group.rank, group.size) as records:
@@ -150,7 +151,7 @@ def predict_inputs(
             )
             if group.main:
                 _predict_videos(predictor, inputs, options, records, counts)
-        except (KeyboardInterrupt, OSError) as error:  # the results so far are written all the same
+        except (KeyboardInterrupt, Exception) as error:  # what was found so far is written
             interrupt = error
         records.flush()
         totals = group.total((records.people, counts.images, counts.failures, records.images))
@@ -179,9 +180,9 @@ def _check_outputs(inputs: Inputs, options: OutputOptions, also_read: Sequence[P
     names = [*NAMES, *drawn_names(inputs.images, options)]
     if options.poses or options.heatmaps:
         names += _video_names([str(video) for video in inputs.videos], options)
-    written = {(options.output / name).resolve() for name in names}
+    written = {os.path.realpath(options.output / name) for name in names}
     for path in [*inputs.images, *inputs.videos, *also_read]:
-        if path.resolve() in written:
+        if os.path.realpath(path) in written:
             raise UserError(f"'{path}' is an input and would be overwritten; change --output")
 
 

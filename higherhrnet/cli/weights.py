@@ -15,6 +15,7 @@ from ..factory.checkpoints import (
     operating_point_of,
     upsample_mode_of,
 )
+from ..factory.inference import check_architecture
 from ..methods.base import method_of
 from ..models.model_zoo import BUNDLED, CACHE, MODEL_ZOO, cache_dir
 from ..models.model_zoo import fetch_weights as fetch_published
@@ -73,6 +74,7 @@ def inspect_weights(options: argparse.Namespace) -> int:
     if found.joints is not None:
         config = config_of(file, options.overrides)
         skeleton = file.skeleton or load_skeleton(config.DATASET.SKELETON)
+        check_architecture(config, file)
         model = method_of(config).build_model(config, len(skeleton))
         print(f"  {compare_state(model, file.state)}")
     return 0
@@ -87,6 +89,7 @@ def convert_weights(options: argparse.Namespace) -> int:
         raise UserError("--half is for native files; the original code reads float32")
     config = config_of(file, options.overrides)
     skeleton = file.skeleton or load_skeleton(config.DATASET.SKELETON)
+    check_architecture(config, file)
     model = method_of(config).build_model(config, len(skeleton))
     report = load_weights(model, file)
     if layout == "native":

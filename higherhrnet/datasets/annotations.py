@@ -17,6 +17,7 @@ _NUMBER: tuple[type, ...] = (int, float)
 _SIZES: _Kinds = {"width": _NUMBER, "height": _NUMBER, "crowdIndex": _NUMBER}
 _PERSON: _Kinds = {"image_id": (int, str)}
 _MORE: _Kinds = {
+    "id": (int, str, float),
     "area": _NUMBER,
     "num_keypoints": _NUMBER,
     "iscrowd": _NUMBER,
@@ -25,6 +26,7 @@ _MORE: _Kinds = {
 """What must be in every image and annotation, and what may be, or may be null."""
 
 
+_LIMITED = ("width", "height", "area", "num_keypoints", "crowdIndex")
 _MOST = 1e6
 """Pixels; no person is further out."""
 
@@ -56,8 +58,12 @@ def check_annotations(loaded: dict[str, Any], file: Path) -> None:
                 if value is not None and not isinstance(value, kinds):
                     raise UserError(f"{here}: '{key}' cannot be {value!r}")
             region = record.get("segmentation")
-            if isinstance(region, dict) and not {"counts", "size"} <= region.keys():
-                raise UserError(f"{here}: 'segmentation' lacks 'counts' or 'size'")
+            if isinstance(region, dict):
+                _check_run_lengths(region, here)
+            for key in _LIMITED:
+                value = record.get(key)
+                if value is not None and not -(_MOST**2) < value < _MOST**2:
+                    raise UserError(f"{here}: '{key}' cannot be {value!r}")
             if what == "annotations":
                 _check_numbers(record.get("keypoints"), "keypoints", here)
                 unlabeled = not record.get("keypoints") or not is_labeled(record)
@@ -75,6 +81,26 @@ def check_annotations(loaded: dict[str, Any], file: Path) -> None:
                 if isinstance(scale, list):
                     raise UserError(f"{here}: 'scale' must be one number (of 200 px), not {scale}")
                 _check_numbers(None if scale is None else [scale], "scale", here)
+
+
+def _check_run_lengths(region: dict[str, Any], here: str) -> None:
+    """Masks as run lengths, plain (a list) or compressed (text), of a size (H, W)."""
+    if not {"counts", "size"} <= region.keys():
+        raise UserError(f"{here}: 'segmentation' lacks 'counts' or 'size'")
+    size, counts = region["size"], region["counts"]
+    sides = size if isinstance(size, list) and len(size) == 2 else [0]
+    if not all(isinstance(side, int) and 0 < side < _MOST for side in sides):
+        raise UserError(f"{here}: 'size' of its segmentation must be height, width, not {size!r}")
+    if isinstance(counts, list):
+        if not all(isinstance(run, int) and run >= 0 for run in counts):
+            raise UserError(f"{here}: 'counts' of its segmentation must be lengths of 0 or more")
+        if sum(counts) != size[0] * size[1]:
+            raise UserError(
+                f"{here}: 'counts' of its segmentation cover {sum(counts)} pixels, not "
+                f"{size[0]}x{size[1]}"
+            )
+    elif not isinstance(counts, str):
+        raise UserError(f"{here}: 'counts' of its segmentation cannot be {type(counts).__name__}")
 
 
 def _check_numbers(value: object, key: str, here: str) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 from ..errors import UserError
 from ..io.images import fits_annotation
@@ -114,6 +116,28 @@ def _size_findings(dataset: CocoKeypoints) -> list[Finding]:
         "they are not turned, as COCO's are not",
     )  # fmt: skip
     return [*exchanged, *size_findings(by_fit), *([turned] if unclear else [])]
+
+
+def find_broken_images(dataset: CocoKeypoints, workers: int) -> Finding | None:
+    """Decode every image of a set; those that cannot be, with the reason.
+
+    Args:
+        dataset: the set.
+        workers: threads; OpenCV lets go of the interpreter while it decodes.
+    """
+    images = dataset.annotations["images"]
+
+    def decode(image: dict[str, Any]) -> str:
+        try:
+            dataset.files.image(str(image["file_name"]), annotated_size(image))
+        except UserError as error:
+            return f"{error}"
+        return ""
+
+    with ThreadPoolExecutor(workers) as pool:
+        errors = pool.map(decode, images)
+        broken = [e for e in tqdm(errors, "decode", len(images), mininterval=1.0) if e]
+    return Finding("images that cannot be read", broken, is_problem=True) if broken else None
 
 
 def find_shared_images(train: CocoKeypoints, test: CocoKeypoints) -> Finding | None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, WriteError
 from ..io.atomic import write_json
 from ..io.download import download, verify
+from ..io.images import DAMAGED, Store
 from ..joint_names import match_names
 
 
@@ -45,12 +45,14 @@ class Recipe:
         archives: its files.
         by_hand: what to do where a file cannot be fetched.
         images: annotation file → how many images it lists.
+        folders: annotation file → where these are.
         finish: called with the folder at the end.
     """
 
     archives: tuple[Archive, ...]
     by_hand: str
     images: dict[str, int]
+    folders: dict[str, str] = field(default_factory=dict)
     finish: Callable[[Path], None] = lambda folder: None
 
 
@@ -84,17 +86,30 @@ def prepare(name: str, folder: Path, fetch: bool = True) -> list[str]:
             download(archive.url, file, partial(verify, checksum=archive.md5))
         else:
             verify(file, archive.md5)
+        # Until this is gone, what lies there may be a part: an archive that is damaged in the
+        # middle, or a killed process.
+        begun = _begun(folder, archive)
+        begun.touch()
         unpack(file, folder / archive.into)
+        begun.unlink()
         if not (folder / archive.holds).exists():
             raise UserError(f"'{file}' was unpacked, but holds no '{archive.holds}'")
         done.touch()
     recipe.finish(folder)
-    return [_check_count(folder, *pair) for pair in recipe.images.items()]
+    return [
+        _check_count(folder, file, count, recipe.folders.get(file))
+        for file, count in recipe.images.items()
+    ]
+
+
+def _begun(folder: Path, archive: Archive) -> Path:
+    return folder / f".{archive.name}.unpacking"
 
 
 def _unpacked_by_hand(folder: Path, archive: Archive) -> bool:
     """Whether the user has unpacked it on their own: it is there, and the archive is not."""
-    return (folder / archive.holds).exists() and not (folder / archive.name).exists()
+    begun = _begun(folder, archive).exists()
+    return (folder / archive.holds).exists() and not (folder / archive.name).exists() and not begun
 
 
 def unpack(file: Path, folder: Path) -> None:
@@ -111,19 +126,32 @@ def unpack(file: Path, folder: Path) -> None:
             with tarfile.open(file) as tar:
                 tar.extractall(folder, filter="data")
         elif file.suffix in {".zip", ".gz", ".tar"}:
-            raise UserError(f"'{file}' is not a readable archive; delete it and try again")
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError) as error:
-        raise UserError(f"'{file}' is damaged: {error}; delete it and try again") from error
+            raise UserError(
+                f"'{file}' is not a readable archive; delete it, fetch it again and try again"
+            )
+    except WriteError:
+        raise
+    except (tarfile.TarError, *DAMAGED) as error:
+        if isinstance(error, OSError) and error.errno:  # the disk, not the archive
+            raise
+        raise UserError(
+            f"'{file}' is damaged: {error}; delete it, fetch it again and try again"
+        ) from error
 
 
-def _check_count(folder: Path, file: str, expected: int) -> str:
+def _check_count(folder: Path, file: str, expected: int, images: str | None) -> str:
     path = folder / file
     if not path.is_file():
         raise UserError(f"'{path}' is missing")
-    found = len(json.loads(path.read_bytes())["images"])
-    if found != expected:
-        raise UserError(f"'{path}' lists {found} images, not {expected}: it is another version")
-    return f"{file}: {found} images"
+    names = [str(image.get("file_name")) for image in json.loads(path.read_bytes())["images"]]
+    if len(names) != expected:
+        raise UserError(f"'{path}' lists {len(names)} images, not {expected}: another version")
+    if images is not None and (missing := Store(folder / images).missing(names)):
+        raise UserError(
+            f"'{folder / images}' lacks {len(missing)} of the {expected} images of '{path}', "
+            f"'{missing[0]}' among them; unpack their archive again"
+        )
+    return f"{file}: {len(names)} images"
 
 
 def join(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
@@ -204,6 +232,10 @@ RECIPES: dict[str, Recipe] = {
             "annotations/person_keypoints_val2017.json": 5000,
             "annotations/person_keypoints_train2017.json": 118287,
         },
+        folders={
+            "annotations/person_keypoints_val2017.json": "val2017",
+            "annotations/person_keypoints_train2017.json": "train2017",
+        },
     ),
     "crowdpose": Recipe(
         archives=(Archive("images.zip", "images"),),
@@ -218,6 +250,7 @@ RECIPES: dict[str, Recipe] = {
             "json/crowdpose_trainval.json": 12000,
             "json/crowdpose_test.json": 8000,
         },
+        folders={"json/crowdpose_trainval.json": "images", "json/crowdpose_test.json": "images"},
         finish=_join_crowdpose,
     ),
     "mpii": Recipe(

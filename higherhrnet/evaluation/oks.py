@@ -41,6 +41,9 @@ def similarity(
     return np.asarray(total / np.maximum(counted.sum(axis=1), 1))
 
 
+_PAIRS = 20_000
+
+
 def similarities(
     xy: Vector, people: Sequence[Mapping[str, Any]], sigmas: Sequence[float], use_area: bool = True
 ) -> Vector:
@@ -54,6 +57,10 @@ def similarities(
     """
     if not len(people):
         return np.zeros((len(xy), 0))
+    if len(xy) * len(people) > _PAIRS:  # a part at a time stays in the processor's cache
+        step = max(_PAIRS // len(people), 1)
+        parts = [xy[start : start + step] for start in range(0, len(xy), step)]
+        return np.concatenate([similarities(part, people, sigmas, use_area) for part in parts])
     ground_truth = np.array([person["keypoints"] for person in people], float)
     ground_truth = ground_truth.reshape(len(people), -1, 3)
     boxes = np.array([person["bbox"] for person in people], float)

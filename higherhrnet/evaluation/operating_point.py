@@ -8,7 +8,7 @@ calibrated on annotated images for a chosen precision.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -149,7 +149,8 @@ def calibrate(
         people = without_duplicates(poses, skeleton, duplicate)
         people = people.select(np.argsort(-people.person_score, kind="stable"))
         ground_truths = [r for r in by_image[image_id] if not r["ignore"]]
-        crowds = [r for r in by_image[image_id] if r["ignore"]]
+        ignore = [r["bbox"] for r in by_image[image_id] if r["ignore"]]
+        crowds = np.array(ignore, float).reshape(-1, 4)
         there += len(ground_truths)
         partner = match_greedily(similarities(people.xy, ground_truths, skeleton.sigmas), [_RIGHT])[
             0
@@ -226,14 +227,12 @@ def _joint_similarity(
 
 
 def _inside(
-    xy: npt.NDArray[np.float64], seen: npt.NDArray[np.bool_], crowds: Sequence[Record]
+    xy: npt.NDArray[np.float64], seen: npt.NDArray[np.bool_], crowds: npt.NDArray[np.float64]
 ) -> bool:
     """Whether half of the seen joints lie in the box of a person without joints or of a crowd."""
     points = xy[seen]
-    for crowd in crowds:
-        x, y, w, h = crowd["bbox"]
-        within = (points[:, 0] >= x) & (points[:, 0] <= x + w)
-        within &= (points[:, 1] >= y) & (points[:, 1] <= y + h)
-        if len(points) and within.mean() >= 0.5:
-            return True
-    return False
+    if not len(points) or not len(crowds):
+        return False
+    low, high = crowds[:, None, :2], crowds[:, None, :2] + crowds[:, None, 2:]
+    within = ((points >= low) & (points <= high)).all(axis=2)
+    return bool((within.mean(axis=1) >= 0.5).any())

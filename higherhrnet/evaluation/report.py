@@ -12,6 +12,7 @@ import numpy as np
 from ..io.atomic import atomic_write
 from ..poses import ABSENT, REFINED, people_by_image, visibility_of
 from ..skeleton import Skeleton
+from ..visualization import ignored_backend
 from .coco import AREAS, by_crowding
 from .error_analysis import KINDS, JointError, summarize_by_joint
 from .evaluator import format_metric, resolve_evaluation
@@ -184,10 +185,11 @@ def _write_csv(path: Path, errors: Sequence[JointError]) -> None:
 def _draw(
     path: Path, title: str, rows: Sequence[Part], joints: Sequence[Mapping[str, Any]]
 ) -> None:
-    import matplotlib as mpl
+    with ignored_backend():
+        import matplotlib as mpl
 
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
+        mpl.use("Agg")
+        from matplotlib import pyplot as plt
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(14, 6.5), layout="constrained")
     figure.suptitle(title, fontsize=10)

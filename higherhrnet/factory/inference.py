@@ -13,6 +13,7 @@ from ..errors import UserError
 from ..inference.predictor import Predictor
 from ..methods.base import method_of
 from ..models.pose_model import PoseModel
+from ..models.state_dict import infer_architecture
 from ..models.weights import Checkpoint, LoadReport, load_weights
 from ..skeleton import Skeleton, load_skeleton
 from .checkpoints import config_of, open_checkpoint, operating_point_of, upsample_mode_of
@@ -74,8 +75,26 @@ def build_model_with_weights(
         raise UserError(
             f"'{file.path}' was trained with MODEL.UPSAMPLE_MODE {stored}, but the config has {own}"
         )
+    check_architecture(config, file)
     model = method_of(config).build_model(config, len(skeleton))
     return model, load_weights(model, file, skeleton)
+
+
+def check_architecture(config: PoseConfig, file: Checkpoint) -> None:
+    """That a network of the config has the size of the file's, before memory is taken for it.
+
+    Raises:
+        UserError: it has not.
+    """
+    found, m = infer_architecture(file.state), config.MODEL
+    claimed = (m.WIDTH, tuple(m.NUM_MODULES), m.NUM_BLOCKS)
+    held = None if found is None else (found.width, found.num_modules, found.num_blocks)
+    if held != claimed:
+        what = "no HRNet" if held is None else "an HRNet of width {}, modules {}, blocks {}"
+        raise UserError(
+            f"'{file.path}' is a checkpoint of another model: it holds {what.format(*held or ())}, "
+            f"and the config says width {claimed[0]}, modules {claimed[1]}, blocks {claimed[2]}"
+        )
 
 
 def build_predictor(

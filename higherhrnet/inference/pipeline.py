@@ -19,9 +19,10 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any, TypeVar
 
+import cv2
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UserError, lack_of
 from ..io.images import read_image
 from ..poses import Poses
 from .predictor import BoxesLike, Image, Maps, Predictor, Preprocessed, Scene
@@ -147,7 +148,9 @@ class _Run:
     def _preprocess(self, job: Any) -> Preprocessed:
         try:
             return self._predictor.preprocess(self._load(job), self._stats)
-        except MemoryError as error:
+        except (MemoryError, RuntimeError, cv2.error) as error:
+            if lack_of(error) != "memory":
+                raise
             raise UserError("there is not enough memory for an image of this size") from error
 
     def _take_one(self, batch_size: int, decoders: ThreadPoolExecutor) -> None:

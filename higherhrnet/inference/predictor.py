@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ..boxes import Boxes
 from ..errors import UserError
 from ..evaluation.operating_point import OperatingPoint
-from ..io.images import read_image
+from ..io.images import check_size, read_image
 from ..poses import Poses
 from ..skeleton import Skeleton
 from ..structures import View
@@ -137,6 +137,7 @@ class Predictor(ABC):
                 f"{type(image).__name__} {getattr(image, 'shape', '')} "
                 f"{getattr(image, 'dtype', '')}"
             )
+        check_size(image.shape[:2], "an image")
         with stats.timed("preprocess"):
             # A flipped or channel-swapped view is an array that torch does not take.
             return self.prepare(scene._replace(image=np.ascontiguousarray(image)))

@@ -88,7 +88,8 @@ class VideoWriter:
             source.close()
             return
         stream = source.streams.audio[0]
-        kind = stream.codec_context.name
+        # FFmpeg has no decoder for every codec; then there is no context, and no name.
+        kind = getattr(stream.codec_context, "name", None) or "of an unknown codec"
         if kind.removesuffix("float") not in _SOUNDS:
             source.close()
             self.mute = f"its sound ({kind}) cannot be kept in an .mp4 and is left out"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 from filelock import FileLock
 from tqdm import tqdm
@@ -40,14 +43,18 @@ def download(
 
 
 def _download(url: str, file: Path, check: Callable[[Path], None], resume: bool) -> None:
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise UserError(f"'{url}' is no address of a web server (http or https)")
     partial = file.with_name(file.name + ".partial")
     if not resume:
         partial.unlink(missing_ok=True)
     start = partial.stat().st_size if partial.is_file() else 0
     total = 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+    request = urllib.request.Request(url, headers=headers)
     try:
         with urllib.request.urlopen(request, timeout=60) as response:
+            _check_response(url, response, start)
             if start and response.status != 206:  # the server sends all of it again
                 start = 0
             if response.headers.get("Content-Length"):
@@ -75,6 +82,9 @@ def _download(url: str, file: Path, check: Callable[[Path], None], resume: bool)
         ) from error
     except OSError as error:
         raise WriteError(f"could not write '{partial}': {error.strerror or error}") from error
+    if not partial.stat().st_size:
+        partial.unlink()
+        raise WriteError(f"'{url}' is empty; try again later")
     if total and partial.stat().st_size != total:
         again = "it goes on where it stopped" if resume else "it starts anew"
         raise WriteError(f"'{url}' broke off; try again, {again}")
@@ -84,6 +94,38 @@ def _download(url: str, file: Path, check: Callable[[Path], None], resume: bool)
         partial.unlink()
         raise
     partial.replace(file)
+
+
+def _check_response(url: str, response: Any, start: int) -> None:
+    """That a server answers what was asked for.
+
+    Raises:
+        UserError: it sends a page, packed bytes, or a part that is not the one that is missing.
+    """
+    headers = response.headers
+    if urlsplit(response.url).scheme not in ("http", "https"):
+        raise UserError(f"'{url}' leads to '{response.url}', which is no web server")
+    kind = (headers.get("Content-Type") or "").partition(";")[0].strip().lower()
+    if kind in ("text/html", "application/xhtml+xml"):
+        raise UserError(f"'{url}' answers with a web page, not with the file; open it in a browser")
+    packed = (headers.get("Content-Encoding") or "identity").strip().lower()
+    if packed != "identity":
+        raise UserError(f"'{url}' sends the file packed ({packed}), which was not asked for")
+    if response.status == 206:
+        begins = re.match(r"bytes (\d+)-", headers.get("Content-Range") or "")
+        if not start or begins is None or int(begins[1]) != start:
+            raise UserError(f"'{url}' sends a part of the file that was not asked for; try again")
+    elif response.status != 200:
+        raise UserError(f"'{url}' answers with status {response.status}, not with the file")
+
+
+def sha256_of(file: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with file.open("rb") as source:
+        while piece := source.read(_PIECE):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def verify(file: Path, checksum: str, kind: str = "md5") -> None:

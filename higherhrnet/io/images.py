@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 import re
 import warnings
@@ -19,7 +20,11 @@ import numpy.typing as npt
 
 from ..errors import UserError
 
-_DAMAGED = (zipfile.BadZipFile, OSError, zlib.error, EOFError, RuntimeError)
+MAX_PIXELS = 2**28
+"""Pixels of the largest image that is read: 0.8 GB as RGB, and below all limits of OpenCV's."""
+DAMAGED = (
+    zipfile.BadZipFile, OSError, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError,
+)  # fmt: skip
 """What reading an archive may raise; RuntimeError if it is encrypted or packed in unknown ways."""
 
 
@@ -68,7 +73,7 @@ class Store:
         if path.suffix == ".zip" and path.is_file():
             try:
                 names = self._archive().namelist()
-            except _DAMAGED as error:
+            except DAMAGED as error:
                 raise UserError(f"image archive '{path}' cannot be read: {error}") from error
             inner = [(name.partition("/")[2], name) for name in names]
             often = Counter(short for short, _ in inner)  # train/1.jpg and val/1.jpg are no 1.jpg
@@ -100,7 +105,7 @@ class Store:
             raise UserError(f"image '{name}' is not in '{self.path}'")
         try:
             return self._archive().read(self._entries[name])
-        except _DAMAGED as error:
+        except DAMAGED as error:
             raise UserError(f"image '{self.path}/{name}' cannot be read: {error}") from error
 
     def image(self, name: str, size: tuple[int, int] | None = None) -> npt.NDArray[np.uint8]:
@@ -116,7 +121,7 @@ class Store:
                     return read_header(file)
             with self._archive().open(self._entries[name]) as file:
                 return read_header(file)
-        except (KeyError, *_DAMAGED):
+        except (KeyError, *DAMAGED):
             return None
 
     def _archive(self) -> zipfile.ZipFile:
@@ -154,6 +159,9 @@ def decode(data: bytes, name: str, upright: bool = False) -> npt.NDArray[np.uint
     if _is_truncated(data):
         # OpenCV would decode what is there and leave the rest gray.
         raise UserError(f"image '{name}' is truncated")
+    size = read_size(data)
+    if size is not None:
+        check_size(size, f"image '{name}'")
     keep = 0 if upright else cv2.IMREAD_IGNORE_ORIENTATION
     if _may_be_deep(data):
         image = _decode_deep(data, keep, name)
@@ -161,6 +169,7 @@ def decode(data: bytes, name: str, upright: bool = False) -> npt.NDArray[np.uint
         image = _imdecode(data, cv2.IMREAD_COLOR_RGB | keep)
     if image is None:
         raise UserError(f"image '{name}' cannot be decoded")
+    check_size(image.shape[:2], f"image '{name}'")
     return np.asarray(image, np.uint8)
 
 
@@ -207,8 +216,13 @@ def _to_8_bits(image: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
     return np.asarray(image >> (bits - 8), np.uint8)
 
 
-def read_header(file: IO[bytes]) -> Header | None:
-    """Size, orientation and number of images of an open file; None if Pillow cannot tell."""
+def read_header(file: IO[bytes], count: bool = True) -> Header | None:
+    """Size, orientation and number of images of an open file; None if Pillow cannot tell.
+
+    Args:
+        file: at its beginning.
+        count: count images; 1 otherwise.
+    """
     from PIL import Image
 
     try:
@@ -218,10 +232,31 @@ def read_header(file: IO[bytes]) -> Header | None:
                 # A PNG's would be looked for behind its pixels, which are decoded for it.
                 known = image.format != "PNG" or "exif" in image.info
                 orientation = image.getexif().get(_EXIF_ORIENTATION, 1) if known else 1
-                frames = getattr(image, "n_frames", 1)
+                frames = getattr(image, "n_frames", 1) if count else 1
                 return Header((image.height, image.width), orientation, frames)
     except Exception:  # arbitrary bytes make the readers raise nearly anything
         return None
+
+
+def read_size(data: bytes) -> tuple[int, int] | None:
+    """(H, W) that the beginning of a file claims, before anything is decoded; None if unknown."""
+    if data.startswith(b"\x89PNG") and len(data) >= 24:
+        return int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big")
+    header = read_header(BytesIO(data), count=False)
+    return header.size if header else None
+
+
+def check_size(size: Sequence[int], what: str) -> None:
+    """That an image (H, W) is neither empty nor larger than anything that is worked with.
+
+    Raises:
+        UserError: it is.
+    """
+    if min(size) < 1 or size[0] * size[1] > MAX_PIXELS:
+        raise UserError(
+            f"{what} has {size[1]}x{size[0]} pixels; from 1 to {MAX_PIXELS // 10**6} million are "
+            "read"
+        )
 
 
 def count_frames(path: Path) -> int:
@@ -261,6 +296,7 @@ def decode_annotated(data: bytes, name: str, size: tuple[int, int] | None) -> np
             f"image '{name}' has {image.shape[1]}x{image.shape[0]} pixels, but its annotation says "
             f"{size[1]}x{size[0]}"
         )
+    check_size(size, f"image '{name}' by its annotation")
     shrinks = size[0] < image.shape[0]
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(image, size[::-1], interpolation=method), dtype=np.uint8)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UserError
-from ..io.download import download, verify
+from ..io.atomic import atomic_write
+from ..io.download import download, sha256_of, verify
 
+_log = logging.getLogger(__name__)
+_LONGEST, _SHORTEST = 100_000_000, 1000
+"""Bytes of a safetensors header, and of a pickle with any tensors."""
 _MMPOSE = "https://download.openmmlab.com/mmpose/"
 _TIMM = "https://huggingface.co/timm/{}/resolve/main/model.safetensors"
 _DRIVE = "https://drive.google.com/open?id=1bdXVmYrSynPLSk5lptvgyQ8fhziobD50"
@@ -201,5 +208,53 @@ def fetch_weights(name: str) -> Path:
             f"'{name}' is not in {file.parent}, and the network is forbidden; fetch {known.url} "
             f"elsewhere and put {known.file} there"
         )
-    download(known.url, file, lambda came: verify(came, known.sha256, "sha256"), bool(known.sha256))
+
+    def check(came: Path) -> None:
+        verify(came, known.sha256, "sha256")
+        check_weights_file(came, file.suffix)
+        _remember(file, sha256_of(came))
+
+    download(known.url, file, check, resume=bool(known.sha256))
     return file
+
+
+def check_weights_file(file: Path, suffix: str) -> None:
+    """That a file is what its name says, whole: safetensors, or what ``torch.save`` writes.
+
+    Raises:
+        UserError: it is a web page, a part, or something else.
+    """
+    size = file.stat().st_size
+    with file.open("rb") as source:
+        begin = source.read(8)
+        if suffix == ".safetensors":
+            length = int.from_bytes(begin, "little")
+            try:
+                header = json.loads(source.read(length)) if length < min(size, _LONGEST) else {}
+                ends = [t["data_offsets"][1] for n, t in header.items() if n != "__metadata__"]
+                whole = bool(ends) and 8 + length + max(ends) == size
+            except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
+                whole = False
+        elif begin.startswith(b"PK"):
+            whole = zipfile.is_zipfile(file)  # the list of its members stands at the end
+        else:  # before version 1.6 torch wrote pickles one behind another, which end in a dot
+            whole = begin[:1] == b"\x80" and size > _SHORTEST
+    if not whole:
+        raise UserError(
+            f"what came for '{file.name.removesuffix('.partial')}' is no whole weights file "
+            f"({size:,} bytes, beginning with {begin!r}); try again, or fetch it by hand"
+        )
+
+
+def _remember(file: Path, digest: str) -> None:
+    """Keep the SHA-256 of what was first accepted under a name, and say when it changes."""
+    note = file.with_name(file.name + ".sha256")
+    former = note.read_text().split()[0] if note.is_file() and note.read_text().split() else ""
+    if former and former != digest:
+        _log.warning(
+            "'%s' is not what it was: its SHA-256 is %s, and was %s when it was first fetched",
+            file.name, digest, former,
+        )  # fmt: skip
+        return
+    with atomic_write(note) as partial:
+        partial.write_text(f"{digest}  {file.name}\n")

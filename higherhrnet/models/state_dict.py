@@ -26,6 +26,8 @@ _HEAD_OF_MMPOSE = re.compile(
 _NO_NETWORKS = frozenset({"optimizer", "optimizer_states", "optimizer_state_dict", "optim", "meta"})
 _OTHER_STATE = re.compile(r"^(scaler|amp|lr_scheduler)")
 _DEEPEST = 6
+_SHAPED = ("conv1.weight", "final_layer.weight", "classifier.weight", "deconv_layers.0.0.0.weight",
+           *(f"final_layers.{n}.weight" for n in range(9)))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -141,8 +143,10 @@ def infer_architecture(
         joints: K where it is known; heads of K and of K + T maps are else told apart by their
             sizes.
     """
-    if "stage2.0.branches.0.0.conv1.weight" not in state or "conv1.weight" not in state:
+    if _ANCHOR not in state or "conv1.weight" not in state:
         return None
+    if any(not tensor.ndim for name, tensor in state.items() if name.endswith(_SHAPED)):
+        return None  # a scalar where a layer's weights should be
 
     def count(pattern: str) -> int:
         numbers = [int(m[1]) for name in state if (m := re.match(pattern, name))]

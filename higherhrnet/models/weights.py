@@ -29,6 +29,10 @@ from .state_dict import State, find_network
 
 _log = logging.getLogger(__name__)
 _EXTRAS = ("skeleton", "display")
+_DTYPES = frozenset({
+    torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int8, torch.uint8,
+    torch.int16, torch.int32, torch.int64, torch.bool,
+})  # fmt: skip
 _FULL = 2**20
 """A disk with fewer bytes left is full."""
 _HEADS = ("final_layer", "deconv_layers.", "incre_modules.", "downsamp_modules.", "classifier.")
@@ -109,8 +113,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     if found.others:
         _log.info("'%s' holds %d networks; '%s' is read, not %s", path, len(found.others) + 1,
                   found.name, ", ".join(f"'{other}'" for other in found.others))  # fmt: skip
-    if any(tensor.is_meta for tensor in state.values()):
-        raise UserError(f"'{path}' holds names and shapes alone, no numbers")
+    for name, tensor in state.items():
+        _check_tensor(path, name, tensor)
     broken = next((n for n, t in state.items() if t.is_floating_point() and not _finite(t)), None)
     if broken is not None:
         raise UserError(f"'{path}' holds values that are no finite numbers, in '{broken}'")
@@ -120,7 +124,9 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         limits = stored.get("display", {})
         if not {*map(type, limits.values())} <= {int, float}:
             raise UserError("an operating point must be numbers")
-    except (UserError, ValueError, TypeError, AttributeError, KeyError) as error:
+    except (
+        UserError, ValueError, TypeError, AttributeError, KeyError, OverflowError, RecursionError,
+    ) as error:  # fmt: skip
         raise UserError(f"'{path}' is damaged: its description cannot be read: {error}") from error
     return Checkpoint(
         path=path,
@@ -129,6 +135,20 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         skeleton=skeleton,
         operating_point=stored.get("display"),
     )
+
+
+def _check_tensor(path: Path, name: str, tensor: torch.Tensor) -> None:
+    """That a tensor has numbers of a kind that is computed with, one for each place in it."""
+    if tensor.is_meta:
+        raise UserError(f"'{path}' holds names and shapes alone, no numbers")
+    if tensor.dtype not in _DTYPES:
+        raise UserError(
+            f"'{path}': '{name}' is {str(tensor.dtype).removeprefix('torch.')}, which is not read; "
+            "store it as float16 or float32"
+        )
+    # A few bytes with strides of 0 could claim a petabyte.
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise UserError(f"'{path}': '{name}' claims more numbers than the file holds")
 
 
 def _finite(tensor: torch.Tensor) -> bool:

@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
 from ..io.atomic import atomic_write
+from ..visualization import ignored_backend
+
+with ignored_backend():
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _METRICS = ("AP", "AP50", "AP75", "AR", "PCKh", "accuracy")
 _TAG_SHARES = ("tags/separability", "tags/grouped_right")

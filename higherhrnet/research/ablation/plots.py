@@ -6,14 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from ...io.atomic import atomic_write
+from ...visualization import ignored_backend
 from .compare import Part
 from .results import Results
 from .runner import EvaluationResult
+
+with ignored_backend():
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 _COLORS = ("#1d70a2", "#e07a1f", "#3a9d5d", "#8e5ea2")
 
