@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,12 @@ class Boxes:
     Attributes:
         xywh: (N, 4) float64 left, top, width, height, pixels.
         score: (N,) float64 confidence of the detector; 1 where annotated.
+        annotated: (H, W) of the image that they are drawn on, where a file tells.
     """
 
     xywh: npt.NDArray[np.float64]
     score: npt.NDArray[np.float64]
+    annotated: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         assert self.xywh.shape == (len(self.score), 4), self.xywh.shape
@@ -144,13 +146,21 @@ def read_detections(path: Path) -> dict[int | str, Boxes]:
         raise UserError(f"box file '{path}' does not exist")
     try:
         loaded = json.loads(path.read_bytes())
-        records, names = _annotations_of(loaded) if isinstance(loaded, dict) else (loaded, {})
-        wanted = _person_category({record.get("category_id", 1) for record in records}, names)
+        if isinstance(loaded, dict):
+            records, wanted, sizes = _annotations_of(loaded)
+        else:
+            records, sizes = loaded, {}
+            wanted = _person_of_list({plain_id(r.get("category_id", 1)) for r in records})
         people: dict[int | str, list[Mapping[str, Any]]] = {}
         for record in records:
-            if record.get("category_id", 1) == wanted and not record.get("iscrowd"):
+            if plain_id(record.get("category_id", 1)) in wanted and not record.get("iscrowd"):
                 people.setdefault(record["image_id"], []).append(record)
-        return {image: _boxes_of_records(found) for image, found in people.items()}
+        found: dict[Any, Boxes] = {
+            image: replace(_boxes_of_records(own), annotated=sizes.get(image))
+            for image, own in people.items()
+        }
+        by_plain: dict[Any, Boxes] = {plain_id(image): boxes for image, boxes in found.items()}
+        return by_plain | found
     except (
         UserError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError,
     ) as error:  # fmt: skip
@@ -166,36 +176,53 @@ def find_boxes(
     """An image's boxes in a list by id, where text and numbers are the same, or by file name; None
     if it is not there."""
     name = Path(file_name)
-    keys: list[Any] = [image_id, plain_id(image_id), str(image_id), file_name, name.name]
+    keys: list[Any] = [image_id, plain_id(image_id), str(image_id), file_name]
+    keys += [name.name, name.stem]
     return next((listed[key] for key in keys if key in listed), None)
 
 
-def _annotations_of(loaded: Mapping[str, Any]) -> tuple[list[dict[str, Any]], dict[Any, str]]:
-    """Records with boxes, by file name, and names of categories."""
+_PEOPLE = frozenset({"person", "people", "pedestrian", "human"})
+
+
+def _annotations_of(
+    loaded: Mapping[str, Any],
+) -> tuple[list[dict[str, Any]], set[object], dict[Any, tuple[int, int]]]:
+    """Records with boxes, by file name; whose categories are people; and the annotated sizes."""
     if not {"images", "annotations"} <= loaded.keys():
         raise UserError("it is an object without 'images' or 'annotations'")
-    files = {image["id"]: str(image["file_name"]) for image in loaded["images"]}
+    images = {plain_id(image["id"]): image for image in loaded["images"]}
+    files = {number: str(image["file_name"]) for number, image in images.items()}
     often = Counter(Path(file).name for file in files.values())
     key = {n: Path(f).name if often[Path(f).name] == 1 else f for n, f in files.items()}
-    names = {c["id"]: str(c.get("name", "")).lower() for c in loaded.get("categories") or ()}
-    records = [
-        {"score": 1.0, **record, "image_id": key[record["image_id"]]}
-        for record in loaded["annotations"]
-        if record.get("bbox")
-    ]
-    return records, names
+    sizes: dict[Any, tuple[int, int]] = {
+        key[number]: (int(image["height"]), int(image["width"]))
+        for number, image in images.items()
+        if image.get("height") and image.get("width")
+    }
+    categories = [c for c in loaded.get("categories") or () if isinstance(c, dict)]
+    wanted = {plain_id(c["id"]) for c in categories if str(c.get("name")).lower() in _PEOPLE}
+    wanted = wanted or {plain_id(c["id"]) for c in categories if c.get("keypoints")}
+    there = {plain_id(record.get("category_id", 1)) for record in loaded["annotations"]}
+    if not wanted and len(there) > 1:
+        raise UserError(f"of its categories {sorted(map(str, there))} none is known to be people's")
+    records = []
+    for record in loaded["annotations"]:
+        box = record.get("bbox")
+        if not box and record.get("keypoints"):
+            box = Boxes.around(_pose(record)).xywh[0].tolist()
+        if box and min(box[2:]) > 0 and plain_id(record["image_id"]) in key:
+            own = {"score": 1.0, **record, "bbox": box}
+            records.append({**own, "image_id": key[plain_id(record["image_id"])]})
+    return records, wanted or there, sizes
 
 
-def _person_category(ids: Collection[Any], names: Mapping[Any, str]) -> object:
-    """Whose boxes are people's."""
+def _person_of_list(ids: Collection[Any]) -> set[object]:
+    """Whose boxes are people's: 0 where ids begin at 0 (and 1 is another class), or 1 as COCO's."""
     if len(ids) <= 1:
-        return next(iter(ids), 1)
-    people = [number for number in ids if names.get(number) == "person"]
-    if len(people) == 1:
-        return people[0]
-    for number in (0, 1):  # ids begin at 0 (and 1 is another class), or at 1 as COCO's
-        if number in ids and not names:
-            return number
+        return set(ids)
+    for number in (0, 1):
+        if number in ids:
+            return {number}
     raise UserError(f"of its categories {sorted(map(str, ids))} none is known to be people's")
 
 

@@ -14,7 +14,17 @@ from .errors import UserError
 
 _WORDS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+|[^\W\d_A-Za-z]+")
 """Camel case, capitals and numbers; what stands between words is dropped."""
-_SIDES = {"left": "left", "right": "right", "l": "left", "r": "right"}
+_SIDES = {"left": "left", "right": "right", "l": "left", "r": "right", "lt": "left", "rt": "right"}
+_QUARTERS = {end + side: (end, side) for end in "fhb" for side in "lr"} | {
+    side + end: (end, side) for end in "fhb" for side in "lr"
+}
+"""Four-legged animals' front, hind and back legs: FL, RH and the like."""
+_STEMS = frozenset({
+    "eye", "ear", "hip", "knee", "kne", "sho", "elb", "wri", "ank", "paw", "hand", "foot", "arm",
+    "leg", "shoulder", "elbow", "wrist", "ankle", "hoof", "wing", "fin", "antenna", "whisker",
+    "toe", "heel", "thumb", "finger", "cheek", "nostril", "horn", "thigh", "shin",
+})  # fmt: skip
+"""What may follow a letter without a gap: lsho and rsho are a pair, lip and rip are words."""
 _OTHER = {"left": "right", "right": "left", "l": "r", "r": "l"}
 _NUMBERED = re.compile(r"(.*?)[\W_]*(\d+)")
 
@@ -23,7 +33,8 @@ def normalize_name(name: str) -> tuple[str, tuple[str, ...]]:
     """Side (``left``, ``right`` or empty) and the other words in lower case, by which the names of
     different tools are compared."""
     words = [word.lower() for word in _WORDS.findall(name)]
-    for spellings in (("left", "right"), ("l", "r")):  # a letter counts where no word does
+    words = [part for word in words for part in _QUARTERS.get(word, (word,))]
+    for spellings in (("left", "right"), ("lt", "rt"), ("l", "r")):  # a letter where no word is
         found = [number for number, word in enumerate(words) if word in spellings]
         if len(found) == 1:
             side = _SIDES[words.pop(found[0])]
@@ -60,6 +71,21 @@ def are_placeholders(names: Sequence[str]) -> bool:
     )
 
 
+def unpaired_sides(joints: Sequence[str], pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """Joints without a partner whose names differ from another one's by a letter l or r alone."""
+    lone = {joint.lower(): joint for joint in joints}
+    for pair in pairs:
+        for joint in pair:
+            lone.pop(joint.lower(), None)
+    found = []
+    for name, joint in lone.items():
+        for at, letter in enumerate(name):
+            other = name[:at] + "r" + name[at + 1 :] if letter == "l" else ""
+            if other in lone and len(name) > 1:
+                found += [joint, lone[other]]
+    return found
+
+
 def flip_pairs_from_names(joints: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """Pairs (left, right) of joints whose names differ in the side alone.
 
@@ -77,24 +103,26 @@ def flip_pairs_from_names(joints: Sequence[str]) -> tuple[tuple[str, str], ...]:
         if side:
             groups[rest].append((side, joint))
     partner: dict[str, str] = {}
-    for group in groups.values():
+    for rest, group in groups.items():
         sides = dict(group)
-        if len(group) == len(sides) == 2:
+        named = bool(rest) or {joint.lower() for _, joint in group} == {"left", "right"}
+        # Points that are called A to Z have an L and an R, which are no sides.
+        if len(group) == len(sides) == 2 and (named or len(joints) <= 4):
             partner[sides["left"]] = sides["right"]
     paired = {*partner, *partner.values()}
     lone = [joint for joint in joints if joint not in paired]
     counts = Counter(joint.lower() for joint in lone)
     by_name = {joint.lower(): joint for joint in lone if counts[joint.lower()] == 1}
     for name, joint in by_name.items():
-        for left in ("left", "l"):
-            others = (
-                _OTHER[left] + name.removeprefix(left) if name.startswith(left) else "",
-                name.removesuffix(left) + _OTHER[left] if name.endswith(left) else "",
-            )
-            for other in others:
-                if len(name) > len(left) + 1 and other in by_name and by_name[other] not in paired:
-                    partner[joint] = by_name[other]
-                    paired |= {joint, by_name[other]}
+        others = [name.replace("left", "right", 1)] if "left" in name else []
+        if name.startswith("l") and name[1:] in _STEMS:
+            others.append(f"r{name[1:]}")
+        if name.endswith("l") and name[:-1] in _STEMS:
+            others.append(f"{name[:-1]}r")
+        for other in others:
+            if other in by_name and by_name[other] not in paired:
+                partner[joint] = by_name[other]
+                paired |= {joint, by_name[other]}
     for joint in joints:
         words = [word for word in _WORDS.findall(joint) if word.lower() in ("left", "right")]
         if words and joint not in paired:

@@ -209,6 +209,11 @@ def load_skeleton(name_or_file: str) -> Skeleton:
     if name_or_file in SKELETONS:
         return SKELETONS[name_or_file]
     path = Path(name_or_file)
+    if name_or_file == "auto":
+        raise UserError(
+            "skeleton 'auto' is made from an annotation file, and there is none here; give a name "
+            f"({', '.join(SKELETONS)}) or a YAML file"
+        )
     if path.suffix not in {".yaml", ".yml"}:
         raise UserError(
             f"skeleton '{name_or_file}' is neither built in ({', '.join(SKELETONS)}) "

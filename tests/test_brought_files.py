@@ -3,7 +3,9 @@
 The shared cases are rebuilt from reports; beside each stand inputs as other exporters write them.
 """
 
+import collections
 import copy
+import functools
 import json
 import shutil
 
@@ -23,7 +25,12 @@ from higherhrnet.datasets.prepare import join
 from higherhrnet.errors import UserError
 from higherhrnet.evaluation.evaluator import evaluate
 from higherhrnet.io.images import Store, decode, decode_annotated
-from higherhrnet.joint_names import are_placeholders, flip_pairs_from_names, match_names
+from higherhrnet.joint_names import (
+    are_placeholders,
+    flip_pairs_from_names,
+    match_names,
+    unpaired_sides,
+)
 from higherhrnet.methods.top_down.instances import PersonInstances
 from higherhrnet.models.higher_hrnet import HigherHRNet
 from higherhrnet.models.pose_hrnet import PoseHRNet
@@ -188,6 +195,35 @@ def test_files_are_joined_by_name(tmp_path):
         join(first, second)
 
 
+@pytest.mark.parametrize("category", [0, None, "missing", 1.0])
+def test_joints_without_a_listed_category_are_ordered_too(tmp_path, category):
+    content = coco_file(tmp_path)
+    right = read(tmp_path, copy.deepcopy(content)).sample(0).poses.xy
+    changed = reorder(content, sorted(COCO.joints))
+    for person in changed["annotations"]:
+        person["category_id"] = category
+        if category == "missing":
+            del person["category_id"]
+    np.testing.assert_array_equal(read(tmp_path, changed).sample(0).poses.xy, right)
+
+
+def test_categories_however_they_are_written(tmp_path):
+    names = list(COCO.joints)
+    for keypoints in (",".join(names), [{"name": name} for name in names], []):
+        listed = [{"name": "person", "keypoints": keypoints} if keypoints else "person"]
+        content = coco_file(tmp_path, categories=listed)
+        assert len(read(tmp_path, content).sample(0).poses) == 1
+    hand = {"id": 2, "name": "hand", "keypoints": [str(n) for n in range(1, 18)]}
+    content = coco_file(tmp_path)
+    content["categories"].append(hand)  # as many points, which have no names
+    content["annotations"][1]["category_id"] = 2
+    assert "1 annotation of category 'hand'" in said(read(tmp_path, content))
+    content = coco_file(tmp_path)
+    content["categories"].append({"id": 5, "name": "ignore"})
+    content["annotations"][1] |= {"category_id": 5, "iscrowd": 1, "keypoints": [0] * 51}
+    assert read(tmp_path, content).sample(1).valid[10:70, 10:70].sum() == 0
+
+
 # 2. Visibility
 
 
@@ -297,7 +333,7 @@ def test_sizes_of_phones_and_of_shrunken_copies(tmp_path):
     Image.fromarray(pixels).save(tmp_path / "b" / "1.png", "JPEG", exif=exif)
     found = read(tmp_path / "b", stored)
     assert found.sample(0).image.shape == (80, 100, 3)
-    assert any("annotated in the size as stored" in line for line in find_problems(found).remarks)
+    assert any("that are annotated as stored" in line for line in find_problems(found).remarks)
 
 
 def test_a_size_that_fits_nothing_is_named(tmp_path, capsys):
@@ -351,6 +387,35 @@ def test_areas_of_other_tools(tmp_path, tool, change, sentence):
     for record in records:
         record["keypoints"][0::3] = [x + 0.1 for x in record["keypoints"][0::3]]
     assert evaluate(records, found.annotations, COCO, "coco")["AP"] == pytest.approx(1.0)
+
+
+def test_what_cannot_be_right_is_a_problem(tmp_path):
+    normalized = coco_file(tmp_path)
+    for person in normalized["annotations"]:
+        person["keypoints"] = [
+            v / 100 if n % 3 < 2 else v for n, v in enumerate(person["keypoints"])
+        ]
+    found = read(tmp_path, normalized)
+    assert any(f.is_problem and "fractions of the image" in str(f) for f in found.findings)
+    uncounted = coco_file(tmp_path)  # LabelMe converters
+    for person in uncounted["annotations"]:
+        person["num_keypoints"] = 0
+    found = read(tmp_path, uncounted)
+    assert any(f.is_problem and "num_keypoints is 0" in str(f) for f in found.findings)
+    origin = coco_file(tmp_path)
+    origin["annotations"][0]["keypoints"][:3] = [0, 0, 2]
+    assert (
+        "1 person with labeled joints at (0, 0)"
+        in find_problems(read(tmp_path, origin)).problems[0]
+    )
+    (tmp_path / "2.png").write_bytes(b"\0\0\0\x18ftypheic")
+    found = find_problems(read(tmp_path, coco_file_again(tmp_path)))
+    assert any("1 image that cannot be read: 2.png" in line for line in found.problems)
+
+
+def coco_file_again(folder):
+    """The annotations of :func:`coco_file` without writing the images anew."""
+    return json.loads((folder / "a.json").read_text()) | {"info": {}}
 
 
 # 6. Categories
@@ -414,6 +479,41 @@ def test_boxes_by_name_and_from_zero(tmp_path):
     zero = [{"image_id": "007", "bbox": [0, 0, 5, 5], "score": 0.5, "category_id": 0}]
     (tmp_path / "boxes.json").write_text(json.dumps([*zero, zero[0] | {"category_id": 1}]))
     assert len(find_boxes(read_detections(tmp_path / "boxes.json"), "007", "x.jpg")) == 1
+
+
+def test_boxes_mean_the_pixels_that_their_file_annotates(tmp_path):
+    """A phone's photo and a halved copy are seen as the annotator saw them."""
+    from higherhrnet.inference.draw_predictions import _ImageJob
+
+    content = coco_file(tmp_path)
+    (tmp_path / "boxes.json").write_text(json.dumps(content))
+    boxes = read_detections(tmp_path / "boxes.json")
+    whole = cv2.imread(str(tmp_path / "1.png"))
+    cv2.imwrite(str(tmp_path / "1.png"), cv2.resize(whole, (50, 40)))
+    job = _ImageJob(1, tmp_path / "1.png", "x.jpg", boxes=find_boxes(boxes, "1", "1.png"))
+    assert job.load().image.shape == (80, 100, 3)
+
+
+def test_boxes_of_people_only(tmp_path):
+    content = coco_file(tmp_path)
+    content["categories"].append({"id": 2, "name": "ball"})
+    content["annotations"] = [
+        {"id": 1, "image_id": "1", "category_id": "2", "bbox": [0, 0, 9, 9]},
+        content["annotations"][1] | {"bbox": None, "category_id": "1"},
+        content["annotations"][1] | {"image_id": 99},
+    ]
+    (tmp_path / "b.json").write_text(json.dumps(content))
+    found = read_detections(tmp_path / "b.json")
+    assert find_boxes(found, 1, "1.png") is None
+    assert len(find_boxes(found, 2, "2.png")) == 1  # drawn around the joints
+    one = {"image_id": "000000000139", "bbox": [0, 0, 9, 9], "score": 1, "category_id": "1"}
+    listed = [one, one | {"image_id": "photo_a", "category_id": 18}]
+    (tmp_path / "b.json").write_text(json.dumps(listed))
+    found = read_detections(tmp_path / "b.json")
+    assert len(find_boxes(found, 139, "x.jpg")) == 1
+    listed[1]["category_id"] = 1
+    (tmp_path / "b.json").write_text(json.dumps(listed))
+    assert len(find_boxes(read_detections(tmp_path / "b.json"), 7, "in/photo_a.jpg")) == 1
 
 
 # 7. Ids and orphans
@@ -526,8 +626,28 @@ def test_mirror_pairs_of_other_tools(tool, names):
 
 
 def test_words_that_begin_with_l_and_r_are_no_pairs():
-    names = ["tail", "leg", "rump", "lip", "l5", "l4", "ball", "rear", "ear"]
-    assert flip_pairs_from_names(names) == ()
+    names = [
+        "tail",
+        "leg",
+        "rump",
+        "lip",
+        "rip",
+        "lamp",
+        "ramp",
+        "l5",
+        "l4",
+        "ball",
+        "lear",
+        "rear",
+    ]
+    assert flip_pairs_from_names(names) in ((), (("lear", "rear"),))
+    assert flip_pairs_from_names([chr(letter) for letter in range(ord("A"), ord("S"))]) == ()
+    paws = ["nose", "left_ear", "right_ear", "FL_paw", "FR_paw", "HL_paw", "HR_paw"]
+    assert len(flip_pairs_from_names(paws)) == 3
+    glued = ["leftear", "rightear", "frontleftpaw", "frontrightpaw", "eye_lt", "eye_rt"]
+    assert len(flip_pairs_from_names(glued)) == 3
+    some = ["left_ear", "right_ear", "xl1", "xr1"]
+    assert unpaired_sides(some, flip_pairs_from_names(some)) == ["xl1", "xr1"]
     with pytest.raises(UserError, match="'left_eye' has no 'right_eye'; list the pairs"):
         flip_pairs_from_names(["left_eye", "nose"])
 
@@ -558,10 +678,17 @@ def top_down():
 
 
 class HistoryBuffer:
-    """As mmengine keeps losses; a class that a reader does not have."""
+    """As mmengine keeps losses: a class that a reader does not have, with its methods in a dict,
+    which torch pickles as calls of getattr."""
 
     def __init__(self):
         self.values = np.arange(3.0)
+
+    def __getstate__(self):
+        return {**vars(self), "statistics_methods": {"min": HistoryBuffer.min}}
+
+    def min(self):
+        return self.values.min()
 
 
 def save(path, value, monkeypatch=None):
@@ -583,6 +710,12 @@ WRAPPERS = {
     },
     "AveragedModel": lambda s: {"n_averaged": torch.tensor(3)}
     | {f"module.{n}": t for n, t in s.items()},
+    "Lightning with a Hydra partial": lambda s: {
+        "hyper_parameters": functools.partial(torch.optim.Adam, lr=1e-3), "state_dict": s,
+    },
+    "a random state": lambda s: {"state_dict": s, "rng": np.random.RandomState(0)},
+    "a deque": lambda s: {"state_dict": s, "losses": collections.deque([1.0, 2.0])},
+    "a tuple": lambda s: (s, {"epoch": 3}),
     "nested": lambda s: {"a": {"b": {"c": {"weights": s}}}},
     "mmengine": lambda s: {
         "meta": {"cfg": "model = dict(type='TopdownPoseEstimator')", "epoch": 1},
@@ -632,6 +765,50 @@ def test_mmengine_keeps_its_averaged_weights_as_state_dict(tmp_path, top_down):
     torch.save(value, tmp_path / "m.pth")
     found = read_checkpoint(tmp_path / "m.pth").state
     assert torch.equal(found["conv1.weight"], top_down["conv1.weight"])
+
+
+def test_ema_pytorch_keeps_both_in_one_mapping(tmp_path, top_down):
+    other = {f"online_model.{name}": tensor + 1 for name, tensor in top_down.items()}
+    both = other | {f"ema_model.{name}": tensor for name, tensor in top_down.items()}
+    for value in ({"ema": both}, {"model": dict(other), "modelEMA": top_down}):
+        torch.save(value, tmp_path / "m.pth")
+        found = read_checkpoint(tmp_path / "m.pth").state
+        assert torch.equal(found["conv1.weight"], top_down["conv1.weight"])
+
+
+def test_layers_that_are_not_ours_are_not_dropped(tmp_path, top_down):
+    state = {(f"head.{n}" if n.startswith("final") else f"backbone.{n}"): t
+             for n, t in top_down.items()}  # fmt: skip
+    state |= {"head.conv_layers.0.weight": torch.ones(4, 4, 3, 3), "data_preprocessor.mean": t0}
+    torch.save({"meta": {"cfg": "TopdownPoseEstimator"}, "state_dict": state}, tmp_path / "m.pth")
+    with pytest.raises(UserError, match=r"1 unexpected \(head.conv_layers.0.weight\)"):
+        load(tmp_path / "m.pth", "cpu")
+
+
+t0 = torch.zeros(3)
+
+
+@pytest.mark.parametrize("joints", [28, 34])
+def test_mmposes_one_name_for_two_heads(tmp_path, joints):
+    """Without a config in the file the skeleton decides."""
+    names = [f"j{n}" for n in range(joints)]
+    (tmp_path / "s.yaml").write_text(
+        json.dumps({"name": "body", "joints": names, "bones": [], "sigmas": [0.05] * joints})
+    )
+    state = {(f"keypoint_head.{n}" if n.startswith("final") else f"backbone.{n}"): t
+             for n, t in PoseHRNet(joints, 4, **TINY).state_dict().items()}  # fmt: skip
+    torch.save({"state_dict": state}, tmp_path / "m.pth")
+    predictor = load(tmp_path / "m.pth", "cpu", ["DATASET.SKELETON", str(tmp_path / "s.yaml")])
+    assert (predictor.method, len(predictor.skeleton)) == ("top-down", joints)
+
+
+def test_programs_and_whole_models_are_named(tmp_path):
+    torch.jit.script(torch.nn.Linear(2, 2)).save(str(tmp_path / "t.pt"))
+    with pytest.raises(UserError, match=r"is a TorchScript program.*state_dict"):
+        read_checkpoint(tmp_path / "t.pt")
+    torch.save(PoseHRNet(17, 4, **TINY), tmp_path / "m.pth")
+    with pytest.raises(UserError, match=r"whole model.*model.state_dict\(\)"):
+        read_checkpoint(tmp_path / "m.pth")
 
 
 class Evil:
@@ -709,6 +886,31 @@ def test_deep_images_are_scaled(tmp_path):
     color[..., 2] = 65535  # red, in OpenCV's order
     cv2.imwrite(str(tmp_path / "r.tif"), color)
     assert decode((tmp_path / "r.tif").read_bytes(), "r")[0, 0].tolist() == [255, 0, 0]
+
+
+def test_other_deep_files(tmp_path):
+    ramp = np.tile(np.linspace(0, 1, 100), (40, 1))
+    right = np.rint(255 * ramp)
+    for name in ("a.pgm", "a.jp2"):
+        cv2.imwrite(str(tmp_path / name), np.rint(ramp * 4095).astype(np.uint16))
+        found = decode((tmp_path / name).read_bytes(), name)
+        assert np.abs(found[..., 0] - right).max() <= 12, name  # JPEG 2000 is lossy
+    Image.fromarray((ramp * 1.02).astype(np.float32)).save(tmp_path / "f.tif")  # overshoot
+    assert decode((tmp_path / "f.tif").read_bytes(), "f").max() == 255
+
+
+def test_avif_is_turned_as_viewers_turn_it(tmp_path):
+    pixels = np.zeros((80, 100, 3), np.uint8)
+    pixels[:40, :50] = 255
+    for orientation in (2, 3, 4, 6, 8):
+        for suffix in ("avif", "jpg"):
+            exif = Image.Exif()  # writing AVIF takes the orientation out of it
+            exif[0x0112] = orientation
+            Image.fromarray(pixels).save(tmp_path / f"a.{suffix}", exif=exif)
+        one, other = (decode((tmp_path / f"a.{e}").read_bytes(), e, upright=True)
+                      for e in ("avif", "jpg"))  # fmt: skip
+        assert one.shape == other.shape
+        assert np.abs(one.astype(int) - other).mean() < 5, orientation
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".webp", ".tif"])

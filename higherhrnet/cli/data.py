@@ -18,7 +18,12 @@ from ..datasets.check import find_broken_images, find_problems, find_shared_imag
 from ..datasets.coco import CocoKeypoints
 from ..datasets.prepare import prepare
 from ..errors import UserError
-from ..factory.data import build_dataset, describe_made_skeleton, describe_missing_flip_pairs
+from ..factory.data import (
+    build_dataset,
+    describe_made_skeleton,
+    describe_missing_flip_pairs,
+    find_skeleton,
+)
 from ..methods.base import method_of
 from ..poses import Poses
 from ..structures import Sample
@@ -131,8 +136,9 @@ def _choose_samples(
 
 def _files_of(config: PoseConfig) -> Iterator[tuple[str, CocoKeypoints]]:
     """Split and data set of those that are files."""
+    skeleton = find_skeleton(config) if config.DATASET.SKELETON == "auto" else None
     for split in ("train", "test"):
-        dataset = build_dataset(config, split)
+        dataset = build_dataset(config, split, skeleton)
         for part in dataset.parts if isinstance(dataset, ConcatDataset) else [dataset]:
             if isinstance(part, CocoKeypoints):
                 yield split, part

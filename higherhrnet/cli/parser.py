@@ -126,6 +126,11 @@ def _predict(commands: _Commands) -> None:
         "fasterrcnn_resnet50_fpn_v2 (default; its weights are downloaded once), bottom-up weights "
         f"like {DEFAULT_WEIGHTS} (bundled), or a COCO result file by image name",
     )
+    predict.add_argument(
+        "--skip-done",
+        action="store_true",
+        help="go on after a kill: leave out images whose people are in the output folder already",
+    )
     _add_drawing(predict)
     predict.set_defaults(module="predict", function="predict")
 

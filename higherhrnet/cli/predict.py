@@ -10,8 +10,8 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -32,9 +32,17 @@ from ..inference.draw_predictions import (
     predict_video,
 )
 from ..inference.inputs import Inputs, describe_skipped, find_inputs, output_names
-from ..inference.prediction_files import NAMES, PredictionWriter
+from ..inference.prediction_files import (
+    NAMES,
+    RESTORED_PARTS,
+    DoneImage,
+    PredictionWriter,
+    read_done,
+    restore,
+)
 from ..inference.predictor import Predictor
 from ..inference.video import Camera, VideoFile
+from ..io.lock import lock_folder, remove_leftovers
 from ..methods.base import get_method, method_of
 
 _FRAMES_OF_A_VIDEO = 10_000_000
@@ -67,6 +75,7 @@ def predict(options: argparse.Namespace) -> int:
             heatmaps="heatmaps" in options.show,
             track=options.track,
             smooth=options.smooth,
+            skip_done=getattr(options, "skip_done", False),  # the demo has one image
         )
         also_read = [Path(name) for name in (options.boxes, options.weights) if name is not None]
         return predict_inputs(predictor, inputs, wanted, group, boxes, also_read)
@@ -141,14 +150,45 @@ def predict_inputs(
     if boxes is not None and (inputs.videos or inputs.cameras):
         raise UserError("a box file serves images; for videos name a detector with --boxes")
     _check_outputs(inputs, options, also_read)
+    output = options.output
+    with lock_folder(output, "prediction", clean=False) if group.main else nullcontext():
+        done = _restore(inputs, options) if group.main else ()
+        done = group.gather(done)[0]  # and nobody writes before the folder is ready
+        return _predict_inputs(predictor, inputs, options, group, boxes, done)
+
+
+def _restore(inputs: Inputs, options: OutputOptions) -> frozenset[int]:
+    """Numbers of the images that were predicted before, if these are to be left out; what is known
+    of them becomes a part of this run."""
+    found: dict[int, DoneImage] = {}
+    if options.skip_done:
+        done = read_done(options.output)
+        names = [str(path) for path in inputs.images]
+        found = {number: done[name] for number, name in enumerate(names, 1) if name in done}
+    if found:
+        restore(options.output, found)
+        print(f"{len(found)} of {len(inputs.images)} images were predicted before")
+    remove_leftovers(options.output, "prediction", keep=RESTORED_PARTS if found else "")
+    return frozenset(found)
+
+
+def _predict_inputs(
+    predictor: Predictor,
+    inputs: Inputs,
+    options: OutputOptions,
+    group: ProcessGroup,
+    boxes: Mapping[int | str, Boxes] | None,
+    done: Collection[int],
+) -> int:
     interrupt: BaseException | None = None
     start = time.perf_counter()
     counts = Counts()
     with PredictionWriter(options.output, predictor.skeleton, group.rank, group.size) as records:
         try:
             predict_images(
-                predictor, inputs.images, options, records, counts, group.rank, group.size, boxes
-            )
+                predictor, inputs.images, options, records, counts, group.rank, group.size, boxes,
+                done,
+            )  # fmt: skip
             if group.main:
                 _predict_videos(predictor, inputs, options, records, counts)
         except (KeyboardInterrupt, Exception) as error:  # what was found so far is written
@@ -159,7 +199,9 @@ def predict_inputs(
         seconds: Counter[str] = Counter()
         for share in group.gather(dict(counts.stats.seconds)):
             seconds.update(share)
-        nothing = not totals[3] and (totals[2] or interrupt)  # older results are worth more
+        nothing = (
+            not totals[3] and not done and (totals[2] or interrupt)
+        )  # older results are worth more
         if group.main and not nothing:
             records.finish()
         group.gather(None)  # no process removes its parts before they are read

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -24,6 +25,7 @@ from ..factory.inference import build_model_with_weights, build_predictor
 from ..inference.stats import InferenceStats
 from ..inference.validation import Validation
 from ..io.atomic import write_json
+from ..io.lock import lock_folder
 from ..methods.base import method_of
 from ..models.model_zoo import BUNDLED
 from ..models.weights import Checkpoint, write_operating_point
@@ -46,7 +48,10 @@ def valid(options: argparse.Namespace) -> int:
     model, loaded = build_model_with_weights(config, file, skeleton)
     device = choose_device(options.device)
     stats = InferenceStats()
-    with init_distributed(device.type == "cuda") as group:
+    with (
+        init_distributed(device.type == "cuda") as group,
+        lock_folder(output, "validation") if group.main else nullcontext(),
+    ):
         if group.main:
             print(f"{file.path}: {loaded}")
         if device.type == "cuda" and group.size > 1:
@@ -58,29 +63,29 @@ def valid(options: argparse.Namespace) -> int:
         counts = group.total([*stats.dropped.values()])
         if not group.main:
             return 0
-    dropped = dict(zip(stats.dropped, counts, strict=True))
-    point = calibrate(
-        result.poses, dataset.annotations, dataset.skeleton, config.TEST.DISPLAY_PRECISION
-    )
-    protocol = method.describe_protocol(config)
-    _write(output, protocol, options.weights, result, len(dataset), dropped, point)
-    _print(result, len(dataset), protocol)
-    limits = [
-        *method.describe_dropped(config, dropped),
-        f"{result.detections_beyond_limit} people beyond the 20 an image that COCO's evaluation "
-        "uses",
-    ]
-    print(f"  dropped: {', '.join(limits)}")
-    print(f"  operating point for images: {point}")
-    if options.calibrate:
-        write_operating_point(file.path, point.to_dict())
-        print(f"the operating point was written into {file.path}")
-    if options.report:
-        title = f"{options.weights} on {config.DATASET.TEST}"
-        _write_report(output, title, result, dataset, config.TEST.EVALUATION, point)
-        print(f"report.md, report.png, keypoint_errors.csv and worst.jpg in {output}")
-    print(f"results.json and metrics.json in {output}")
-    return 0
+        dropped = dict(zip(stats.dropped, counts, strict=True))
+        point = calibrate(
+            result.poses, dataset.annotations, dataset.skeleton, config.TEST.DISPLAY_PRECISION
+        )
+        protocol = method.describe_protocol(config)
+        _write(output, protocol, options.weights, result, len(dataset), dropped, point)
+        _print(result, len(dataset), protocol)
+        limits = [
+            *method.describe_dropped(config, dropped),
+            f"{result.detections_beyond_limit} people beyond the 20 an image that COCO's "
+            "evaluation uses",
+        ]
+        print(f"  dropped: {', '.join(limits)}")
+        print(f"  operating point for images: {point}")
+        if options.calibrate:
+            write_operating_point(file.path, point.to_dict())
+            print(f"the operating point was written into {file.path}")
+        if options.report:
+            title = f"{options.weights} on {config.DATASET.TEST}"
+            _write_report(output, title, result, dataset, config.TEST.EVALUATION, point)
+            print(f"report.md, report.png, keypoint_errors.csv and worst.jpg in {output}")
+        print(f"results.json and metrics.json in {output}")
+        return 0
 
 
 def _check_calibration(file: Checkpoint) -> None:

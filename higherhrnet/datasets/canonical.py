@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -92,7 +93,11 @@ def skeleton_from_file(
     Raises:
         UserError: no category lists joints, or several list different ones.
     """
-    categories = [c for c in _categories(loaded, file) if c.get("keypoints")]
+    listed = _categories(loaded, file)
+    wrong = [name for name in names if name not in [str(c.get("name")) for c in listed]]
+    if wrong:
+        raise UserError(f"config key 'DATASET.CATEGORIES': '{file}' has no category '{wrong[0]}'")
+    categories = [c for c in listed if c.get("keypoints")]
     categories = [c for c in categories if not names or str(c.get("name")) in names]
     if not categories:
         raise UserError(
@@ -107,10 +112,11 @@ def skeleton_from_file(
             f"{', '.join(str(c.get('name')) for c in categories)}; choose with DATASET.CATEGORIES"
         )
     for known in SKELETONS.values():
-        if known.find(joints) == list(range(len(joints))):
+        if known.find(joints) is not None:  # in whatever order: they are matched by name
             return known
     try:
-        pairs = [(int(a), int(b)) for a, b in first.get("skeleton") or ()]
+        lines = [[int(joint) for joint in line] for line in first.get("skeleton") or ()]
+        pairs = [pair for line in lines for pair in pairwise(line)]  # FiftyOne draws polylines
         start = 0 if any(0 in pair for pair in pairs) else 1  # COCO counts from 1, not all do
         bones = tuple((joints[a - start], joints[b - start]) for a, b in pairs if a != b)
     except (TypeError, ValueError, IndexError) as error:
@@ -129,13 +135,23 @@ def skeleton_from_file(
 
 
 def _categories(loaded: Mapping[str, Any], file: Path) -> list[Record]:
+    """The listed categories, with ids and lists of joint names, however these are written."""
     listed = loaded.get("categories") or []
-    if not isinstance(listed, list) or not all(isinstance(c, dict) and "id" in c for c in listed):
-        raise UserError(f"'{file}': categories must be a list of mappings with an 'id'")
-    for category in listed:
-        if not isinstance(category.get("keypoints") or [], list):
-            raise UserError(f"'{file}': 'keypoints' of category {category['id']} must be a list")
-    return listed
+    if not isinstance(listed, list):
+        raise UserError(f"'{file}': categories must be a list")
+    found = []
+    for number, entry in enumerate(listed, 1):
+        category = {"name": entry} if isinstance(entry, str) else entry
+        if not isinstance(category, dict):
+            raise UserError(f"'{file}': categories must be a list of mappings")
+        names = category.get("keypoints") or []
+        if isinstance(names, str):
+            names = [name.strip() for name in names.split(",")]
+        if not isinstance(names, list):
+            raise UserError(f"'{file}': 'keypoints' of category number {number} must be a list")
+        names = [n.get("name", n) if isinstance(n, dict) else n for n in names]
+        found.append({"id": number, **category, "keypoints": names})
+    return found
 
 
 def _match_ids(loaded: dict[str, Any]) -> list[Finding]:
@@ -172,10 +188,12 @@ def _keep_categories(
     listed = _categories(loaded, file)
     meant = by_plain_id(category["id"] for category in listed)
     known: dict[Any, Any] = {category["id"]: category["id"] for category in listed}
-    with_joints = set()
+    with_joints, only_crowds = set(), dict.fromkeys(known, True)
     for record in people:
         own = record.get("category_id")
         if own.__class__ is not int:
+            if isinstance(own, float) and own.is_integer():
+                own = int(own)
             if own is not None and not isinstance(own, int | str):
                 raise UserError(
                     f"'{file}': annotation {record.get('id')}: 'category_id' cannot be {own!r}"
@@ -186,26 +204,57 @@ def _keep_categories(
         record["category_id"] = own
         if own not in with_joints and is_labeled(record):
             with_joints.add(own)
+        if not record.get("iscrowd"):
+            only_crowds[own] = False
     chosen = _choose(listed, with_joints, file, skeleton, names)
     if chosen is None:
+        loaded["categories"] = listed
+        _adopt(people, listed, {category["id"] for category in listed}, skeleton)
         return []
-    chosen.add(None)  # an annotation without category is of the only kind there is
-    ids = {category["id"] for category in listed}
-    unlisted = [r.get("id") for r in people if ids and r["category_id"] not in ids]
-    if listed and len(unlisted) == len(people):  # all of them: the list is of something else
-        return _only_found(Finding("annotations of a category that is not listed", unlisted))
-    dropped = Counter(r["category_id"] for r in people if r["category_id"] not in chosen)
-    loaded["annotations"] = [r for r in people if r["category_id"] in chosen]
-    title = {category["id"]: category.get("name", category["id"]) for category in listed}
     loaded["categories"] = [c for c in listed if c["id"] in chosen]
-    return [
+    unlisted = _adopt(people, listed, chosen, skeleton)
+    crowds = {number for number, alone in only_crowds.items() if alone and number in known}
+    kept = chosen | crowds  # a category of its own for regions to ignore, as some tools have it
+    dropped = Counter(r["category_id"] for r in people if r["category_id"] not in kept)
+    loaded["annotations"] = [r for r in people if r["category_id"] in kept]
+    title = {category["id"]: category.get("name", category["id"]) for category in listed}
+    return _only_found(
         Finding(
-            f"annotations of category '{title.get(category, category)}'",
-            [r.get("id") for r in people if r["category_id"] == category],
-            f"they have no joints of skeleton '{skeleton.name}' and are background",
-        )
-        for category in dropped
-    ]
+            "annotations without a category, or of one that is not listed",
+            unlisted,
+            "they have keypoints, and are taken as those of the others",
+        ),
+        *(
+            Finding(
+                f"annotations of category '{title.get(category, category)}'",
+                [r.get("id") for r in people if r["category_id"] == category],
+                f"it is not one of skeleton '{skeleton.name}', and they are background",
+            )
+            for category in dropped
+        ),
+    )
+
+
+def _adopt(
+    people: Sequence[Record], listed: Sequence[Record], chosen: set[Any], skeleton: Skeleton
+) -> list[Any]:
+    """Give people without a listed category that of the others, so that their joints are ordered
+    alike; returns their ids."""
+    ids = {category["id"] for category in listed}
+    if not ids or not chosen & ids:
+        chosen.add(None)
+        return []
+    first = next(category["id"] for category in listed if category["id"] in chosen)
+    alone = all(record["category_id"] not in ids for record in people)
+    adopted = []
+    for record in people:
+        if record["category_id"] in ids:
+            continue
+        if record["category_id"] is None or alone or is_labeled(record):
+            if is_labeled(record) and len(record["keypoints"]) == 3 * len(skeleton):
+                adopted.append(record.get("id"))
+            record["category_id"] = first
+    return adopted
 
 
 def _choose(
@@ -230,11 +279,14 @@ def _choose(
         # Nobody says which have joints but the annotations; without any all are people to ignore.
         return (with_joints or None) if len(listed) != 1 else None
     joints = [tuple(map(str, category["keypoints"])) for category in named]
-    fitting = {
-        category["id"]
-        for category, own in zip(named, joints, strict=True)
-        if skeleton.find(own) or (are_placeholders(own) and len(own) == len(skeleton))
-    }
+    both = list(zip(named, joints, strict=True))
+    fitting = {category["id"] for category, own in both if skeleton.find(own) is not None}
+    if not fitting:
+        fitting = {
+            category["id"]
+            for category, own in both
+            if are_placeholders(own) and len(own) == len(skeleton)
+        }
     if not fitting and len(set(joints)) > 1:
         raise UserError(
             f"'{file}' has several categories with keypoints, and none has the joints of skeleton "
@@ -328,9 +380,15 @@ def _check_counts(loaded: dict[str, Any], file: Path, skeleton: Skeleton) -> Non
 
 def _check_visibility(loaded: dict[str, Any]) -> list[Finding]:
     """Every v > 0 is labeled (see ``poses.labeled_joints``); what COCO does not have is told."""
-    fractions, beyond, negative = [], [], []
+    fractions, beyond, negative, uncounted = [], [], [], []
+    labeled, largest = 0, 0.0
     for record in loaded["annotations"]:
         values = record["keypoints"][2::3]
+        if largest <= 2 and is_labeled(record):
+            largest = max(largest, *record["keypoints"][::3], *record["keypoints"][1::3])
+            labeled += 1
+        if record.get("num_keypoints") == 0 and max(values) > 0:
+            uncounted.append(record.get("id"))
         if not _USUAL.issuperset(values):
             unusual = set(values) - _USUAL
             if any(0 < v < 2 for v in unusual):
@@ -343,6 +401,18 @@ def _check_visibility(loaded: dict[str, Any]) -> list[Finding]:
         Finding("people with fractions as visibility", fractions, "above 0 is labeled"),
         Finding("people with a visibility above 2", beyond, "it counts as visible"),
         Finding("people with a visibility below 0", negative, "it counts as not labeled"),
+        Finding(
+            "people with labeled joints whose num_keypoints is 0",
+            uncounted,
+            "official evaluation, and so AP, leaves them out; take num_keypoints away",
+            is_problem=len(uncounted) > len(loaded["annotations"]) / 2,
+        ),
+        Finding(
+            "people of a set whose coordinates are all between 0 and 2",
+            [r.get("id") for r in loaded["annotations"]] if labeled and largest <= 2 else [],
+            "they are fractions of the image's sides and must be pixels",
+            is_problem=True,
+        ),
     )
 
 

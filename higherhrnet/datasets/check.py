@@ -13,7 +13,9 @@ from ..errors import UserError
 from ..io.images import fits_annotation
 from ..poses import is_labeled, labeled_joints
 from .canonical import Finding
-from .coco import CocoKeypoints, annotated_size, size_findings, valid_mask
+from .coco import AS_STORED, CocoKeypoints, annotated_size, size_findings, valid_mask
+
+_AT_ORIGIN = "people with labeled joints at (0, 0), the place of those that are not"
 
 
 class Findings(NamedTuple):
@@ -60,11 +62,10 @@ def find_problems(dataset: CocoKeypoints, most_people: int = 30) -> Findings:
         "annotation ids used twice": _find_repeated([a.get("id") for a in people]),
         "image ids used twice": _find_repeated([i["id"] for i in everything["images"]]),
         "people with joints outside the image": [],
+        _AT_ORIGIN: [],
         "images whose segmentations cannot be read": unreadable,
     }
-    miscounted = (
-        "people whose num_keypoints is not the number of their joints (0 leaves them out of AP)"
-    )
+    miscounted = "people whose num_keypoints is not the number of their joints"
     remarks: dict[str, list[Any]] = {
         f"images with more than {most_people} people, more than decoding keeps apart": [
             image for image, count in in_image.items() if count > most_people
@@ -77,6 +78,8 @@ def find_problems(dataset: CocoKeypoints, most_people: int = 30) -> Findings:
         labeled = joints[labeled_joints(joints), :2]
         image = images[person["image_id"]]
         size = (image.get("width") or np.inf, image.get("height") or np.inf)
+        if len(labeled) and (labeled == 0).all(axis=1).any():
+            problems[_AT_ORIGIN].append(person.get("id"))
         if ((labeled < -1) | (labeled > size)).any():
             problems["people with joints outside the image"].append(person.get("id"))
         if person.get("num_keypoints") not in (None, len(labeled)):
@@ -100,10 +103,19 @@ def find_problems(dataset: CocoKeypoints, most_people: int = 30) -> Findings:
 def _size_findings(dataset: CocoKeypoints) -> list[Finding]:
     """Of all images, where loading looks at a few; and those that no size tells how to turn."""
     by_fit: dict[str, list[Any]] = defaultdict(list)
-    unclear = []
+    unclear, broken, several = [], [], []
     for image in dataset.annotations["images"]:
-        size, header = annotated_size(image), dataset.files.header(str(image["file_name"]))
-        if size is None or header is None:
+        name = str(image["file_name"])
+        size, header = annotated_size(image), dataset.files.header(name)
+        if header is None:
+            if dataset.files.holds(name):
+                broken.append(name)
+            continue
+        if header.frames > 1:
+            several.append(name)
+        if size is None:
+            if header.orientation != 1:
+                unclear.append(name)
             continue
         fit = fits_annotation(header, size)
         by_fit[fit].append(image)
@@ -111,11 +123,12 @@ def _size_findings(dataset: CocoKeypoints) -> list[Finding]:
             unclear.append(image["file_name"])
     # Loading has exchanged the sides of these already.
     exchanged = [f for f in dataset.findings if f.what.startswith("images with width and height")]
-    turned = Finding(
-        "images with an EXIF orientation that are annotated in the size as stored", unclear,
-        "they are not turned, as COCO's are not",
-    )  # fmt: skip
-    return [*exchanged, *size_findings(by_fit), *([turned] if unclear else [])]
+    more = (
+        Finding(AS_STORED, unclear, "they are not turned, as COCO's are not"),
+        Finding("images that cannot be read", broken, is_problem=True),
+        Finding("images of several frames or pages", several, "the first is used"),
+    )
+    return [*exchanged, *size_findings(by_fit), *(f for f in more if f.examples)]
 
 
 def find_broken_images(dataset: CocoKeypoints, workers: int) -> Finding | None:
@@ -152,8 +165,12 @@ def find_shared_images(train: CocoKeypoints, test: CocoKeypoints) -> Finding | N
 
 def _same_bytes(first: CocoKeypoints, second: CocoKeypoints, name: str) -> bool:
     try:
+        if first.files.path.is_dir() and second.files.path.is_dir():
+            sizes = {(part.files.path / name).stat().st_size for part in (first, second)}
+            if len(sizes) > 1:
+                return False
         return first.files.read(name) == second.files.read(name)
-    except UserError:  # one of them is missing, which is told elsewhere
+    except (UserError, OSError):  # one of them is missing, which is told elsewhere
         return False
 
 

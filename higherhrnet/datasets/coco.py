@@ -198,9 +198,16 @@ def _mend_sizes(
     Headers are read of images spread over the set, and of those whose boxes pass the edges.
     """
 
+    unclear = []
+
     def fit(image: Record) -> str:
         size, header = annotated_size(image), store.header(str(image["file_name"]))
-        return "unknown" if size is None or header is None else fits_annotation(header, size)
+        if header is None:
+            return "unknown"
+        found = "unknown" if size is None else fits_annotation(header, size)
+        if header.orientation != 1 and found in ("same", "unknown"):
+            unclear.append(image["file_name"])
+        return found
 
     step = max(len(images) // _LOOKED_AT, 1)
     suspects = {id(image) for image in images[::step]}
@@ -213,7 +220,11 @@ def _mend_sizes(
         by_fit[fits.get(id(image), "unknown")].append(image)
     for image in by_fit["exchanged"]:
         image["width"], image["height"] = image["height"], image["width"]
-    return size_findings(by_fit)
+    turned = Finding(AS_STORED, unclear, "they are not turned, as COCO's are not")
+    return [*size_findings(by_fit), *([turned] if unclear else [])]
+
+
+AS_STORED = "images with an EXIF orientation that are annotated as stored"
 
 
 def size_findings(by_fit: Mapping[str, list[Record]]) -> list[Finding]:

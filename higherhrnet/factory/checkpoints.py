@@ -87,7 +87,8 @@ def _guess_config(file: Checkpoint, overrides: Sequence[Any]) -> str:
     """YAML of a config that fits the tensors of a file without one."""
     joints = None
     if "DATASET.SKELETON" in overrides:
-        joints = len(load_skeleton(str(overrides[overrides.index("DATASET.SKELETON") + 1])))
+        name = str(overrides[overrides.index("DATASET.SKELETON") + 1])
+        joints = len(load_skeleton(name)) if name != "auto" else None
     found = infer_architecture(file.state, joints)
     schema = SCHEMAS.get(found.kind) if found else None
     if found is None or schema is None or schema.method not in METHODS:

@@ -20,6 +20,7 @@ from ..datasets.paths import find_split
 from ..distributed import ProcessGroup, is_main_process
 from ..errors import UserError
 from ..io.paths import expand_path
+from ..joint_names import unpaired_sides
 from ..methods.base import Codec, method_of
 from ..models.normalization import normalize
 from ..plugins import load_object
@@ -67,7 +68,7 @@ def describe_made_skeleton(config: PoseConfig, skeleton: Skeleton) -> str:
 def report_findings(config: PoseConfig, **datasets: PoseDataset) -> None:
     """Log what looks wrong with the data sets ``train`` and ``test``, as ``data check`` prints it.
 
-    Only what is known without reading images; the process of rank 0 speaks.
+    Only what is known without decoding images; the process of rank 0 speaks.
     """
     if not is_main_process():
         return
@@ -92,9 +93,17 @@ def report_findings(config: PoseConfig, **datasets: PoseDataset) -> None:
 
 
 def describe_missing_flip_pairs(config: PoseConfig, skeleton: Skeleton) -> str:
-    """A sentence if images are flipped but no joint of the skeleton has a partner; else empty."""
+    """A sentence if images are flipped but no joint of the skeleton has a partner, or not all that
+    look like it; else empty."""
     d = config.DATASET
     flips = (d.AUGMENT and d.FLIP > 0) or config.TEST.FLIP_TEST
+    lone = unpaired_sides(skeleton.joints, skeleton.flip_pairs)
+    if flips and lone and skeleton.flip_pairs:
+        return (
+            f"skeleton '{skeleton.name}' has {len(skeleton.flip_pairs)} flip pairs, but not "
+            f"{', '.join(lone[:6])}{', …' if len(lone) > 6 else ''}, which look like some: list "
+            "all in its YAML file as flip_pairs: [[LEFT, RIGHT], …] if they are"
+        )
     if not flips or skeleton.flip_pairs or len(skeleton) < 2:
         return ""
     return (

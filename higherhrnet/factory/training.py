@@ -7,7 +7,7 @@ import logging
 import math
 import signal
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from ..evaluation.evaluator import format_metric, main_metric
 from ..evaluation.operating_point import calibrate
 from ..inference.engine import TorchEngine
 from ..inference.predictor import Predictor
+from ..io.lock import lock_folder
 from ..io.paths import expand_path
 from ..methods.base import method_of
 from ..models.normalization import normalize
@@ -142,7 +143,11 @@ def start_run(
         )
     checkpoint.seed_everything(config.TRAIN.SEED)
     device = choose_device(device_name)
-    with lost_workers(), init_distributed(device.type == "cuda") as group:
+    with (
+        lost_workers(),
+        init_distributed(device.type == "cuda") as group,
+        lock_folder(output, "training") if group.main else nullcontext(),
+    ):
         if device.type == "cuda" and group.size > 1:
             device = torch.device("cuda", group.local_rank)
         yield group, device

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -16,7 +16,7 @@ from tqdm import tqdm
 from .. import visualization
 from ..boxes import Boxes, find_boxes
 from ..errors import UserError
-from ..io.images import count_frames, read_image
+from ..io.images import count_frames, read_annotated, read_image
 from ..poses import Poses
 from . import pipeline
 from .inputs import output_names
@@ -47,6 +47,7 @@ class OutputOptions:
         heatmaps: draw heatmaps and tags.
         track: number the people of a video.
         smooth: smooth the joints of a video.
+        skip_done: leave out images whose people are in the folder already.
     """
 
     output: Path
@@ -54,6 +55,7 @@ class OutputOptions:
     heatmaps: bool = False
     track: bool = True
     smooth: bool = False
+    skip_done: bool = False
 
 
 @dataclass
@@ -89,7 +91,9 @@ class _ImageJob:
     boxes: Boxes | None = None
 
     def load(self) -> Scene:
-        self.image = read_image(self.path)
+        # Boxes that tell the size of their image mean its pixels, as annotations do.
+        size = None if self.boxes is None else self.boxes.annotated
+        self.image = read_image(self.path) if size is None else read_annotated(self.path, size)
         if self.path.suffix.lower() in _SEVERAL and (frames := count_frames(self.path)) > 1:
             _log.info(
                 "'%s' holds %d images, and only the first is read; make a video or single files of "
@@ -109,6 +113,7 @@ def predict_images(
     process: int = 0,
     processes: int = 1,
     boxes: Mapping[int | str, Boxes] | None = None,
+    done: Collection[int] = (),
 ) -> None:
     """Predict and draw image files; broken ones are reported and passed over.
 
@@ -117,12 +122,14 @@ def predict_images(
         process, processes: take every ``processes``-th image only, from ``process`` on.
         boxes: top-down: boxes of the images, by the number or word that is the file's name;
             images that are not listed have no people.
+        done: numbers (from 1) of images that are left out.
     """
     names = output_names(paths, ".jpg")
     listed = None if boxes is None else _boxes_of_files(boxes, paths)
     jobs = [
         _ImageJob(number, path, name, boxes=None if listed is None else listed[number - 1])
         for number, (path, name) in enumerate(zip(paths, names, strict=True), 1)
+        if number not in done
     ][process::processes]
     one_by_one = len(paths) <= _FEW
     results = pipeline.run_in_background(predictor, jobs, _ImageJob.load, counts.stats)

@@ -17,12 +17,29 @@ IMAGE_SUFFIXES = frozenset(
 )
 """Whether the installed OpenCV reads the last three shows when they are decoded."""
 VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts"}
+    {
+        ".mp4",
+        ".mov",
+        ".avi",
+        ".mkv",
+        ".webm",
+        ".m4v",
+        ".mpg",
+        ".mpeg",
+        ".ts",
+        ".vob",
+        ".wmv",
+        ".flv",
+        ".3gp",
+        ".mts",
+        ".m2ts",
+        ".ogv",
+        ".mxf",
+    }
 )
 _UNREAD = frozenset(
     {".heic", ".heif", ".jxl", ".jpx", ".j2k", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf",
-     ".orf", ".rw2", ".psd", ".exr", ".hdr", ".svg", ".dcm", ".mxf", ".wmv", ".flv", ".3gp", ".mts",
-     ".m2ts", ".vob", ".ogv"}
+     ".orf", ".rw2", ".psd", ".exr", ".hdr", ".svg", ".dcm",}
 )  # fmt: skip
 """Kinds that many systems' type tables do not list."""
 _LONGEST_STEM = 220

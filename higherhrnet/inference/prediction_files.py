@@ -5,7 +5,8 @@ people with boxes, areas and visibilities; 1 is a joint that refine filled in, 2
 ``results.json`` is the list that ``COCO.loadRes`` reads: keypoints with scores.
 
 Records go to parts on the disk as they come, so that an hour of video needs no memory, and become
-the files at the end. Several processes write parts of their own into the same folder.
+the files at the end. Several processes write parts of their own into the same folder. What a killed
+process left of them is read by :func:`read_done`.
 """
 
 from __future__ import annotations
@@ -13,14 +14,16 @@ from __future__ import annotations
 import csv
 import heapq
 import json
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 
-from ..errors import WriteError
+from ..errors import UserError, WriteError
 from ..io.atomic import atomic_write
 from ..poses import ABSENT, Poses
 from ..skeleton import Skeleton
@@ -28,6 +31,8 @@ from ..skeleton import Skeleton
 _TEXT: Any = {"encoding": "utf-8", "errors": "backslashreplace"}  # any file name can be written
 NAMES = ("predictions.json", "results.json", "predictions.csv")
 _PARTS = ("images", "annotations", "results", "csv")
+_RESTORED = "restored"
+RESTORED_PARTS = f".predictions.{_RESTORED}."
 _COLUMNS = (
     "image", "file", "frame", "seconds", "person", "track", "person_score", "joint", "x", "y",
     "score", "refined",
@@ -96,7 +101,6 @@ class PredictionWriter:
         if seconds is not None:
             image["seconds"] = round(seconds, 4)
         try:
-            self._files["images"].write(json.dumps(image) + "\n")
             for person, record in enumerate(poses.to_coco(number)):
                 self._files["results"].write(json.dumps(record, allow_nan=False) + "\n")
                 line = json.dumps(record | self._describe(poses, person), allow_nan=False)
@@ -109,6 +113,11 @@ class PredictionWriter:
                     "seconds": "" if seconds is None else f"{seconds:.4f}", **row,
                     **{k: f"{row[k]:.4f}" for k in ("x", "y", "score", "person_score")},
                 })  # fmt: skip
+            # The image comes last: where it is, its people are whole, whenever we are killed.
+            for part in _PARTS[1:]:
+                self._files[part].flush()
+            self._files["images"].write(json.dumps(image) + "\n")
+            self._files["images"].flush()
         except OSError as error:
             raise self._sentence(error) from error
         self.people += len(poses)
@@ -192,14 +201,16 @@ class PredictionWriter:
                 yield from heapq.merge(*parts, key=lambda line: json.loads(line)[number])
 
     def _parts(self, stack: ExitStack, key: str) -> list[TextIO]:
-        """The processes' parts, each in the order of the images' numbers."""
+        """The processes' parts, each in the order of the images' numbers, and what was restored."""
+        parts = [self._part(key, process) for process in [*range(self._processes), _RESTORED]]
         return [
-            stack.enter_context(self._part(key, process).open(newline="", **_TEXT))
-            for process in range(self._processes)
+            stack.enter_context(part.open(newline="", **_TEXT))
+            for number, part in enumerate(parts)
+            if number < self._processes or part.is_file()
         ]
 
-    def _part(self, key: str, process: int) -> Path:
-        return self.folder / f".predictions.{process}.{key}.partial"
+    def _part(self, key: str, process: int | str) -> Path:
+        return _part(self.folder, key, process)
 
     def _sentence(self, error: OSError) -> WriteError:
         reason = error.strerror or str(error)
@@ -213,3 +224,106 @@ class PredictionWriter:
             for process in range(self._processes if self._process == 0 else 0):
                 for key in _PARTS:
                     self._part(key, process).unlink(missing_ok=True)
+            for key in _PARTS if self._process == 0 else ():
+                self._part(key, _RESTORED).unlink(missing_ok=True)
+
+
+def _part(folder: Path, key: str, process: int | str) -> Path:
+    return folder / f".predictions.{process}.{key}.partial"
+
+
+@dataclass
+class DoneImage:
+    """What is known of an image that was predicted before.
+
+    Attributes:
+        image: its entry in ``predictions.json``.
+        annotations, results: its people in both files.
+        rows: its rows in the table.
+    """
+
+    image: dict[str, Any]
+    annotations: list[dict[str, Any]] = field(default_factory=list)
+    results: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[list[str]] = field(default_factory=list)
+
+
+def read_done(folder: Path) -> dict[str, DoneImage]:
+    """Images, by file name, whose people are in a folder: in its files, or in what a killed process
+    left of them. Frames of videos are left out: a video is predicted whole or not at all.
+
+    Raises:
+        UserError: the folder's files are of another program or damaged.
+    """
+    done: dict[str, DoneImage] = {}
+    if all((folder / name).is_file() for name in NAMES):
+        try:
+            content = json.loads((folder / NAMES[0]).read_bytes())
+            results = json.loads((folder / NAMES[1]).read_bytes())
+            with (folder / NAMES[2]).open(newline="", **_TEXT) as file:
+                rows = list(csv.reader(file))[1:]
+            done |= _by_name(content["images"], content["annotations"], results, rows)
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+            raise UserError(
+                f"what is in '{folder}' cannot be gone on with: {error}; choose another --output"
+            ) from error
+    for part in sorted(folder.glob(_part(Path(), "images", "*").name)):
+        process = part.name.split(".")[2]
+        images, people, results = (_whole_lines(_part(folder, key, process)) for key in _PARTS[:3])
+        with (
+            suppress(OSError, csv.Error),
+            _part(folder, "csv", process).open(newline="", **_TEXT) as file,
+        ):
+            done |= _by_name(images, people, results, list(csv.reader(file)))
+    return done
+
+
+def _whole_lines(part: Path) -> list[dict[str, Any]]:
+    """Records of a part without a last one that was not written to its end."""
+    records = []
+    with suppress(OSError):
+        for line in part.read_text(**_TEXT).splitlines():
+            with suppress(ValueError):
+                records.append(json.loads(line))
+    return records
+
+
+def _by_name(
+    images: Sequence[dict[str, Any]],
+    annotations: Sequence[dict[str, Any]],
+    results: Sequence[dict[str, Any]],
+    rows: Sequence[list[str]],
+) -> dict[str, DoneImage]:
+    found = {image["id"]: DoneImage(image) for image in images if "frame" not in image}
+    for record in annotations:
+        if record["image_id"] in found:
+            found[record["image_id"]].annotations.append(record)
+    for record in results:
+        if record["image_id"] in found:
+            found[record["image_id"]].results.append(record)
+    for row in rows:
+        if len(row) == len(_COLUMNS) and int(row[0]) in found:
+            found[int(row[0])].rows.append(row)
+    return {one.image["file_name"]: one for one in found.values()}
+
+
+def restore(folder: Path, done: Mapping[int, DoneImage]) -> None:
+    """Write what was predicted before as a part of a new run, under the images' new numbers.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    lines: dict[str, list[str]] = {key: [] for key in _PARTS}
+    for number, one in sorted(done.items()):
+        lines["images"].append(json.dumps({**one.image, "id": number}) + "\n")
+        for key, records in (("annotations", one.annotations), ("results", one.results)):
+            for record in records:
+                own = {k: v for k, v in record.items() if k != "id"}
+                lines[key].append(json.dumps({**own, "image_id": number}) + "\n")
+        text = StringIO()
+        csv.writer(text).writerows([str(number), *row[1:]] for row in one.rows)
+        lines["csv"].append(text.getvalue())
+    for key in reversed(_PARTS):  # the images last: where they are, their people are whole
+        part = _part(folder, key, _RESTORED)
+        with atomic_write(part) as partial:
+            partial.write_text("".join(lines[key]), newline="", **_TEXT)

@@ -144,6 +144,11 @@ def read_image(path: str | Path, upright: bool = True) -> npt.NDArray[np.uint8]:
     return decode(_read(Path(path)), str(path), upright)
 
 
+def read_annotated(path: Path, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """An image file as annotations of this size (H, W) mean it; see :func:`decode_annotated`."""
+    return decode_annotated(_read(path), str(path), size)
+
+
 def decode(data: bytes, name: str, upright: bool = False) -> npt.NDArray[np.uint8]:
     """Bytes of an image file → (H, W, 3) uint8 RGB.
 
@@ -167,10 +172,24 @@ def decode(data: bytes, name: str, upright: bool = False) -> npt.NDArray[np.uint
         image = _decode_deep(data, keep, name)
     else:
         image = _imdecode(data, cv2.IMREAD_COLOR_RGB | keep)
+        if upright and image is not None and data[4:12] == b"ftypavif":  # OpenCV does not turn it
+            header = read_header(BytesIO(data), count=False)
+            image = _turn(image, header.orientation if header else 1)
     if image is None:
         raise UserError(f"image '{name}' cannot be decoded")
     check_size(image.shape[:2], f"image '{name}'")
     return np.asarray(image, np.uint8)
+
+
+def _turn(image: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
+    """An image as its EXIF orientation wants it to be shown."""
+    if orientation in _TURNED:
+        image = np.swapaxes(image, 0, 1)
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    return np.ascontiguousarray(image)
 
 
 def _imdecode(data: bytes, flags: int) -> npt.NDArray[Any] | None:
@@ -181,10 +200,17 @@ def _imdecode(data: bytes, flags: int) -> npt.NDArray[Any] | None:
 
 
 def _may_be_deep(data: bytes) -> bool:
-    """Whether a file may have more than 8 bits a channel: a PNG that says so, or any TIFF."""
+    """Whether a file may have more than 8 bits a channel: a PNG that says so, or what may be."""
     if data.startswith(b"\x89PNG"):
         return data[24:25] == b"\x10"
-    return data.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"))
+    return data.startswith(_DEEP)
+
+
+_DEEP = (
+    b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"P2", b"P3", b"P5", b"P6",
+    b"\0\0\0\x0cjP", b"\xffO\xffQ",
+)  # fmt: skip
+"""How TIFF, PNM and JPEG 2000 begin."""
 
 
 def _decode_deep(data: bytes, keep: int, name: str) -> npt.NDArray[np.uint8] | None:
@@ -200,6 +226,10 @@ def _decode_deep(data: bytes, keep: int, name: str) -> npt.NDArray[np.uint8] | N
     return np.ascontiguousarray(rgb if rgb.dtype == np.uint8 else _to_8_bits(rgb, name))
 
 
+_OVERSHOOT = 2.0
+"""Floats of 0..1 that were resampled pass 1 a little."""
+
+
 def _to_8_bits(image: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
     """Scientific and medical cameras' ranges, by the brightest pixel: 10, 12 and 14 bits are stored
     in 16, and looked black if the upper 8 were taken; floats are 0..1 or 0..255."""
@@ -209,10 +239,11 @@ def _to_8_bits(image: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
         )
     most = float(image.max(initial=0))
     if image.dtype.kind == "f":
-        if most > 255:
+        if most > 256:
             raise UserError(f"image '{name}' holds floats up to {most:g}; 0..1 or 0..255 are read")
-        return np.asarray(np.rint(image * (255 if most <= 1 else 1)), np.uint8)
-    bits = next((b for b in (8, 10, 12, 14, 16) if most < 2**b), 32)
+        scaled = image * (255 if most <= _OVERSHOOT else 1)
+        return np.asarray(np.rint(np.clip(scaled, 0, 255)), np.uint8)
+    bits = next((b for b in (8, 10, 12, 14, 16) if most < 2**b), int(most).bit_length())
     return np.asarray(image >> (bits - 8), np.uint8)
 
 
@@ -232,6 +263,8 @@ def read_header(file: IO[bytes], count: bool = True) -> Header | None:
                 # A PNG's would be looked for behind its pixels, which are decoded for it.
                 known = image.format != "PNG" or "exif" in image.info
                 orientation = image.getexif().get(_EXIF_ORIENTATION, 1) if known else 1
+                if image.format == "TIFF":  # is turned by every reader, and so is its size
+                    orientation = 1
                 frames = getattr(image, "n_frames", 1) if count else 1
                 return Header((image.height, image.width), orientation, frames)
     except Exception:  # arbitrary bytes make the readers raise nearly anything

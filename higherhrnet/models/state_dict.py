@@ -7,7 +7,7 @@ trainers put prefixes before them and mappings around them, see :func:`find_netw
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,14 +18,18 @@ from ..skeleton import SKELETONS
 State = dict[str, torch.Tensor]
 
 _ANCHOR = "stage2.0.branches.0.0.conv1.weight"
-_AVERAGED = re.compile(r"(^|[._])(ema|averaged?|swa)([._]|$)")
+_AVERAGED = re.compile(r"(?i:(^|_)(ema|averaged?|swa)(_|$))|EMA|Ema")
+_ONLINE = re.compile(r"online|source")
+_LOSSES = re.compile(
+    r"(data_preprocessor|criterion|loss\w*|metrics?|ema_\w+|n_averaged|steps)(\.|$)"
+)
 _HEAD_OF_MMPOSE = re.compile(
     r"(keypoint_head\.|head\.)?"
     r"((?:final_layers?|deconv_layers|incre_modules|downsamp_modules|classifier)\..*)"
 )
 _NO_NETWORKS = frozenset({"optimizer", "optimizer_states", "optimizer_state_dict", "optim", "meta"})
 _OTHER_STATE = re.compile(r"^(scaler|amp|lr_scheduler)")
-_DEEPEST = 6
+_DEEPEST, _FEW = 6, 50
 _SHAPED = ("conv1.weight", "final_layer.weight", "classifier.weight", "deconv_layers.0.0.0.weight",
            *(f"final_layers.{n}.weight" for n in range(9)))  # fmt: skip
 
@@ -85,8 +89,8 @@ def find_network(loaded: Any) -> Network:
     if not places:  # no HRNet; its names are shown as they are
         return Network({name: t for name, t in tensors.items() if not _OTHER_STATE.search(name)})
     # mmengine is the other way round: it saves the averaged weights as 'state_dict'.
-    wants_average = "message_hub" not in loaded
-    chosen = next((p for p in places if bool(_AVERAGED.search(p)) is wants_average), places[0])
+    wants_average = not isinstance(loaded, Mapping) or "message_hub" not in loaded
+    chosen = max(places, key=_averaged) if wants_average else min(places, key=_averaged)
     root = chosen.removesuffix("backbone.")
     state: State = {}
     is_mmpose = False
@@ -94,15 +98,25 @@ def find_network(loaded: Any) -> Network:
         if name.startswith(chosen):
             state[name.removeprefix(chosen)] = tensor
         elif root != chosen and name.startswith(root):
-            found = _HEAD_OF_MMPOSE.fullmatch(name.removeprefix(root))
+            # What is beside the backbone is its head, or what keeps the file from being ours.
+            inner = name.removeprefix(root)
+            found = _HEAD_OF_MMPOSE.fullmatch(inner)
             if found is not None:
                 state[found[2]] = tensor
                 is_mmpose |= bool(found[1])
+            elif not _LOSSES.match(inner):
+                state[inner] = tensor
     outputs = state.get("final_layer.weight")
     if is_mmpose and outputs is not None and _predicts_tags(loaded, len(outputs)):
         state = {re.sub(r"^final_layer\.", "final_layers.0.", n): t for n, t in state.items()}
     others = tuple(_title(place) for place in places if place != chosen)
     return Network(state, _title(chosen), others)
+
+
+def _averaged(place: str) -> int:
+    """How much a place is called that of averaged weights."""
+    parts = place.split(".")
+    return sum(bool(_AVERAGED.search(p)) for p in parts) - any(map(_ONLINE.search, parts))
 
 
 def _title(place: str) -> str:
@@ -111,14 +125,16 @@ def _title(place: str) -> str:
 
 def _flatten(value: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, torch.Tensor]]:
     """Tensors by the path of their names through nested mappings."""
-    if not isinstance(value, Mapping) or depth > _DEEPEST:
+    if depth > _DEEPEST:
+        return
+    if isinstance(value, list | tuple) and len(value) <= _FEW:
+        value = dict(enumerate(value))
+    if not isinstance(value, Mapping):
         return
     for name, inner in value.items():
-        if not isinstance(name, str):
-            continue
         if isinstance(inner, torch.Tensor) and inner.layout == torch.strided:
-            yield prefix + name, inner
-        elif isinstance(inner, Mapping) and name not in _NO_NETWORKS:
+            yield f"{prefix}{name}", inner
+        elif isinstance(inner, Mapping | list | tuple) and name not in _NO_NETWORKS:
             yield from _flatten(inner, f"{prefix}{name}.", depth + 1)
 
 
@@ -167,6 +183,8 @@ def infer_architecture(
     # A head gives K or K + T maps, T = K or 1; the smallest head is taken to have no tags if
     # another has more, and a lone head to have a tag map for each joint.
     smallest, largest = min(outputs), max(outputs)
+    if heads == 1 and joints is not None and largest == joints:  # mmpose's name for both kinds
+        return Architecture("pose_hrnet", width, modules, blocks, joints)
     if joints is None:
         joints = smallest if largest > smallest else largest // 2
     first_deconvolution = state.get("deconv_layers.0.0.0.weight")
@@ -181,3 +199,16 @@ def infer_architecture(
         cat_output=first_deconvolution is not None and first_deconvolution.shape[0] > width,
         num_basic_blocks=max(count(r"deconv_layers\.0\.(\d+)\.") - 1, 0),
     )
+
+
+def fit_head(state: Mapping[str, torch.Tensor], names: Collection[str]) -> State:
+    """A state whose single head is called as a network calls its own: mmpose has one name for
+    both kinds."""
+    ours, theirs = "final_layer.weight", "final_layers.0.weight"
+    if ours in names and ours not in state and theirs in state and len(_heads(state)) == 1:
+        return {n.replace("final_layers.0.", "final_layer."): t for n, t in state.items()}
+    return dict(state)
+
+
+def _heads(state: Mapping[str, torch.Tensor]) -> list[str]:
+    return [name for name in state if re.fullmatch(r"final_layers\.\d+\.weight", name)]

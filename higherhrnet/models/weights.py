@@ -25,7 +25,7 @@ from ..errors import UserError, WriteError
 from ..io.atomic import atomic_write
 from ..skeleton import Skeleton
 from .pickles import load_torch
-from .state_dict import State, find_network
+from .state_dict import State, find_network, fit_head
 
 _log = logging.getLogger(__name__)
 _EXTRAS = ("skeleton", "display")
@@ -109,7 +109,10 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         raise UserError(f"'{path}' is not a readable weights file: {reason}") from error
     state = found.state
     if not state:
-        raise UserError(f"'{path}' holds no tensors")
+        raise UserError(
+            f"'{path}' holds no tensors by name; if it is a whole model, save its weights instead: "
+            "torch.save(model.state_dict(), FILE)"
+        )
     if found.others:
         _log.info("'%s' holds %d networks; '%s' is read, not %s", path, len(found.others) + 1,
                   found.name, ", ".join(f"'{other}'" for other in found.others))  # fmt: skip
@@ -165,6 +168,7 @@ def _of_training(saved: Mapping[str, Any]) -> tuple[Any, Mapping[str, str]]:
 def compare_state(model: nn.Module, state: Mapping[str, torch.Tensor]) -> LoadReport:
     """How the state would meet the model, without touching either."""
     own = model.state_dict()
+    state = fit_head(state, own)
     counters = {name for name in own if name.endswith("num_batches_tracked")}
     reshaped = [n for n, t in state.items() if n in own and not _alike(own[n], t)]
     return LoadReport(
@@ -205,7 +209,7 @@ def load_weights(
             f"'{checkpoint.path}' is a checkpoint of another model: {report}. "
             f"'higherhrnet weights inspect {checkpoint.path}' says what it holds"
         )
-    model.load_state_dict(checkpoint.state, strict=False)
+    model.load_state_dict(fit_head(checkpoint.state, model.state_dict()), strict=False)
     return report
 
 

@@ -74,6 +74,12 @@ class PeriodicCheckpoint(Callback):
     def __init__(self, every: int = 0, keep: int = 0) -> None:
         self._every, self._keep = every, keep
 
+    def on_train_start(self, trainer: Trainer) -> None:
+        """See :class:`Callback`; a run that was killed between both files keeps its epoch now."""
+        progress = trainer.progress
+        if self._keep and trainer.group.main and progress.epoch and not progress.step:
+            checkpoint.keep(trainer.folder, progress.epoch, self._keep)
+
     def on_step_end(self, trainer: Trainer, meter: LossMeter) -> None:
         """See :class:`Callback`."""
         if self._every and trainer.global_step % self._every == 0:
