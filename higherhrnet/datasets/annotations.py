@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..io.images import MAX_PIXELS
 from ..poses import is_labeled
 from . import mpii
 
@@ -57,6 +58,8 @@ def check_annotations(loaded: dict[str, Any], file: Path) -> None:
                 value = record.get(key)
                 if value is not None and not isinstance(value, kinds):
                     raise UserError(f"{here}: '{key}' cannot be {value!r}")
+            if what == "images" and (record.get("width") or record.get("height")):
+                _check_size(record, here)
             region = record.get("segmentation")
             if isinstance(region, dict):
                 _check_run_lengths(region, here)
@@ -81,6 +84,20 @@ def check_annotations(loaded: dict[str, Any], file: Path) -> None:
                 if isinstance(scale, list):
                     raise UserError(f"{here}: 'scale' must be one number (of 200 px), not {scale}")
                 _check_numbers(None if scale is None else [scale], "scale", here)
+
+
+def _check_size(image: dict[str, Any], here: str) -> None:
+    """That an annotated size could be an image's; 0 is not known."""
+    for key in ("width", "height"):
+        side = image.get(key) or 0
+        if not 0 <= side < _MOST or 0 < side < 1:
+            raise UserError(f"{here}: '{key}' cannot be {side!r}")
+    pixels = (image.get("width") or 0) * (image.get("height") or 0)
+    if pixels > MAX_PIXELS:
+        raise UserError(
+            f"{here}: it is annotated with {image['width']}x{image['height']} pixels; up to "
+            f"{MAX_PIXELS // 10**6} million are read"
+        )
 
 
 def _check_run_lengths(region: dict[str, Any], here: str) -> None:

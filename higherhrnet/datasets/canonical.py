@@ -150,7 +150,10 @@ def _categories(loaded: Mapping[str, Any], file: Path) -> list[Record]:
         if not isinstance(names, list):
             raise UserError(f"'{file}': 'keypoints' of category number {number} must be a list")
         names = [n.get("name", n) if isinstance(n, dict) else n for n in names]
-        found.append({"id": number, **category, "keypoints": names})
+        own = {"id": number, **category, "keypoints": names}
+        if not isinstance(own["id"], int | str):
+            raise UserError(f"'{file}': category number {number}: 'id' cannot be {own['id']!r}")
+        found.append(own)
     return found
 
 

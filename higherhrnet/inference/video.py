@@ -105,7 +105,7 @@ class VideoFile:
             raise UserError(f"video '{path}' does not exist")
         try:
             self._container = av.open(ffmpeg_path(path))
-        except (av.error.FFmpegError, OSError) as error:
+        except (av.error.FFmpegError, OSError, ValueError) as error:  # also of damaged names in it
             reason = getattr(error, "strerror", None) or error
             raise UserError(f"video '{path}' cannot be read: {reason}") from error
         if not self._container.streams.video:
