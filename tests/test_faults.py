@@ -3,6 +3,7 @@
 import http.server
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from higherhrnet.io.lock import lock_folder
 from higherhrnet.models import model_zoo
 from higherhrnet.models.model_zoo import check_weights_file
 
-from .shared import ROOT
+from .shared import ROOT, SHARED
 
 TINY = """
 MODEL: {WIDTH: 4, NUM_MODULES: [1, 1, 1], NUM_BLOCKS: 1, NUM_BASIC_BLOCKS: 1}
@@ -226,6 +227,93 @@ def test_two_processes_do_not_write_into_one_folder(tmp_path, capsys, monkeypatc
     assert main(train) == 0
 
 
+HOSTILE = SHARED / "cases" / "hostile"
+CONFIG = ROOT / "configs" / "mini" / "higherhrnet_w18_256.yaml"
+
+
+def check_set(name):
+    file = HOSTILE / f"{name}.json"
+    return ["data", "check", CONFIG, "DATASET.ROOT", HOSTILE, "DATASET.IMAGE_DIR", "pics",
+            "DATASET.TRAIN", file.name, "DATASET.TEST", file.name]  # fmt: skip
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["predict", HOSTILE / "huge.png"], "has 30000x30000 pixels; from 1 to 268 million"),
+        (["data", "stats", HOSTILE / "laughs.yaml"], "its aliases stand for more than 200000"),
+        (["data", "stats", CONFIG, "DATASET.SKELETON", HOSTILE / "inf.yaml"], "inf.yaml': cannot"),
+        (["weights", "inspect", HOSTILE / "float4.safetensors"], "float4_e2m1fn_x2, which is not"),
+        (["weights", "inspect", HOSTILE / "stride0.pth"], "claims more numbers than the file"),
+        (["weights", "inspect", HOSTILE / "scalar.pth"], "holds no HRNet that is known here"),
+        (check_set("id_list"), "'id' cannot be [1]"),
+        (check_set("rle_none"), "'counts' of its segmentation cannot be NoneType"),
+        (check_set("area_huge"), "'area' cannot be"),
+    ],
+)
+def test_the_given_hostile_files_get_a_sentence(tmp_path, capsys, words, sentence):
+    output = ["--output", tmp_path] if words[0] == "predict" else []
+    assert main([str(word) for word in [*words, *output]]) == 2
+    error = capsys.readouterr().err.strip()
+    assert sentence in error
+    assert len(error.splitlines()) == 1
+
+
+@pytest.mark.data
+def test_given_archives_are_not_complete(tmp_path, capsys):
+    for name, sentence in (("prep_lzma", "is damaged"), ("prep_damaged", "is damaged")):
+        shutil.copytree(HOSTILE / name, tmp_path / name)
+        for path in [tmp_path / name, *(tmp_path / name).rglob("*")]:
+            path.chmod(0o755)
+        words = ["data", "prepare", "crowdpose", str(tmp_path / name), "--offline"]
+        assert main(words) == 2
+        assert sentence in capsys.readouterr().err
+        (tmp_path / name / "images.zip").unlink()
+        assert main(words) == 2
+        assert "images.zip' is missing" in capsys.readouterr().err
+
+
+@pytest.mark.data
+def test_a_sound_that_ffmpeg_does_not_know_is_left_out(tmp_path, capsys):
+    pytest.importorskip("av")
+    images(tmp_path / "in", 1)
+    words = predict(tmp_path / "in", tmp_path / "out")
+    assert main([*words[:2], str(HOSTILE / "unknown_sound.mp4"), *words[2:]]) == 0
+    assert "of an unknown codec) cannot be kept" in capsys.readouterr().err
+    content = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert {Path(i["file_name"]).name for i in content["images"]} >= {"000.png"}
+    assert any("frame" in image for image in content["images"])
+
+
+def test_a_bug_in_one_image_loses_no_others(tmp_path, monkeypatch):
+    from higherhrnet.poses import Poses
+
+    images(tmp_path / "in", 3)
+    drawn = []
+
+    def draw(self, image, skeleton):
+        drawn.append(1)
+        if len(drawn) == 2:
+            raise ZeroDivisionError("a bug")
+        return image
+
+    monkeypatch.setattr(Poses, "draw", draw)
+    with pytest.raises(ZeroDivisionError):
+        main(predict(tmp_path / "in", tmp_path / "out"))
+    content = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert len(content["images"]) >= 2
+
+
+def test_a_backend_that_matplotlib_does_not_know(tmp_path):
+    code = "import higherhrnet.training.curves, higherhrnet.research.ablation.plots; print('done')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
+        env={**os.environ, "MPLBACKEND": "bogus"},
+    )  # fmt: skip
+    assert done.stdout == "done\n", done.stderr
+
+
 # Servers that lie
 
 
@@ -403,3 +491,14 @@ def test_a_lack_of_memory_gets_a_sentence(tmp_path, capsys, monkeypatch):
     error = capsys.readouterr().err
     assert "not enough memory. Set TRAIN.MICRO_BATCH_SIZE lower" in error
     assert "with --resume" in error
+
+
+@pytest.mark.slow
+def test_hostile_files_get_a_sentence():
+    from higherhrnet.research.bench.hostile import hostile_rows
+
+    for row in hostile_rows():
+        assert row["exit"] == 2, row
+        assert row["said"], row
+        assert row["said"] != "a traceback", row
+        assert row["peak MB"] < 2000, row

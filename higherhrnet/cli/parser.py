@@ -272,6 +272,7 @@ def _bench(commands: _Commands) -> None:
 
     positive = types.positive
     declare("loss", "losses beside plain loops", settings=False)
+    declare("hostile", "files made to harm: what is said, time, memory", settings=False)
     decode = declare("decode", "from the network's outputs to people")
     decode.add_argument("--people", type=positive, nargs="+", default=[1, 5, 15, 30, 100])
     decode.add_argument("--repeats", type=positive, default=3, help="images a crowd (default 3)")

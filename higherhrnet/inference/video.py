@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import UserError
+from ..io.images import check_size
 
 Image = npt.NDArray[np.uint8]
 
@@ -113,6 +114,12 @@ class VideoFile:
             raise UserError(f"'{path}' holds no video")
         self._stream = self._container.streams.video[0]
         self._stream.thread_type = "AUTO"
+        context = self._stream.codec_context
+        if context is None:
+            self._container.close()
+            raise UserError(f"video '{path}' has a codec that FFmpeg does not know")
+        if context.width and context.height:
+            check_size((context.height, context.width), f"video '{path}'")
         self.origin = 0.0
         self.rate = Fraction(self._stream.average_rate or self._stream.guessed_rate or 25)
         self.count = self.announced = int(self._stream.frames)

@@ -131,6 +131,12 @@ def _variants(options: argparse.Namespace, sizes: Sequence[int | None]) -> list[
     return rows
 
 
+def _hostile(options: argparse.Namespace, device: torch.device) -> Sequence[Row]:
+    from .hostile import hostile_rows
+
+    return hostile_rows()
+
+
 BENCHMARKS: dict[str, Callable[[argparse.Namespace, torch.device], Sequence[Row]]] = {
     "loss": _loss,
     "decode": _decode,
@@ -140,4 +146,5 @@ BENCHMARKS: dict[str, Callable[[argparse.Namespace, torch.device], Sequence[Row]
     "evaluate": _evaluate,
     "data": _data,
     "train": _train,
+    "hostile": _hostile,
 }
