@@ -576,7 +576,13 @@ def test_missing_and_truncated_training_images(folder, capsys, workers):
     for output, words in (("o1", "is truncated"), ("o2", "does not exist")):
         arguments = ("--output", folder / output, "TRAIN.WORKERS", workers)
         status = run("train", folder / "tiny.yaml", *arguments)
-        sentence(capsys, status, "000001.png", words)
+        assert status[0] == 2
+        error = capsys.readouterr().err
+        assert "Traceback" not in error
+        lines = [line for line in error.splitlines() if line.startswith("higherhrnet: ")]
+        assert "000001.png" in lines[-1]
+        assert words in lines[-1]
+        assert ("1 image without a file: 000001.png" in lines[0]) is (words != "is truncated")
         file.unlink(missing_ok=True)
 
 
@@ -616,7 +622,7 @@ def test_damaged_weights_are_named(folder, capsys):
     save_file(state, folder / "x.safetensors", {"format": "higherhrnet"})
     sentence(capsys, run("weights", "inspect", folder / "x.safetensors"), "finite", "conv1.weight")
     torch.save({0: torch.zeros(1)}, folder / "x.pth")
-    sentence(capsys, run("weights", "inspect", folder / "x.pth"), "x.pth", "holds no tensors")
+    sentence(capsys, run("weights", "inspect", folder / "x.pth"), "x.pth", "holds no HRNet")
 
 
 def test_file_names_in_capitals_are_not_settings(tmp_path):

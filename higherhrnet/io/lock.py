@@ -41,6 +41,7 @@ def lock_folder(folder: Path, work: str, clean: bool = True) -> Iterator[None]:
         UserError: another process is at the same work here.
         OSError: the folder cannot be written.
     """
+    is_new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -71,6 +72,9 @@ def lock_folder(folder: Path, work: str, clean: bool = True) -> Iterator[None]:
             owner.unlink(missing_ok=True)
             file.unlink(missing_ok=True)  # while it is held: who comes now makes a new one
         lock.release()
+        if is_new:
+            with suppress(OSError):
+                folder.rmdir()  # nothing was written
 
 
 def remove_leftovers(folder: Path, work: str, keep: str = "") -> None:
