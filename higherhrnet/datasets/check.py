@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from ..errors import UserError
-from ..io.images import fits_annotation
+from ..io.images import find_broken, fits_annotation
 from ..poses import is_labeled, labeled_joints
 from .canonical import Finding
 from .coco import AS_STORED, CocoKeypoints, annotated_size, size_findings, valid_mask
@@ -131,25 +130,12 @@ def _size_findings(dataset: CocoKeypoints) -> list[Finding]:
     return [*exchanged, *size_findings(by_fit), *(f for f in more if f.examples)]
 
 
-def find_broken_images(dataset: CocoKeypoints, workers: int) -> Finding | None:
-    """Decode every image of a set; those that cannot be, with the reason.
-
-    Args:
-        dataset: the set.
-        workers: threads; OpenCV lets go of the interpreter while it decodes.
-    """
+def find_broken_images(dataset: CocoKeypoints, processes: int) -> Finding | None:
+    """Decode every image of a set in so many processes; those that cannot be, with the reason."""
     images = dataset.annotations["images"]
-
-    def decode(image: dict[str, Any]) -> str:
-        try:
-            dataset.files.image(str(image["file_name"]), annotated_size(image))
-        except UserError as error:
-            return f"{error}"
-        return ""
-
-    with ThreadPoolExecutor(workers) as pool:
-        errors = pool.map(decode, images)
-        broken = [e for e in tqdm(errors, "decode", len(images), mininterval=1.0) if e]
+    entries = [(str(image["file_name"]), annotated_size(image)) for image in images]
+    errors = find_broken(dataset.files, entries, processes)
+    broken = [e for e in tqdm(errors, "decode", len(entries), mininterval=1.0) if e]
     return Finding("images that cannot be read", broken, is_problem=True) if broken else None
 
 

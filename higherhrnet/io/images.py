@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import lzma
+import multiprocessing
 import os
 import re
 import warnings
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -131,6 +134,47 @@ class Store:
 
     def __getstate__(self) -> dict[str, object]:
         return {**vars(self), "_open": None}
+
+
+_store: Store | None = None
+"""Of a process of :func:`find_broken`."""
+
+
+def find_broken(
+    store: Store, entries: Sequence[tuple[str, tuple[int, int] | None]], processes: int
+) -> Iterator[str]:
+    """Decode images in processes of their own; in their order why each cannot be read, or an empty
+    string.
+
+    Args:
+        store: where they are.
+        entries: names and annotated sizes (H, W).
+        processes: how many decode.
+
+    Raises:
+        UserError: a decoder crashed over one of them.
+    """
+    spawned = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, spawned, _open_store, (store,)) as pool:
+        try:
+            yield from pool.map(_why_broken, entries, chunksize=16)
+        except BrokenProcessPool as error:
+            raise UserError(f"a decoder crashed over an image in '{store.path}'") from error
+
+
+def _open_store(store: Store) -> None:
+    global _store
+    _store = store
+    cv2.setNumThreads(1)
+
+
+def _why_broken(entry: tuple[str, tuple[int, int] | None]) -> str:
+    assert _store is not None
+    try:
+        _store.image(*entry)
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def read_image(path: str | Path, upright: bool = True) -> npt.NDArray[np.uint8]:
