@@ -203,8 +203,8 @@ def _annotations_of(
     wanted = {plain_id(c["id"]) for c in categories if str(c.get("name")).lower() in _PEOPLE}
     wanted = wanted or {plain_id(c["id"]) for c in categories if c.get("keypoints")}
     there = {plain_id(record.get("category_id", 1)) for record in loaded["annotations"]}
-    if not wanted and len(there) > 1:
-        raise UserError(f"of its categories {sorted(map(str, there))} none is known to be people's")
+    if not wanted:
+        wanted = _only(there)
     records = []
     for record in loaded["annotations"]:
         box = record.get("bbox")
@@ -213,17 +213,20 @@ def _annotations_of(
         if box and min(box[2:]) > 0 and plain_id(record["image_id"]) in key:
             own = {"score": 1.0, **record, "bbox": box}
             records.append({**own, "image_id": key[plain_id(record["image_id"])]})
-    return records, wanted or there, sizes
+    return records, wanted, sizes
 
 
 def _person_of_list(ids: Collection[Any]) -> set[object]:
     """Whose boxes are people's: 0 where ids begin at 0 (and 1 is another class), or 1 as COCO's."""
-    if len(ids) <= 1:
-        return set(ids)
-    for number in (0, 1):
-        if number in ids:
-            return {number}
-    raise UserError(f"of its categories {sorted(map(str, ids))} none is known to be people's")
+    known = [number for number in (0, 1) if number in ids and len(ids) > 1]
+    return {known[0]} if known else _only(ids)
+
+
+def _only(ids: Collection[Any]) -> set[object]:
+    """The one category that there is."""
+    if len(ids) > 1:
+        raise UserError(f"of its categories {sorted(map(str, ids))} none is known to be people's")
+    return set(ids)
 
 
 def _boxes_of_records(records: Sequence[Mapping[str, Any]]) -> Boxes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 from .errors import UserError
 
@@ -55,6 +56,11 @@ def match_names(source: Sequence[str], target: Sequence[str]) -> list[int] | Non
     if set(rows) != set(wanted) or len(source) != len(target):
         return None
     return [rows[name] for name in wanted]
+
+
+def reorder_keypoints(values: Sequence[Any], rows: Sequence[int]) -> list[Any]:
+    """Flat x, y, v triplets in the order of ``rows``, as :func:`match_names` gives them."""
+    return [value for row in rows for value in values[3 * row : 3 * row + 3]]
 
 
 def are_placeholders(names: Sequence[str]) -> bool:

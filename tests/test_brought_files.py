@@ -24,7 +24,8 @@ from higherhrnet.datasets.coco import CocoKeypoints
 from higherhrnet.datasets.prepare import join
 from higherhrnet.errors import UserError
 from higherhrnet.evaluation.evaluator import evaluate
-from higherhrnet.io.images import Store, decode, decode_annotated
+from higherhrnet.io.images import decode, decode_annotated
+from higherhrnet.io.store import Store
 from higherhrnet.joint_names import (
     are_placeholders,
     flip_pairs_from_names,

@@ -24,7 +24,8 @@ from higherhrnet.datasets.coco import valid_mask
 from higherhrnet.errors import UserError
 from higherhrnet.factory.checkpoints import open_checkpoint
 from higherhrnet.io.atomic import write_json
-from higherhrnet.io.images import Store, read_image
+from higherhrnet.io.images import read_image
+from higherhrnet.io.store import Store
 from higherhrnet.models.model_zoo import BUNDLED
 from higherhrnet.research.synthetic.dataset import SyntheticPeople, write_coco
 from higherhrnet.visualization import save_image

@@ -23,7 +23,7 @@ from higherhrnet.errors import UserError
 from higherhrnet.evaluation import error_analysis as errors
 from higherhrnet.evaluation import report
 from higherhrnet.evaluation.evaluator import evaluate
-from higherhrnet.io.images import Store
+from higherhrnet.io.store import Store
 from higherhrnet.poses import Poses, is_labeled
 from higherhrnet.research.synthetic.dataset import SyntheticPeople, write_coco
 from higherhrnet.skeleton import COCO, Skeleton, load_skeleton

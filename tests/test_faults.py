@@ -1,6 +1,7 @@
 """Kills, two processes in a folder, lying servers, lack of memory: nothing lost or believed."""
 
 import http.server
+import io
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save
 
@@ -23,6 +25,7 @@ from higherhrnet.datasets import prepare
 from higherhrnet.errors import UserError, WriteError, lack_of
 from higherhrnet.inference.prediction_files import read_done
 from higherhrnet.io.download import download
+from higherhrnet.io.images import decode
 from higherhrnet.io.lock import lock_folder
 from higherhrnet.models import model_zoo
 from higherhrnet.models.model_zoo import check_weights_file
@@ -405,6 +408,28 @@ def test_weights_files_are_known_by_their_beginning_and_end(tmp_path):
 
 
 # Archives and images
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "BMP", "TIFF", "GIF"])
+def test_sizes_are_looked_at_before_decoding_in_every_format(kind):
+    stream = io.BytesIO()
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(stream, kind)
+    data, big = stream.getvalue(), 40_000
+    small, large = {
+        "JPEG": (b"\x00\x08\x00\x08\x03", b"%b\x03" % (2 * big.to_bytes(2, "big"))),
+        "BMP": (2 * b"\x08\0\0\0", 2 * big.to_bytes(4, "little")),
+        "TIFF": (b"", b""),
+        "GIF": (b"GIF87a\x08\0\x08\0", b"GIF87a" + 2 * big.to_bytes(2, "little")),
+    }[kind]
+    if kind == "TIFF":
+        for tag in (256, 257):  # width and height, short or long
+            at = data.index(tag.to_bytes(2, "little"), 4)
+            data = data[: at + 2] + b"\4\0\1\0\0\0" + big.to_bytes(4, "little") + data[at + 12 :]
+    else:
+        assert small in data
+        data = data.replace(small, large)
+    with pytest.raises(UserError, match=r"million (pixels|are read)"):
+        decode(data, "x")
 
 
 def test_a_damaged_archive_is_not_complete_when_it_is_removed(tmp_path, monkeypatch):

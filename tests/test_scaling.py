@@ -23,7 +23,7 @@ from higherhrnet.factory.data import build_dataset, build_loader
 from higherhrnet.factory.evaluation import run_validation
 from higherhrnet.factory.pretraining import pretrain
 from higherhrnet.factory.training import build_step_trainer, train
-from higherhrnet.io.images import Store
+from higherhrnet.io.store import Store
 from higherhrnet.methods import heatmaps as heat
 from higherhrnet.methods.bottom_up.transforms import RandomView
 from higherhrnet.models.activation_checkpointing import checkpoint_activations

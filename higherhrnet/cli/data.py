@@ -14,16 +14,11 @@ import numpy.typing as npt
 from ..config import PoseConfig, parse_config, read_config
 from ..datasets import stats
 from ..datasets.base import ConcatDataset
-from ..datasets.check import find_broken_images, find_problems, find_shared_images
+from ..datasets.check import find_broken_images, find_problems
 from ..datasets.coco import CocoKeypoints
 from ..datasets.prepare import prepare
 from ..errors import UserError
-from ..factory.data import (
-    build_dataset,
-    describe_made_skeleton,
-    describe_missing_flip_pairs,
-    find_skeleton,
-)
+from ..factory.data import build_dataset, describe_together, find_skeleton
 from ..methods.base import method_of
 from ..poses import Poses
 from ..structures import Sample
@@ -56,17 +51,10 @@ def check_data(options: argparse.Namespace) -> int:
             file = output / f"check_{split}.jpg"
             save_image(file, contact_sheet(samples, part.skeleton))
             print(f"  {len(samples)} of them are drawn in {file}")
-    for train in parts["train"]:
-        for test in parts["test"]:
-            if (shared := find_shared_images(train, test)) is not None:
-                print(f"  note: {shared}")
-    for skeleton in {part.skeleton.name: part.skeleton for part in parts["train"]}.values():
-        for line in (
-            describe_made_skeleton(config, skeleton),
-            describe_missing_flip_pairs(config, skeleton),
-        ):
-            if line:
-                print(f"  note: {line}")
+    if parts["train"]:
+        skeleton = parts["train"][0].skeleton
+        for line in describe_together(config, skeleton, parts["train"], parts["test"]):
+            print(f"  note: {line}")
     return 2 if failed else 0
 
 

@@ -150,8 +150,8 @@ def predict_inputs(
     if boxes is not None and (inputs.videos or inputs.cameras):
         raise UserError("a box file serves images; for videos name a detector with --boxes")
     _check_outputs(inputs, options, also_read)
-    output = options.output
-    with lock_folder(output, "prediction", clean=False) if group.main else nullcontext():
+    holds = lock_folder(options.output, "prediction", clean=False)
+    with holds if group.main else nullcontext():
         done = _restore(inputs, options) if group.main else ()
         done = group.gather(done)[0]  # and nobody writes before the folder is ready
         return _predict_inputs(predictor, inputs, options, group, boxes, done)
@@ -199,9 +199,8 @@ def _predict_inputs(
         seconds: Counter[str] = Counter()
         for share in group.gather(dict(counts.stats.seconds)):
             seconds.update(share)
-        nothing = (
-            not totals[3] and not done and (totals[2] or interrupt)
-        )  # older results are worth more
+        # Older results are worth more than none.
+        nothing = not totals[3] and not done and (totals[2] or interrupt)
         if group.main and not nothing:
             records.finish()
         group.gather(None)  # no process removes its parts before they are read

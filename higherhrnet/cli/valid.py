@@ -43,8 +43,8 @@ def valid(options: argparse.Namespace) -> int:
     if options.calibrate:
         _check_calibration(file)
     # Weights know their joints; a file's are brought into their order.
-    is_auto = config.DATASET.SKELETON == "auto" and file.skeleton is not None
-    skeleton = file.skeleton if is_auto and file.skeleton else find_skeleton(config, "test")
+    own = file.skeleton if config.DATASET.SKELETON == "auto" else None
+    skeleton = own or find_skeleton(config, "test")
     model, loaded = build_model_with_weights(config, file, skeleton)
     device = choose_device(options.device)
     stats = InferenceStats()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
 
-from ..config import to_yaml
+from ..config import PoseConfig, to_yaml
 from ..errors import UserError
 from ..factory.checkpoints import (
     config_of,
@@ -19,10 +20,17 @@ from ..factory.inference import check_architecture
 from ..methods.base import method_of
 from ..models.model_zoo import BUNDLED, CACHE, MODEL_ZOO, cache_dir
 from ..models.model_zoo import fetch_weights as fetch_published
+from ..models.pose_model import PoseModel
 from ..models.state_dict import infer_architecture
+from ..models.weights import (
+    Checkpoint,
+    compare_state,
+    load_weights,
+    write_native,
+    write_official,
+)
 from ..models.weights import average_weights as average_states
-from ..models.weights import compare_state, load_weights, write_native, write_official
-from ..skeleton import load_skeleton
+from ..skeleton import Skeleton, load_skeleton
 
 
 def list_weights(_: argparse.Namespace) -> int:
@@ -72,10 +80,7 @@ def inspect_weights(options: argparse.Namespace) -> int:
     if file.operating_point:
         print(f"  operating point: {operating_point_of(file)}")
     if found.joints is not None:
-        config = config_of(file, options.overrides)
-        skeleton = file.skeleton or load_skeleton(config.DATASET.SKELETON)
-        check_architecture(config, file)
-        model = method_of(config).build_model(config, len(skeleton))
+        _, _, model = _build(file, options.overrides)
         print(f"  {compare_state(model, file.state)}")
     return 0
 
@@ -87,10 +92,7 @@ def convert_weights(options: argparse.Namespace) -> int:
     _check_suffix(options.target, layout)
     if options.half and layout == "official":
         raise UserError("--half is for native files; the original code reads float32")
-    config = config_of(file, options.overrides)
-    skeleton = file.skeleton or load_skeleton(config.DATASET.SKELETON)
-    check_architecture(config, file)
-    model = method_of(config).build_model(config, len(skeleton))
+    config, skeleton, model = _build(file, options.overrides)
     report = load_weights(model, file)
     if layout == "native":
         write_native(
@@ -135,6 +137,14 @@ def average_weights(options: argparse.Namespace) -> int:
     write_native(options.target, state, to_yaml(config), skeleton, options.half)
     print(f"mean of {len(files)} files, {len(state)} tensors: {options.target}")
     return 0
+
+
+def _build(file: Checkpoint, overrides: Sequence[str]) -> tuple[PoseConfig, Skeleton, PoseModel]:
+    """A file's config, skeleton and network, of the size of its tensors."""
+    config = config_of(file, overrides)
+    skeleton = file.skeleton or load_skeleton(config.DATASET.SKELETON)
+    check_architecture(config, file)
+    return config, skeleton, method_of(config).build_model(config, len(skeleton))
 
 
 def _check_suffix(target: Path, layout: str) -> None:

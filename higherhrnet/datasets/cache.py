@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from ..errors import UserError
-from ..io.images import Store
+from ..io.store import Store
 
 Sizes = Mapping[str, tuple[int, int]]
 """File name → (H, W)."""

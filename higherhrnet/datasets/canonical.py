@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from ..errors import UserError
 from ..ids import by_plain_id, plain_id
-from ..joint_names import are_placeholders, flip_pairs_from_names
+from ..joint_names import are_placeholders, flip_pairs_from_names, reorder_keypoints
 from ..poses import is_labeled
 from ..skeleton import SKELETONS, Skeleton
 
@@ -94,11 +94,7 @@ def skeleton_from_file(
         UserError: no category lists joints, or several list different ones.
     """
     listed = _categories(loaded, file)
-    wrong = [name for name in names if name not in [str(c.get("name")) for c in listed]]
-    if wrong:
-        raise UserError(f"config key 'DATASET.CATEGORIES': '{file}' has no category '{wrong[0]}'")
-    categories = [c for c in listed if c.get("keypoints")]
-    categories = [c for c in categories if not names or str(c.get("name")) in names]
+    categories = [c for c in _by_name(listed, names, file) if c.get("keypoints")]
     if not categories:
         raise UserError(
             f"'{file}': no category lists the names of its keypoints, so that no skeleton can be "
@@ -157,6 +153,22 @@ def _categories(loaded: Mapping[str, Any], file: Path) -> list[Record]:
     return found
 
 
+def _by_name(listed: list[Record], names: Sequence[str], file: Path) -> list[Record]:
+    """The categories of ``DATASET.CATEGORIES``; all of them if it is empty.
+
+    Raises:
+        UserError: the file does not list one.
+    """
+    known = [str(category.get("name")) for category in listed]
+    wrong = [name for name in names if name not in known]
+    if wrong:
+        raise UserError(
+            f"config key 'DATASET.CATEGORIES': '{file}' has no category '{wrong[0]}', only "
+            f"{', '.join(known) or 'none'}"
+        )
+    return [c for c, name in zip(listed, known, strict=True) if not names or name in names]
+
+
 def _match_ids(loaded: dict[str, Any]) -> list[Finding]:
     images = {image["id"] for image in loaded["images"]}
     stray = [a for a in loaded["annotations"] if a["image_id"] not in images]
@@ -190,7 +202,7 @@ def _keep_categories(
     people = loaded["annotations"]
     listed = _categories(loaded, file)
     meant = by_plain_id(category["id"] for category in listed)
-    known: dict[Any, Any] = {category["id"]: category["id"] for category in listed}
+    known = {category["id"] for category in listed}
     with_joints, only_crowds = set(), dict.fromkeys(known, True)
     for record in people:
         own = record.get("category_id")
@@ -269,14 +281,7 @@ def _choose(
 ) -> set[Any] | None:
     """Ids of the categories of the skeleton's people; None for all, listed or not."""
     if names:
-        known = [str(category.get("name")) for category in listed]
-        wrong = [name for name in names if name not in known]
-        if wrong:
-            raise UserError(
-                f"config key 'DATASET.CATEGORIES': '{file}' has no category '{wrong[0]}', only "
-                f"{', '.join(known) or 'none'}"
-            )
-        return {c["id"] for c in listed if str(c.get("name")) in names}
+        return {category["id"] for category in _by_name(listed, names, file)}
     named = [category for category in listed if category.get("keypoints")]
     if not named:
         # Nobody says which have joints but the annotations; without any all are people to ignore.
@@ -350,7 +355,7 @@ def _order_joints(loaded: dict[str, Any], file: Path, skeleton: Skeleton) -> lis
             rows = orders.get(record["category_id"])
             values = record["keypoints"]
             if rows and len(values) == 3 * len(rows):
-                record["keypoints"] = [v for row in rows for v in values[3 * row : 3 * row + 3]]
+                record["keypoints"] = reorder_keypoints(values, rows)
     return found
 
 
@@ -377,7 +382,7 @@ def _check_counts(loaded: dict[str, Any], file: Path, skeleton: Skeleton) -> Non
             raise UserError(
                 f"'{file}': annotation {record.get('id')} has {len(record['keypoints'])} keypoint "
                 f"numbers, but skeleton '{skeleton.name}' with {len(skeleton)} joints needs "
-                f"{3 * len(skeleton)}"
+                f"{wanted}"
             )
 
 

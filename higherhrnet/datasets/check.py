@@ -9,10 +9,18 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import UserError
-from ..io.images import find_broken, fits_annotation
+from ..io.images import fits_annotation
+from ..io.store import find_broken
 from ..poses import is_labeled, labeled_joints
 from .canonical import Finding
-from .coco import AS_STORED, CocoKeypoints, annotated_size, size_findings, valid_mask
+from .coco import (
+    AS_STORED,
+    EXCHANGED,
+    CocoKeypoints,
+    annotated_size,
+    size_findings,
+    valid_mask,
+)
 
 _AT_ORIGIN = "people with labeled joints at (0, 0), the place of those that are not"
 
@@ -119,9 +127,9 @@ def _size_findings(dataset: CocoKeypoints) -> list[Finding]:
         fit = fits_annotation(header, size)
         by_fit[fit].append(image)
         if fit == "same" and header.orientation != 1:
-            unclear.append(image["file_name"])
+            unclear.append(name)
     # Loading has exchanged the sides of these already.
-    exchanged = [f for f in dataset.findings if f.what.startswith("images with width and height")]
+    exchanged = [finding for finding in dataset.findings if finding.what == EXCHANGED]
     more = (
         Finding(AS_STORED, unclear, "they are not turned, as COCO's are not"),
         Finding("images that cannot be read", broken, is_problem=True),

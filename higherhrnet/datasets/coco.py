@@ -14,7 +14,8 @@ from pycocotools import mask as rle
 from .. import geometry
 from ..boxes import annotated_box
 from ..errors import UserError
-from ..io.images import Store, fits_annotation
+from ..io.images import fits_annotation
+from ..io.store import Store
 from ..poses import Poses, is_labeled
 from ..skeleton import Skeleton
 from ..structures import Sample
@@ -87,14 +88,15 @@ class CocoKeypoints:
         images = [image for image in loaded["images"] if not people_only or image["id"] in people][
             : limit or None
         ]
-        if not images or (people_only and not any(map(is_labeled, loaded["annotations"]))):
+        has_joints = any(map(is_labeled, loaded["annotations"]))
+        if not images or (people_only and not has_joints):
             raise UserError(
                 f"'{annotation_file}' lists no images to use: "
                 + _why_empty(loaded, listed_people, self.findings)
             )
-        unlabeled = [record.get("id") for record in loaded["annotations"]]
-        if unlabeled and not any(map(is_labeled, loaded["annotations"])):
+        if loaded["annotations"] and not has_joints:
             what = "annotations and not one with a labeled joint"
+            unlabeled = [record.get("id") for record in loaded["annotations"]]
             self.findings.append(Finding(what, unlabeled, "AP has no value", is_problem=True))
         self.findings += _mend_sizes(images, people, self.files)
         self.names = [str(image["file_name"]) for image in images]
@@ -224,14 +226,14 @@ def _mend_sizes(
     return [*size_findings(by_fit), *([turned] if unclear else [])]
 
 
+EXCHANGED = "images with width and height exchanged in the annotations"
 AS_STORED = "images with an EXIF orientation that are annotated as stored"
 
 
 def size_findings(by_fit: Mapping[str, list[Record]]) -> list[Finding]:
     """Sentences on images by how they meet their annotated size; see :func:`fits_annotation`."""
     found = (
-        Finding("images with width and height exchanged in the annotations",
-                [i["file_name"] for i in by_fit.get("exchanged", ())],
+        Finding(EXCHANGED, [i["file_name"] for i in by_fit.get("exchanged", ())],
                 "the image's own are used"),
         Finding("images that are annotated as EXIF turns them",
                 [i["file_name"] for i in by_fit.get("upright", ())], "they are turned"),

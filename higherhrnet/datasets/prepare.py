@@ -14,8 +14,8 @@ from typing import Any
 from ..errors import UserError, WriteError
 from ..io.atomic import write_json
 from ..io.download import download, verify
-from ..io.images import DAMAGED, Store
-from ..joint_names import match_names
+from ..io.store import DAMAGED, Store
+from ..joint_names import match_names, reorder_keypoints
 
 
 @dataclass(frozen=True)
@@ -162,10 +162,16 @@ def join(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
         UserError: they share an image, or name other joints.
     """
     rows = _match_joints(first, second)
+    others = second["annotations"]
+    if rows is not None:
+        others = [
+            {**a, "keypoints": reorder_keypoints(a["keypoints"], rows)} if a.get("keypoints") else a
+            for a in others
+        ]
     both = {image["id"] for image in first["images"]} & {image["id"] for image in second["images"]}
     if both:
         raise UserError(f"both files list image {sorted(both)[0]}; they cannot be joined")
-    people = [*first["annotations"], *(_reorder(a, rows) for a in second["annotations"])]
+    people = [*first["annotations"], *others]
     return {
         **first,
         "images": [*first["images"], *second["images"]],
@@ -188,13 +194,6 @@ def _match_joints(first: dict[str, Any], second: dict[str, Any]) -> list[int] | 
             f"{', '.join(names[1])}"
         )
     return rows
-
-
-def _reorder(record: dict[str, Any], rows: list[int] | None) -> dict[str, Any]:
-    values = record.get("keypoints")
-    if rows is None or not values:
-        return record
-    return {**record, "keypoints": [v for row in rows for v in values[3 * row : 3 * row + 3]]}
 
 
 def _join_crowdpose(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -81,15 +82,27 @@ def report_findings(config: PoseConfig, **datasets: PoseDataset) -> None:
     }
     for line, is_problem in lines.items():  # once where TRAIN and TEST are the same file
         _log.log(logging.WARNING if is_problem else logging.INFO, "%s", line)
-    for train in stored.get("train", ()):
-        for test in stored.get("test", ()):
-            if (shared := find_shared_images(train, test)) is not None:
-                _log.info("'%s': %s", test.annotation_file, shared)
     skeleton = next(iter(datasets.values())).skeleton
-    if made := describe_made_skeleton(config, skeleton):
-        _log.info("%s", made)
-    if missing := describe_missing_flip_pairs(config, skeleton):
-        _log.info("%s", missing)
+    for line in describe_together(
+        config, skeleton, stored.get("train", ()), stored.get("test", ())
+    ):
+        _log.info("%s", line)
+
+
+def describe_together(
+    config: PoseConfig,
+    skeleton: Skeleton,
+    train: Sequence[CocoKeypoints],
+    test: Sequence[CocoKeypoints],
+) -> list[str]:
+    """What is to be said of training and test sets together, and of their skeleton."""
+    shared = (find_shared_images(one, other) for one in train for other in test)
+    lines = (
+        *(str(finding) for finding in shared if finding is not None),
+        describe_made_skeleton(config, skeleton),
+        describe_missing_flip_pairs(config, skeleton),
+    )
+    return [line for line in lines if line]
 
 
 def describe_missing_flip_pairs(config: PoseConfig, skeleton: Skeleton) -> str:

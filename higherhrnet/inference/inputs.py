@@ -17,29 +17,12 @@ IMAGE_SUFFIXES = frozenset(
 )
 """Whether the installed OpenCV reads the last three shows when they are decoded."""
 VIDEO_SUFFIXES = frozenset(
-    {
-        ".mp4",
-        ".mov",
-        ".avi",
-        ".mkv",
-        ".webm",
-        ".m4v",
-        ".mpg",
-        ".mpeg",
-        ".ts",
-        ".vob",
-        ".wmv",
-        ".flv",
-        ".3gp",
-        ".mts",
-        ".m2ts",
-        ".ogv",
-        ".mxf",
-    }
-)
+    {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".vob", ".wmv",
+     ".flv", ".3gp", ".mts", ".m2ts", ".ogv", ".mxf"}
+)  # fmt: skip
 _UNREAD = frozenset(
     {".heic", ".heif", ".jxl", ".jpx", ".j2k", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf",
-     ".orf", ".rw2", ".psd", ".exr", ".hdr", ".svg", ".dcm",}
+     ".orf", ".rw2", ".psd", ".exr", ".hdr", ".svg", ".dcm"}
 )  # fmt: skip
 """Kinds that many systems' type tables do not list."""
 _LONGEST_STEM = 220
@@ -91,24 +74,20 @@ def _files(name: str, skipped: dict[Path, None]) -> list[Path]:
         return [path]  # whatever its name says; reading will tell
     if path.is_dir():
         there = list(path.iterdir())
-        files, others = _of_known_kind(there), _of_other_kinds(there)
-        if not files:
-            hint = f", but {describe_skipped(others)}" if others else ""
-            raise UserError(
-                f"folder '{name}' holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}) and no "
-                f"videos ({', '.join(sorted(VIDEO_SUFFIXES))}){hint}"
-            )
-        skipped.update(dict.fromkeys(others))
-        return files
-    if glob.has_magic(name):
+        nothing = (
+            f"folder '{name}' holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}) and no "
+            f"videos ({', '.join(sorted(VIDEO_SUFFIXES))})"
+        )
+    elif glob.has_magic(name):
         there = [Path(p) for p in glob.glob(str(path), recursive=True)]  # noqa: PTH207
-        files, others = _of_known_kind(there), _of_other_kinds(there)
-        if not files:
-            hint = f", but {describe_skipped(others)}" if others else ""
-            raise UserError(f"nothing that is an image or a video matches '{name}'{hint}")
-        skipped.update(dict.fromkeys(others))
-        return files
-    raise UserError(f"input '{name}' does not exist")
+        nothing = f"nothing that is an image or a video matches '{name}'"
+    else:
+        raise UserError(f"input '{name}' does not exist")
+    files, others = _of_known_kind(there), _of_other_kinds(there)
+    if not files:
+        raise UserError(nothing + (f", but {describe_skipped(others)}" if others else ""))
+    skipped.update(dict.fromkeys(others))
+    return files
 
 
 def _of_other_kinds(files: Sequence[Path]) -> list[Path]:

@@ -119,9 +119,9 @@ def _check_response(url: str, response: Any, start: int) -> None:
         raise UserError(f"'{url}' answers with status {response.status}, not with the file")
 
 
-def sha256_of(file: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    digest = hashlib.sha256()
+def digest_of(file: Path, kind: str = "sha256") -> str:
+    """Hexadecimal digest of a file, ``md5`` or ``sha256``."""
+    digest = hashlib.new(kind, usedforsecurity=False)
     with file.open("rb") as source:
         while piece := source.read(_PIECE):
             digest.update(piece)
@@ -141,11 +141,7 @@ def verify(file: Path, checksum: str, kind: str = "md5") -> None:
     """
     if not checksum:
         return
-    digest = hashlib.new(kind, usedforsecurity=False)
-    with file.open("rb") as source:
-        while piece := source.read(_PIECE):
-            digest.update(piece)
-    found = digest.hexdigest()
+    found = digest_of(file, kind)
     if not found.startswith(checksum):
         raise UserError(
             f"'{file}' has {kind} {found[: max(len(checksum), 8)]}, not {checksum}: it is damaged; "

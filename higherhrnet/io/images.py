@@ -1,18 +1,11 @@
-"""Image files: their bytes from a folder or a zip archive, and from bytes to pixels."""
+"""Image files: from bytes to pixels, as stored, upright, or as annotated."""
 
 from __future__ import annotations
 
-import lzma
-import multiprocessing
-import os
 import re
 import warnings
-import zipfile
-import zlib
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Sequence
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -25,10 +18,6 @@ from ..errors import UserError
 
 MAX_PIXELS = 2**28
 """Pixels of the largest image that is read: 0.8 GB as RGB, and below all limits of OpenCV's."""
-DAMAGED = (
-    zipfile.BadZipFile, OSError, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError,
-)  # fmt: skip
-"""What reading an archive may raise; RuntimeError if it is encrypted or packed in unknown ways."""
 
 
 class Header(NamedTuple):
@@ -54,129 +43,6 @@ _TURNED = frozenset({5, 6, 7, 8})
 _EXIF_ORIENTATION = 0x0112
 
 
-class Store:
-    """Images by file name, from a folder or from a zip archive (as COCO is distributed).
-
-    In an archive a name is found with or without one leading folder (if no other entry would be
-    found by it too), so that ``train2017.zip``
-    serves ``000000000009.jpg`` from ``train2017/000000000009.jpg``.
-
-    Args:
-        path: the folder, or a ``.zip`` file.
-
-    Raises:
-        UserError: there is no such folder or archive.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._entries: dict[str, str] | None = None
-        # An open archive belongs to one process: workers that share a file position read garbage.
-        self._open: tuple[int, zipfile.ZipFile] | None = None
-        if path.suffix == ".zip" and path.is_file():
-            try:
-                names = self._archive().namelist()
-            except DAMAGED as error:
-                raise UserError(f"image archive '{path}' cannot be read: {error}") from error
-            inner = [(name.partition("/")[2], name) for name in names]
-            often = Counter(short for short, _ in inner)  # train/1.jpg and val/1.jpg are no 1.jpg
-            self._entries = {short: name for short, name in inner if often[short] == 1}
-            self._entries |= {name: name for name in names}
-        elif not path.is_dir():
-            raise UserError(f"image folder '{path}' does not exist")
-
-    def holds(self, name: str) -> bool:
-        """Whether there is a file of this name."""
-        return (self.path / name).is_file() if self._entries is None else name in self._entries
-
-    def missing(self, names: Sequence[str]) -> list[str]:
-        """Those of the names that have no file; of a folder by its listing, read once."""
-        if self._entries is not None:
-            return [name for name in names if name not in self._entries]
-        listed = {entry.name for entry in os.scandir(self.path)}
-        return [name for name in names if name not in listed and not self.holds(name)]
-
-    def read(self, name: str) -> bytes:
-        """The file's bytes.
-
-        Raises:
-            UserError: it is missing or cannot be read.
-        """
-        if self._entries is None:
-            return _read(self.path / name)
-        if name not in self._entries:
-            raise UserError(f"image '{name}' is not in '{self.path}'")
-        try:
-            return self._archive().read(self._entries[name])
-        except DAMAGED as error:
-            raise UserError(f"image '{self.path}/{name}' cannot be read: {error}") from error
-
-    def image(self, name: str, size: tuple[int, int] | None = None) -> npt.NDArray[np.uint8]:
-        """(H, W, 3) uint8 RGB as stored, or of the annotated size; see :func:`decode_annotated`."""
-        data = self.read(name)
-        return decode_annotated(data, str(self.path / name), size)
-
-    def header(self, name: str) -> Header | None:
-        """Size and orientation without decoding; None if they cannot be read."""
-        try:
-            if self._entries is None:
-                with (self.path / name).open("rb") as file:
-                    return read_header(file)
-            with self._archive().open(self._entries[name]) as file:
-                return read_header(file)
-        except (KeyError, *DAMAGED):
-            return None
-
-    def _archive(self) -> zipfile.ZipFile:
-        if self._open is None or self._open[0] != os.getpid():
-            self._open = os.getpid(), zipfile.ZipFile(self.path)
-        return self._open[1]
-
-    def __getstate__(self) -> dict[str, object]:
-        return {**vars(self), "_open": None}
-
-
-_store: Store | None = None
-"""Of a process of :func:`find_broken`."""
-
-
-def find_broken(
-    store: Store, entries: Sequence[tuple[str, tuple[int, int] | None]], processes: int
-) -> Iterator[str]:
-    """Decode images in processes of their own; in their order why each cannot be read, or an empty
-    string.
-
-    Args:
-        store: where they are.
-        entries: names and annotated sizes (H, W).
-        processes: how many decode.
-
-    Raises:
-        UserError: a decoder crashed over one of them.
-    """
-    spawned = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, spawned, _open_store, (store,)) as pool:
-        try:
-            yield from pool.map(_why_broken, entries, chunksize=16)
-        except BrokenProcessPool as error:
-            raise UserError(f"a decoder crashed over an image in '{store.path}'") from error
-
-
-def _open_store(store: Store) -> None:
-    global _store
-    _store = store
-    cv2.setNumThreads(1)
-
-
-def _why_broken(entry: tuple[str, tuple[int, int] | None]) -> str:
-    assert _store is not None
-    try:
-        _store.image(*entry)
-    except UserError as error:
-        return str(error)
-    return ""
-
-
 def read_image(path: str | Path, upright: bool = True) -> npt.NDArray[np.uint8]:
     """Read an image file as (H, W, 3) uint8 RGB; see :func:`decode`.
 
@@ -185,12 +51,12 @@ def read_image(path: str | Path, upright: bool = True) -> npt.NDArray[np.uint8]:
     Raises:
         UserError: the file is missing, truncated or not an image.
     """
-    return decode(_read(Path(path)), str(path), upright)
+    return decode(read_file(Path(path)), str(path), upright)
 
 
 def read_annotated(path: Path, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
     """An image file as annotations of this size (H, W) mean it; see :func:`decode_annotated`."""
-    return decode_annotated(_read(path), str(path), size)
+    return decode_annotated(read_file(path), str(path), size)
 
 
 def decode(data: bytes, name: str, upright: bool = False) -> npt.NDArray[np.uint8]:
@@ -208,7 +74,10 @@ def decode(data: bytes, name: str, upright: bool = False) -> npt.NDArray[np.uint
     if _is_truncated(data):
         # OpenCV would decode what is there and leave the rest gray.
         raise UserError(f"image '{name}' is truncated")
-    size = read_size(data)
+    try:
+        size = read_size(data)
+    except UserError as error:
+        raise UserError(f"image '{name}': {error}") from error
     if size is not None:
         check_size(size, f"image '{name}'")
     keep = 0 if upright else cv2.IMREAD_IGNORE_ORIENTATION
@@ -244,7 +113,8 @@ def _imdecode(data: bytes, flags: int) -> npt.NDArray[Any] | None:
 
 
 def _may_be_deep(data: bytes) -> bool:
-    """Whether a file may have more than 8 bits a channel: a PNG that says so, or what may be."""
+    """Whether a file may have more than 8 bits a channel: a PNG that says so, or a
+    kind that does not say it at its beginning."""
     if data.startswith(b"\x89PNG"):
         return data[24:25] == b"\x10"
     return data.startswith(_DEEP)
@@ -291,26 +161,37 @@ def _to_8_bits(image: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
     return np.asarray(image >> (bits - 8), np.uint8)
 
 
+@cache
+def _pillow() -> Any:
+    """Pillow, without its warnings of sizes and damaged metadata: nothing is decoded by it."""
+    from PIL import Image
+
+    warnings.filterwarnings("ignore", module="PIL")
+    return Image
+
+
 def read_header(file: IO[bytes], count: bool = True) -> Header | None:
     """Size, orientation and number of images of an open file; None if Pillow cannot tell.
 
     Args:
         file: at its beginning.
         count: count images; 1 otherwise.
-    """
-    from PIL import Image
 
+    Raises:
+        UserError: it claims far more pixels than are read.
+    """
+    pillow = _pillow()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of sizes that are a bomb's: nothing is decoded here
-            with Image.open(file) as image:
-                # A PNG's would be looked for behind its pixels, which are decoded for it.
-                known = image.format != "PNG" or "exif" in image.info
-                orientation = image.getexif().get(_EXIF_ORIENTATION, 1) if known else 1
-                if image.format == "TIFF":  # is turned by every reader, and so is its size
-                    orientation = 1
-                frames = getattr(image, "n_frames", 1) if count else 1
-                return Header((image.height, image.width), orientation, frames)
+        with pillow.open(file) as image:
+            # A PNG's would be looked for behind its pixels, which are decoded for it.
+            known = image.format != "PNG" or "exif" in image.info
+            orientation = image.getexif().get(_EXIF_ORIENTATION, 1) if known else 1
+            if image.format == "TIFF":  # is turned by every reader, and so is its size
+                orientation = 1
+            frames = getattr(image, "n_frames", 1) if count else 1
+            return Header((image.height, image.width), orientation, frames)
+    except pillow.DecompressionBombError as error:  # beyond a limit of its own, larger than ours
+        raise UserError(f"it claims more than {MAX_PIXELS // 10**6} million pixels") from error
     except Exception:  # arbitrary bytes make the readers raise nearly anything
         return None
 
@@ -399,7 +280,8 @@ def _same_ratio(shape: Sequence[int], size: tuple[int, int]) -> bool:
     return abs(shape[1] * size[0] - shape[0] * size[1]) <= max(*shape[:2], *size)
 
 
-def _read(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
+    """A file's bytes; ``UserError`` says that it is missing or cannot be read."""
     if not path.is_file():
         raise UserError(f"image '{path}' does not exist")
     try:

@@ -101,7 +101,12 @@ def _acquire(lock: FileLock, owner: Path) -> None:
         lock.acquire(timeout=0)
     except Timeout:
         words = _whose(owner).split()
-        if len(words) < 4 or words[3].rstrip(")") != socket.gethostname() or _lives(int(words[1])):
+        if (
+            len(words) < 4
+            or not words[1].isdecimal()
+            or words[3].rstrip(")") != socket.gethostname()
+            or _lives(int(words[1]))
+        ):
             raise
         lock.acquire(timeout=_PATIENCE)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..io.atomic import atomic_write
-from ..io.download import download, sha256_of, verify
+from ..io.download import digest_of, download, verify
 
 _log = logging.getLogger(__name__)
 _LONGEST, _SHORTEST = 100_000_000, 1000
@@ -212,7 +212,7 @@ def fetch_weights(name: str) -> Path:
     def check(came: Path) -> None:
         verify(came, known.sha256, "sha256")
         check_weights_file(came, file.suffix)
-        _remember(file, sha256_of(came))
+        _remember(file, digest_of(came))
 
     download(known.url, file, check, resume=bool(known.sha256))
     return file

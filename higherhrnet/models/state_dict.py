@@ -205,10 +205,7 @@ def fit_head(state: Mapping[str, torch.Tensor], names: Collection[str]) -> State
     """A state whose single head is called as a network calls its own: mmpose has one name for
     both kinds."""
     ours, theirs = "final_layer.weight", "final_layers.0.weight"
-    if ours in names and ours not in state and theirs in state and len(_heads(state)) == 1:
+    heads = [name for name in state if re.fullmatch(r"final_layers\.\d+\.weight", name)]
+    if ours in names and ours not in state and heads == [theirs]:
         return {n.replace("final_layers.0.", "final_layer."): t for n, t in state.items()}
     return dict(state)
-
-
-def _heads(state: Mapping[str, torch.Tensor]) -> list[str]:
-    return [name for name in state if re.fullmatch(r"final_layers\.\d+\.weight", name)]

@@ -47,48 +47,40 @@ def hostile_rows() -> list[Row]:
         ]  # fmt: skip
 
 
+_MEASURED = """
+import resource, sys
+from higherhrnet.cli import main
+try:
+    status = main(sys.argv[1:])
+finally:
+    print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+sys.exit(status)
+"""
+
+
 def _try(folder: Path, what: str, words: list[str]) -> Row:
+    """A command in a process of its own, which tells its peak memory at its end."""
     start = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "higherhrnet", *words],
-        cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    with subprocess.Popen(
+        [sys.executable, "-c", _MEASURED, *words],
+        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-    )  # fmt: skip
-    assert process.stderr is not None
-    try:
-        _, error = process.communicate(timeout=_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        _, error = process.communicate()
+    ) as process:  # fmt: skip
+        try:
+            output, error = process.communicate(timeout=_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            output, error = process.communicate()
     lines = [line for line in error.splitlines() if line.startswith("higherhrnet: ")]
-    traced = "Traceback" in error
-    peak = _peak(folder, words)
+    peaks = [line.split()[1] for line in output.splitlines() if line.startswith("peak ")]
     return {
         "input": what,
         "command": " ".join(words[:2]),
         "exit": process.returncode,
         "seconds": time.perf_counter() - start,
-        "peak MB": peak,
-        "said": "a traceback" if traced else (lines[-1][13:113] if lines else ""),
+        "peak MB": int(peaks[-1]) if peaks else -1,
+        "said": "a traceback" if "Traceback" in error else (lines[-1][13:113] if lines else ""),
     }
-
-
-def _peak(folder: Path, words: list[str]) -> int:
-    """Peak memory of the same command, counted by the process itself at its end."""
-    code = (
-        "import resource, sys\n"
-        "from higherhrnet.cli import main\n"
-        f"try: main({words!r})\n"
-        "except BaseException: pass\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True,
-        timeout=_SECONDS, check=False,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-    )  # fmt: skip
-    words_out = done.stdout.split()
-    return int(words_out[-1]) if words_out and words_out[-1].isdecimal() else -1
 
 
 def _png(width: int, height: int) -> bytes:
