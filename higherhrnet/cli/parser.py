@@ -124,7 +124,7 @@ def _predict(commands: _Commands) -> None:
         metavar="SOURCE",
         help="top-down: where boxes come from: a detector of torchvision like "
         "fasterrcnn_resnet50_fpn_v2 (default; its weights are downloaded once), bottom-up weights "
-        f"like {DEFAULT_WEIGHTS} (bundled), or a COCO result file by image name",
+        f"like {DEFAULT_WEIGHTS} (bundled), or a COCO result file, or annotations with boxes",
     )
     predict.add_argument(
         "--skip-done",
