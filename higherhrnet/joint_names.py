@@ -46,16 +46,18 @@ def normalize_name(name: str) -> tuple[str, tuple[str, ...]]:
 def match_names(source: Sequence[str], target: Sequence[str]) -> list[int] | None:
     """For each name of ``target`` the row in ``source`` that means the same; None if the two do
     not name the same joints."""
+    found = match_some_names(source, target)
+    return found if sorted(found) == list(range(len(source))) else None
+
+
+def match_some_names(source: Sequence[str], target: Sequence[str]) -> list[int]:
+    """For each name of ``target`` the row in ``source`` that means the same, or -1."""
     rows = {normalize_name(name): row for row, name in enumerate(source)}
     wanted = [normalize_name(name) for name in target]
-    if len(rows) != len(source) or len(set(wanted)) != len(wanted):
-        rows, wanted = (
-            {("", (n,)): row for row, n in enumerate(source)},
-            [("", (n,)) for n in target],
-        )
-    if set(rows) != set(wanted) or len(source) != len(target):
-        return None
-    return [rows[name] for name in wanted]
+    if len(rows) != len(source) or len(set(wanted)) != len(wanted):  # only letters tell them apart
+        exact = {name: row for row, name in enumerate(source)}
+        return [exact.get(name, -1) for name in target]
+    return [rows.get(name, -1) for name in wanted]
 
 
 def reorder_keypoints(values: Sequence[Any], rows: Sequence[int]) -> list[Any]:

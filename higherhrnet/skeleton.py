@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from .errors import UserError
 from .io import yaml as strict_yaml
-from .joint_names import flip_pairs_from_names, match_names
+from .joint_names import flip_pairs_from_names, match_names, match_some_names
 
 _UPPER = ("nose", "eye", "ear", "head", "neck", "thorax", "shoulder", "elbow", "wrist")
 
@@ -116,6 +116,12 @@ class Skeleton:
         not the same joints."""
         aliases = dict(self.aliases)
         return match_names([aliases.get(name, name) for name in names], self.joints)
+
+    def match(self, names: Sequence[str]) -> list[int]:
+        """For each joint the row in ``names`` that means the same, however it is spelled; -1 where
+        there is none."""
+        aliases = dict(self.aliases)
+        return match_some_names([aliases.get(name, name) for name in names], self.joints)
 
     def index(self, joint: str) -> int:
         """Row of ``joint`` in the annotation; ``UserError`` names an unknown one."""

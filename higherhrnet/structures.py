@@ -47,6 +47,8 @@ class Sample:
             crowd regions and people without keypoints.
         id: the data set's name of the image.
         affine: original image → this image.
+        annotated: (K,) which joints the data set annotates; None for all. Where a joint is not
+            annotated, that nobody has it says nothing.
     """
 
     image: npt.NDArray[np.uint8]
@@ -55,6 +57,11 @@ class Sample:
     valid: npt.NDArray[np.uint8]
     id: int | str
     affine: Affine
+    annotated: npt.NDArray[np.bool_] | None = None
+
+
+ALL_ANNOTATED = torch.ones(1, dtype=torch.uint8)
+"""Broadcast over joints and images: nothing is left out."""
 
 
 def map_tensors(value: T, function: Callable[[torch.Tensor], torch.Tensor]) -> T:
@@ -75,10 +82,12 @@ class KeypointIndices(NamedTuple):
         indices: per head ([B,] P, K) int64, flat index y * width + x of each joint on the head's
             maps, -1 where absent or outside; a top-down codec counts a border with them.
         valid: ([B,] H/s, W/s) uint8 for the finest head's stride s, 1 where the loss counts.
+        annotated: ([B,] K or 1) uint8, 1 for joints that the image's data set annotates.
     """
 
     indices: tuple[torch.Tensor, ...]
     valid: torch.Tensor
+    annotated: torch.Tensor = ALL_ANNOTATED
 
 
 class Targets(NamedTuple):
@@ -88,12 +97,13 @@ class Targets(NamedTuple):
         heatmaps: per head (B, K, H/s, W/s) float32 in 0..1.
         weights: per head float32, 1 where the loss counts, else 0: (B, 1, H/s, W/s) bottom-up,
             where regions are ignored, (B, K, 1, 1) top-down, where joints are.
-        indices: as in :class:`KeypointIndices`.
+        indices, annotated: as in :class:`KeypointIndices`.
     """
 
     heatmaps: tuple[torch.Tensor, ...]
     weights: tuple[torch.Tensor, ...]
     indices: tuple[torch.Tensor, ...]
+    annotated: torch.Tensor = ALL_ANNOTATED
 
 
 class PackedImages(NamedTuple):

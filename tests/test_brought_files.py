@@ -46,12 +46,12 @@ CASES = SHARED / "cases"
 TINY = {"num_modules": (1, 1, 1), "num_blocks": 1}
 
 
-def coco_file(folder, skeleton=COCO, **changes):
-    """Two images of 100x80 with one person each, and an annotation file that is changed by hand."""
+def coco_file(folder, skeleton=COCO, count=2, **changes):
+    """Images of 100x80 with one person each, and an annotation file that is changed by hand."""
     folder.mkdir(exist_ok=True)
     rng = np.random.default_rng(0)
     images, people = [], []
-    for number in (1, 2):
+    for number in range(1, count + 1):
         cv2.imwrite(str(folder / f"{number}.png"), rng.integers(0, 255, (80, 100, 3), np.uint8))
         images.append({"id": number, "file_name": f"{number}.png", "width": 100, "height": 80})
         xy = rng.uniform(10, 70, (len(skeleton), 2))

@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 from ..config import PoseConfig, parse_config, read_config
 from ..datasets import stats
-from ..datasets.base import ConcatDataset
 from ..datasets.check import find_broken_images, find_problems
 from ..datasets.coco import CocoKeypoints
+from ..datasets.combined import MappedDataset, parts_of
 from ..datasets.prepare import prepare
 from ..errors import UserError
 from ..factory.data import build_dataset, describe_together, find_skeleton
@@ -48,7 +48,8 @@ def check_data(options: argparse.Namespace) -> int:
         for remark in remarks:
             print(f"  note: {remark}")
         if samples := _choose_samples(part):
-            file = output / f"check_{split}.jpg"
+            number = f"_{len(parts[split])}" if len(parts[split]) > 1 else ""
+            file = output / f"check_{split}{number}.jpg"
             save_image(file, contact_sheet(samples, part.skeleton))
             print(f"  {len(samples)} of them are drawn in {file}")
     if parts["train"]:
@@ -127,8 +128,11 @@ def _files_of(config: PoseConfig) -> Iterator[tuple[str, CocoKeypoints]]:
     skeleton = find_skeleton(config) if config.DATASET.SKELETON == "auto" else None
     for split in ("train", "test"):
         dataset = build_dataset(config, split, skeleton)
-        for part in dataset.parts if isinstance(dataset, ConcatDataset) else [dataset]:
-            if isinstance(part, CocoKeypoints):
+        for part in parts_of(dataset):
+            if isinstance(part, MappedDataset):
+                part.dataset.findings += part.findings
+                yield split, part.dataset
+            elif isinstance(part, CocoKeypoints):
                 yield split, part
             else:
                 print(f"{split}: {len(part)} images that are no COCO-format files are left out")

@@ -169,6 +169,12 @@ def _rules(kind: type[Any]) -> dict[str, Rule]:
 
 def _coerce(key: str, value: Any, hint: Any, rule: Rule) -> Any:
     """The value as the field's type, within its rule."""
+    if isinstance(hint, types.UnionType):  # one, or a list of several
+        single, several = typing.get_args(hint)
+        if not isinstance(value, list | tuple):
+            return _coerce(key, value, single, rule)
+        (kind, _) = typing.get_args(several)
+        return tuple(_coerce_entry(f"{key}[{n}]", item, kind) for n, item in enumerate(value))
     if isinstance(hint, types.GenericAlias):
         kinds = typing.get_args(hint)
         if (rule.per_output or Ellipsis in kinds) and isinstance(value, int | float):
@@ -191,6 +197,18 @@ def _coerce(key: str, value: Any, hint: Any, rule: Rule) -> Any:
         raise UserError(f"config key '{key}' must be a {hint.__name__}, not {value!r}")
     _check_rule(key, value, rule)
     return value
+
+
+def _coerce_entry(key: str, value: Any, kind: type[Any]) -> Any:
+    """One entry of a list of mappings; text alone is the value of the first field."""
+    if isinstance(value, kind):
+        return value
+    hints, rules = typing.get_type_hints(kind), _rules(kind)
+    given = value if isinstance(value, dict) else {next(iter(hints)): value}
+    for name in given:
+        if name not in hints:
+            raise UserError(f"config key '{key}' has no '{name}', only {', '.join(hints)}")
+    return kind(**{n: _coerce(f"{key}.{n}", item, hints[n], rules[n]) for n, item in given.items()})
 
 
 def _check_rule(key: str, value: Any, rule: Rule) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import types
 import typing
 from dataclasses import fields
 from typing import Any
@@ -55,6 +56,8 @@ def render_reference() -> str:
 
 def _type(hint: Any) -> str:
     arguments = typing.get_args(hint)
+    if isinstance(hint, types.UnionType):
+        return f"{_type(arguments[0])} or list"
     if not arguments:
         return str(hint.__name__)
     count = "" if Ellipsis in arguments else f"{len(arguments)} "

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
 
 from ..errors import UserError
@@ -59,15 +59,33 @@ class ModelSection:
 
 
 @dataclass(frozen=True)
+class TrainSet:
+    """One of several training sets; what it leaves empty is the config's."""
+
+    TRAIN: str = setting("", "split of training, or an annotation file below ROOT")
+    ROOT: str = setting("", "folder of the data set")
+    IMAGE_DIR: str = setting("", "image folder or .zip below ROOT")
+    SKELETON: str = setting("", "the set's own; its joints are matched by name")
+    CATEGORIES: tuple[str, ...] = setting((), "names of the categories that are people")
+    SHARE: float = setting(
+        0.0, "share of an epoch's views; 0 shows every image once", low=0, high=1
+    )
+
+
+@dataclass(frozen=True)
 class DatasetSection:
     DATASET: str = setting(
         "coco", "coco (any COCO-format keypoints), synthetic, or MODULE:FUNCTION"
     )
     ROOT: str = setting("data/coco", "folder of the data set; ${VARIABLES} are filled in")
-    TRAIN: str = setting("train2017", "split of training, or an annotation file below ROOT")
+    TRAIN: str | tuple[TrainSet, ...] = setting(
+        "train2017",
+        "split of training, or an annotation file below ROOT; or a list of these and of "
+        "{TRAIN, ROOT, IMAGE_DIR, SKELETON, CATEGORIES, SHARE}",
+    )
     TEST: str = setting("val2017", "split of validation, or an annotation file below ROOT")
     IMAGE_DIR: str = setting("", "image folder or .zip below ROOT, where it is not the split's own")
-    TRAIN_LIMIT: int = setting(0, "use only the first N images; 0 uses all", low=0)
+    TRAIN_LIMIT: int = setting(0, "use only the first N images of each set; 0 uses all", low=0)
     TEST_LIMIT: int = setting(0, "use only the first N images; 0 uses all", low=0)
     SYNTHETIC_IMAGES: int = setting(0, "synthetic images mixed into every epoch", low=0)
     SKELETON: str = setting(
@@ -91,6 +109,21 @@ class DatasetSection:
         "where views are cut: host, or device (gets whole images)",
         choices=("host", "device"),
     )
+
+    @property
+    def train_sets(self) -> tuple[TrainSet, ...]:
+        """The training sets, each with all that it has from the section."""
+        listed = (TrainSet(self.TRAIN),) if isinstance(self.TRAIN, str) else self.TRAIN
+        return tuple(
+            replace(
+                entry,
+                ROOT=entry.ROOT or self.ROOT,
+                IMAGE_DIR=entry.IMAGE_DIR or ("" if entry.ROOT else self.IMAGE_DIR),
+                SKELETON=entry.SKELETON or self.SKELETON,
+                CATEGORIES=entry.CATEGORIES or (() if entry.SKELETON else self.CATEGORIES),
+            )
+            for entry in listed
+        )
 
 
 @dataclass(frozen=True)
@@ -381,6 +414,27 @@ class PoseConfig(Config):
                 raise UserError(
                     f"config key 'SYNTHETIC.{key}' must be [lowest, highest], not [{low}, {high}]"
                 )
+        self._check_train_sets()
+
+    def _check_train_sets(self) -> None:
+        d = self.DATASET
+        if isinstance(d.TRAIN, str):
+            return
+        if not d.TRAIN or not all(entry.TRAIN for entry in d.TRAIN):
+            raise UserError("config key 'DATASET.TRAIN' must name the split of every set, as TRAIN")
+        if d.DATASET != "coco":
+            raise UserError(
+                f"config key 'DATASET.TRAIN': DATASET.DATASET {d.DATASET} takes no list"
+            )
+        shares = [entry.SHARE for entry in d.TRAIN]
+        total = math.fsum(shares)
+        if all(shares) and abs(total - 1) > 1e-6:
+            raise UserError(f"config key 'DATASET.TRAIN': the shares sum up to {total:g}, not to 1")
+        if not all(shares) and total >= 1:
+            raise UserError(
+                f"config key 'DATASET.TRAIN': shares of {total:g} leave nothing for the sets "
+                "without one"
+            )
 
 
 @dataclass(frozen=True)

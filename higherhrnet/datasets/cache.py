@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -34,7 +34,7 @@ class MemoryStore:
 
     def __init__(self, store: Store, sizes: Sizes) -> None:
         self.store = store
-        self._starts, total = offsets(sizes)
+        (self._starts,), total = offsets([sizes])
         self._sizes = dict(sizes)
         self._numbers = {name: number for number, name in enumerate(sizes)}
         if _SHARED_MEMORY.is_dir() and total > (free := shutil.disk_usage(_SHARED_MEMORY).free):
@@ -85,22 +85,28 @@ class SizeStore:
         return np.broadcast_to(np.uint8(0), (*self._sizes[name], 3))
 
 
-def offsets(sizes: Sizes) -> tuple[dict[str, int], int]:
-    """First byte of each image when all stand one after another, and the bytes of all."""
-    starts, total = {}, 0
-    for name, (height, width) in sizes.items():
-        starts[name] = total
-        total += 3 * height * width
+def offsets(sets: Sequence[Sizes]) -> tuple[list[dict[str, int]], int]:
+    """For each set the first byte of its images when all sets stand one after another, and the
+    bytes of all."""
+    starts: list[dict[str, int]] = []
+    total = 0
+    for sizes in sets:
+        starts.append({})
+        for name, (height, width) in sizes.items():
+            starts[-1][name] = total
+            total += 3 * height * width
     return starts, total
 
 
-def load_all(store: Store, sizes: Sizes, device: torch.device, threads: int) -> torch.Tensor:
+def load_all(
+    sets: Sequence[tuple[Store, Sizes]], device: torch.device, threads: int
+) -> torch.Tensor:
     """Every image's bytes on the device, laid out as :func:`offsets` says.
 
     Raises:
         UserError: an image cannot be read or has another size, or the device is too small.
     """
-    starts, total = offsets(sizes)
+    starts, total = offsets([sizes for _, sizes in sets])
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         if total > 0.9 * free:
@@ -110,15 +116,16 @@ def load_all(store: Store, sizes: Sizes, device: torch.device, threads: int) -> 
             )
     pixels = torch.empty(total, dtype=torch.uint8, device=device)
     with ThreadPoolExecutor(max(threads, 1)) as pool:
-        images = pool.map(store.image, sizes, sizes.values())
-        for name, image in zip(
-            sizes, tqdm(images, "decode", len(sizes), mininterval=2.0), strict=True
-        ):
-            if image.shape[:2] != sizes[name]:
-                raise UserError(
-                    f"image '{store.path / name}' has {image.shape[1]}x{image.shape[0]} "
-                    f"pixels, but its annotation says {sizes[name][1]}x{sizes[name][0]}"
-                )
-            flat = torch.from_numpy(image).view(-1)
-            pixels[starts[name] : starts[name] + len(flat)].copy_(flat)
+        for (store, sizes), of in zip(sets, starts, strict=True):
+            images = pool.map(store.image, sizes, sizes.values())
+            for name, image in zip(
+                sizes, tqdm(images, "decode", len(sizes), mininterval=2.0), strict=True
+            ):
+                if image.shape[:2] != sizes[name]:
+                    raise UserError(
+                        f"image '{store.path / name}' has {image.shape[1]}x{image.shape[0]} "
+                        f"pixels, but its annotation says {sizes[name][1]}x{sizes[name][0]}"
+                    )
+                flat = torch.from_numpy(image).view(-1)
+                pixels[of[name] : of[name] + len(flat)].copy_(flat)
     return pixels

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +17,7 @@ from ..boxes import annotated_box
 from ..errors import UserError
 from ..io.images import fits_annotation
 from ..io.store import Store
-from ..poses import Poses, is_labeled
+from ..poses import Poses, is_labeled, labeled_joints
 from ..skeleton import Skeleton
 from ..structures import Sample
 from .annotations import check_annotations, read_annotations
@@ -139,6 +140,15 @@ class CocoKeypoints:
                 )
             found[image["file_name"]] = int(height), int(width)
         return found
+
+    @cached_property
+    def label_counts(self) -> npt.NDArray[np.int64]:
+        """(K,) how many people have each joint labeled."""
+        counts = np.zeros(len(self.skeleton), np.int64)
+        for _, records in self._entries:
+            keypoints = np.array([r["keypoints"] for r in records], float)
+            counts += labeled_joints(keypoints.reshape(-1, len(counts), 3)).sum(axis=0)
+        return counts
 
     def boxes(self, index: int) -> npt.NDArray[np.float64]:
         """(P, 4) x, y, w, h of the image's labeled people."""

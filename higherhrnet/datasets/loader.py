@@ -23,6 +23,7 @@ from ..errors import RunError, UserError
 from ..poses import Poses
 from ..structures import Batch, KeypointIndices, PackedImages
 from .base import PoseDataset
+from .combined import Quota
 from .transforms import Transform, warp_annotations, warp_sample
 
 IndexKeypoints = Callable[[Poses, npt.NDArray[np.uint8], bool], KeypointIndices]
@@ -51,7 +52,7 @@ class Item(NamedTuple):
 
 @dataclass(frozen=True)
 class Views(Dataset[Item]):
-    """Training views of a data set, indexed by (epoch, item).
+    """Training views of a data set, indexed by (epoch, item) or (epoch, item, repetition).
 
     Attributes:
         dataset: where the samples come from.
@@ -71,9 +72,9 @@ class Views(Dataset[Item]):
     offsets: npt.NDArray[np.int64] | None = None
     padding_in_loss: bool = False
 
-    def __getitem__(self, key: tuple[int, int]) -> Item:
-        epoch, index = key
-        rng = np.random.default_rng((self.seed, epoch, index))
+    def __getitem__(self, key: tuple[int, ...]) -> Item:
+        index = key[1]
+        rng = np.random.default_rng((self.seed, *key))
         sample = self.dataset.sample(index)
         height, width = sample.image.shape[:2]
         view = self.transform(sample, rng)
@@ -88,12 +89,17 @@ class Views(Dataset[Item]):
             seen = warp_sample(sample, view.affine, shape, skeleton, self.padding_in_loss)
             poses, valid = seen.poses, seen.valid
             image = torch.from_numpy(seen.image).permute(2, 0, 1)
+        flipped = geometry.is_flipped(view.affine)
+        annotated = np.ones(len(skeleton), bool) if sample.annotated is None else sample.annotated
+        if flipped:
+            annotated = annotated[skeleton.flip_indices]
+        keypoints = self.index_keypoints(poses, valid, flipped)
         return Item(
             image=image,
             start=0 if self.offsets is None else int(self.offsets[index]),
             shape=(height, width),
             affine=torch.from_numpy(geometry.invert(view.affine)[:2].copy()),
-            keypoints=self.index_keypoints(poses, valid, geometry.is_flipped(view.affine)),
+            keypoints=keypoints._replace(annotated=torch.from_numpy(annotated.astype(np.uint8))),
             color=torch.tensor(view.color),
             id=sample.id,
         )
@@ -151,7 +157,11 @@ def choose_collate(views: Views) -> Callable[[list[Item]], Batch]:
     return collate_packed if views.offsets is None else collate_stored
 
 
-class ShuffledBatches(Sampler[list[tuple[int, int]]]):
+Key = tuple[int, ...]
+"""(epoch, image); and which repetition it is, for the second time and further ones in an epoch."""
+
+
+class ShuffledBatches(Sampler[list[Key]]):
     """Lists of (epoch, image): every image once an epoch, the last short batch left out.
 
     An effective batch is cut into ``micro_batches`` for each of ``processes``; what all processes
@@ -165,6 +175,8 @@ class ShuffledBatches(Sampler[list[tuple[int, int]]]):
         seed: of the order.
         micro_batches: accumulation steps.
         process, processes: which of how many this is.
+        quotas: of the sets that the images consist of, where these are mixed in shares; empty
+            shows every image once.
 
     Raises:
         UserError: the batch cannot be cut evenly.
@@ -178,7 +190,9 @@ class ShuffledBatches(Sampler[list[tuple[int, int]]]):
         micro_batches: int = 1,
         process: int = 0,
         processes: int = 1,
+        quotas: Sequence[Quota] = (),
     ) -> None:
+        images = sum(quota.views for quota in quotas) or images
         cuts = micro_batches * processes
         if batch_size % cuts:
             raise UserError(
@@ -193,6 +207,7 @@ class ShuffledBatches(Sampler[list[tuple[int, int]]]):
         self.batch_size = min(batch_size, images // cuts * cuts)
         self.images, self.seed, self.micro_batches = images, seed, micro_batches
         self.process, self.processes = process, processes
+        self.quotas = quotas
         self.epoch = 0
         self.start = 0
 
@@ -204,13 +219,33 @@ class ShuffledBatches(Sampler[list[tuple[int, int]]]):
     def __len__(self) -> int:
         return (self.steps - self.start) * self.micro_batches
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.images)
+    def __iter__(self) -> Iterator[list[Key]]:
+        rng = np.random.default_rng((self.seed, self.epoch))
+        shown = draw_items(self.quotas, rng)
+        order = rng.permutation(self.images)
         for step in range(self.start, self.steps):
             chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
             mine = chosen.reshape(self.micro_batches, self.processes, -1)[:, self.process]
             for micro_batch in mine:
-                yield [(self.epoch, int(image)) for image in micro_batch]
+                yield [
+                    (self.epoch, int(view)) if not shown else (self.epoch, *shown[view])
+                    for view in micro_batch
+                ]
+
+
+def draw_items(quotas: Sequence[Quota], rng: np.random.Generator) -> list[Key]:
+    """(item,) or (item, repetition) of an epoch's views: of every set its whole passes, and for the
+    remainder items by chance, none twice."""
+    shown: list[Key] = []
+    first = 0
+    for items, views in quotas:
+        passes, rest = divmod(views, items)
+        some = np.sort(rng.choice(items, rest, replace=False))
+        for repetition, chosen in enumerate([*[np.arange(items)] * passes, some]):
+            again = (repetition,) if repetition else ()
+            shown += [(first + int(item), *again) for item in chosen]
+        first += items
+    return shown
 
 
 class WorkerLostError(RunError):

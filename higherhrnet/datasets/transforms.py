@@ -85,6 +85,9 @@ def warp_sample(
 ) -> Sample:
     """The whole sample through an affine onto a canvas of ``shape`` (H, W); see :func:`moved`."""
     poses, valid = warp_annotations(sample, affine, shape, skeleton, padding_in_loss)
+    annotated = sample.annotated
+    if annotated is not None and geometry.is_flipped(affine):
+        annotated = annotated[skeleton.flip_indices]
     return Sample(
         image=geometry.warp(sample.image, affine, shape),
         poses=poses,
@@ -92,6 +95,7 @@ def warp_sample(
         valid=valid,
         id=sample.id,
         affine=affine @ sample.affine,
+        annotated=annotated,
     )
 
 

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from ..config import Config, PoseConfig
+from ..config import Config, PoseConfig, TrainSet
 from ..datasets import cache
 from ..datasets.annotations import read_annotations
-from ..datasets.base import ConcatDataset, PoseDataset
+from ..datasets.base import PoseDataset
 from ..datasets.canonical import skeleton_from_file
 from ..datasets.check import find_shared_images
 from ..datasets.coco import CocoKeypoints
+from ..datasets.combined import (
+    ConcatDataset,
+    MappedDataset,
+    Quota,
+    compute_quotas,
+    files_of,
+    parts_of,
+)  # fmt: skip
 from ..datasets.loader import Loader, ShuffledBatches, Views, choose_collate
 from ..datasets.paths import find_split
 from ..distributed import ProcessGroup, is_main_process
@@ -32,11 +41,20 @@ _log = logging.getLogger(__name__)
 _SYNTHETIC = "higherhrnet.research.synthetic.dataset:build_dataset"
 
 
-def find_annotations(config: PoseConfig, split: str) -> tuple[Path, Path]:
-    """Annotation file and image folder of the config's ``train`` or ``test`` images."""
+def _sets_of(config: PoseConfig, split: str) -> tuple[TrainSet, ...]:
+    """The data sets of ``train``, or the one of ``test``, in the form of these."""
     d = config.DATASET
-    root = expand_path(d.ROOT, "DATASET.ROOT")
-    return find_split(root, d.TRAIN if split == "train" else d.TEST, d.IMAGE_DIR)
+    return d.train_sets if split == "train" else replace(d, TRAIN=d.TEST).train_sets
+
+
+def _find_files(entry: TrainSet) -> tuple[Path, Path]:
+    root = expand_path(entry.ROOT, "DATASET.ROOT")
+    return find_split(root, entry.TRAIN, entry.IMAGE_DIR)
+
+
+def find_annotations(config: PoseConfig, split: str) -> list[tuple[Path, Path]]:
+    """Annotation file and image folder of each set of the config's ``train`` or ``test`` images."""
+    return [_find_files(entry) for entry in _sets_of(config, split)]
 
 
 def find_skeleton(config: PoseConfig, split: str = "train") -> Skeleton:
@@ -50,8 +68,19 @@ def find_skeleton(config: PoseConfig, split: str = "train") -> Skeleton:
         return load_skeleton(d.SKELETON)
     if d.DATASET != "coco":
         raise UserError("config key 'DATASET.SKELETON': auto needs an annotation file to read")
-    file, _ = find_annotations(config, split)
-    return skeleton_from_file(read_annotations(file), file, d.CATEGORIES)
+    return _skeleton_of(_sets_of(config, split)[0])
+
+
+def find_set_skeletons(config: PoseConfig, split: str) -> list[Skeleton]:
+    """Each set's own skeleton, which is usually the config's."""
+    return [_skeleton_of(entry) for entry in _sets_of(config, split)]
+
+
+def _skeleton_of(entry: TrainSet) -> Skeleton:
+    if entry.SKELETON != "auto":
+        return load_skeleton(entry.SKELETON)
+    file, _ = _find_files(entry)
+    return skeleton_from_file(read_annotations(file), file, entry.CATEGORIES)
 
 
 def describe_made_skeleton(config: PoseConfig, skeleton: Skeleton) -> str:
@@ -73,13 +102,17 @@ def report_findings(config: PoseConfig, **datasets: PoseDataset) -> None:
     """
     if not is_main_process():
         return
-    stored = {split: _stored(dataset) for split, dataset in datasets.items()}
+    stored = {split: list(files_of(dataset)) for split, dataset in datasets.items()}
     lines = {
         f"'{part.annotation_file}': {finding}": finding.is_problem
         for parts in stored.values()
         for part in parts
         for finding in part.findings
     }
+    for part in (part for dataset in datasets.values() for part in parts_of(dataset)):
+        if isinstance(part, MappedDataset):
+            file = part.dataset.annotation_file
+            lines |= {f"'{file}': {finding}": finding.is_problem for finding in part.findings}
     for line, is_problem in lines.items():  # once where TRAIN and TEST are the same file
         _log.log(logging.WARNING if is_problem else logging.INFO, "%s", line)
     skeleton = next(iter(datasets.values())).skeleton
@@ -126,11 +159,6 @@ def describe_missing_flip_pairs(config: PoseConfig, skeleton: Skeleton) -> str:
     )
 
 
-def _stored(dataset: PoseDataset) -> list[CocoKeypoints]:
-    parts = dataset.parts if isinstance(dataset, ConcatDataset) else [dataset]
-    return [part for part in parts if isinstance(part, CocoKeypoints)]
-
-
 def build_dataset(config: PoseConfig, split: str, skeleton: Skeleton | None = None) -> PoseDataset:
     """The ``train`` or ``test`` images that the config names.
 
@@ -147,23 +175,40 @@ def build_dataset(config: PoseConfig, split: str, skeleton: Skeleton | None = No
         path = _SYNTHETIC if d.DATASET == "synthetic" else d.DATASET
         made: PoseDataset = load_object(path, "DATASET.DATASET")(config, split)
         return made
-    annotation_file, image_folder = find_annotations(config, split)
-    real = CocoKeypoints(
+    sets = _sets_of(config, split)
+    skeleton = skeleton or find_skeleton(config, split)
+    parts = [_build_set(config, split, entry, skeleton, len(sets) > 1) for entry in sets]
+    shares = [entry.SHARE for entry in sets]
+    if split == "train" and d.SYNTHETIC_IMAGES:
+        synthetic = load_object(_SYNTHETIC, "DATASET.SYNTHETIC_IMAGES")
+        parts.append(synthetic(config, split, d.SYNTHETIC_IMAGES))
+        shares.append(0.0)
+    return parts[0] if len(parts) == 1 else ConcatDataset(parts, shares)
+
+
+def _build_set(
+    config: PoseConfig, split: str, entry: TrainSet, skeleton: Skeleton, is_one_of_several: bool
+) -> PoseDataset:
+    """One set of annotated files with the joints of ``skeleton``."""
+    d = config.DATASET
+    own = skeleton if entry.SKELETON == d.SKELETON else _skeleton_of(entry)
+    annotation_file, image_folder = _find_files(entry)
+    files = CocoKeypoints(
         annotation_file,
         image_folder,
-        skeleton or find_skeleton(config, split),
+        own,
         people_only=split == "train",
         limit=d.TRAIN_LIMIT if split == "train" else d.TEST_LIMIT,
         with_mask=method_of(config).with_mask(config),
-        categories=d.CATEGORIES,
+        categories=entry.CATEGORIES,
     )
-    if split == "test" or not d.SYNTHETIC_IMAGES:
-        return real
-    synthetic = load_object(_SYNTHETIC, "DATASET.SYNTHETIC_IMAGES")
-    return ConcatDataset((real, synthetic(config, split, d.SYNTHETIC_IMAGES)))
+    # A single set teaches that joints which it never labels are not to be seen, as published.
+    return MappedDataset(files, skeleton) if is_one_of_several or own != skeleton else files
 
 
-def build_sampler(config: Config, count: int, group: ProcessGroup) -> ShuffledBatches:
+def build_sampler(
+    config: Config, count: int, group: ProcessGroup, quotas: Sequence[Quota] = ()
+) -> ShuffledBatches:
     """Cuts the effective batch into micro-batches and among processes.
 
     Raises:
@@ -180,7 +225,9 @@ def build_sampler(config: Config, count: int, group: ProcessGroup) -> ShuffledBa
                 f"times TRAIN.MICRO_BATCH_SIZE {t.MICRO_BATCH_SIZE}, not {t.BATCH_SIZE}"
             )
         micro_batches = t.BATCH_SIZE // at_once
-    return ShuffledBatches(count, t.BATCH_SIZE, t.SEED, micro_batches, group.rank, group.size)
+    return ShuffledBatches(
+        count, t.BATCH_SIZE, t.SEED, micro_batches, group.rank, group.size, quotas
+    )
 
 
 def build_loader(
@@ -193,18 +240,21 @@ def build_loader(
     """What loads training batches, and what receives them on the device."""
     d, t, method = config.DATASET, config.TRAIN, method_of(config)
     pixels = offsets = None
-    parts = dataset.parts if isinstance(dataset, ConcatDataset) else [dataset]
-    stored = _stored(dataset)
+    stored = list(files_of(dataset))
     if d.CACHE == "ram":
         for part in stored:
             part.store = cache.MemoryStore(part.files, part.sizes)
     elif d.CACHE == "device":
-        if len(parts) != 1 or not stored:
-            raise UserError("config key 'DATASET.CACHE': device holds one data set of files")
-        pixels = cache.load_all(stored[0].files, stored[0].sizes, device, max(t.WORKERS, 1))
-        first, _ = cache.offsets(stored[0].sizes)
-        offsets = np.array([first[name] for name in stored[0].names])
-        stored[0].store = cache.SizeStore(stored[0].files, stored[0].sizes)
+        if len(stored) != len(parts_of(dataset)):
+            raise UserError("config key 'DATASET.CACHE': device holds data sets of files alone")
+        sets = [(part.files, part.sizes) for part in stored]
+        pixels = cache.load_all(sets, device, max(t.WORKERS, 1))
+        starts, _ = cache.offsets([sizes for _, sizes in sets])
+        offsets = np.array(
+            [of[name] for part, of in zip(stored, starts, strict=True) for name in part.names]
+        )
+        for part, (files, sizes) in zip(stored, sets, strict=True):
+            part.store = cache.SizeStore(files, sizes)
     items, image_of_item = method.training_items(dataset)
     offsets = offsets if offsets is None else offsets[image_of_item]
     warp_on_device = d.WARP == "device" or offsets is not None
@@ -220,5 +270,6 @@ def build_loader(
         method.padding_in_loss(config),
     )
     to_device = BatchToDevice(device, codec.encode, normalize, method.view_shape(config), pixels)
-    sampler = build_sampler(config, len(items), group or ProcessGroup())
+    quotas = compute_quotas(dataset, image_of_item)
+    sampler = build_sampler(config, len(items), group or ProcessGroup(), quotas)
     return Loader(views, sampler, t.WORKERS, choose_collate(views)), to_device

@@ -95,7 +95,7 @@ class BottomUpCodec:
             weight = keypoints.valid[:, None, ::step, ::step].float()
             heatmaps.append(draw_gaussians(indices, (weight.shape[2], weight.shape[3]), self.sigma))
             weights.append(weight)
-        return Targets(tuple(heatmaps), tuple(weights), keypoints.indices)
+        return Targets(tuple(heatmaps), tuple(weights), keypoints.indices, keypoints.annotated)
 
     def aggregate(
         self, views: Sequence[View], shape: tuple[int, int] | None = None

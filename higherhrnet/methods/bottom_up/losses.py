@@ -12,11 +12,14 @@ from typing import Any
 
 import torch
 
-from ...structures import Head, Outputs, Targets
+from ...structures import ALL_ANNOTATED, Head, Outputs, Targets
 
 
 def heatmap_loss(
-    prediction: torch.Tensor, target: torch.Tensor, weight: torch.Tensor
+    prediction: torch.Tensor,
+    target: torch.Tensor,
+    weight: torch.Tensor,
+    annotated: torch.Tensor = ALL_ANNOTATED,
 ) -> torch.Tensor:
     """Masked squared error, mean over joints and all pixels (HigherHRNet, sec. 3.4).
 
@@ -24,11 +27,14 @@ def heatmap_loss(
         prediction: (B, K, H, W), of any floating type.
         target: (B, K, H, W) float32.
         weight: broadcast against them, 1 where the error counts, else 0.
+        annotated: ([B,] K or 1) 1 for the joints that count. The mean stays one over all joints,
+            as it is one over all pixels.
 
     Returns:
         (B,) one value an image.
     """
-    each: torch.Tensor = _MaskedSquares.apply(prediction, target, weight)
+    joints = annotated[..., None, None]
+    each: torch.Tensor = _MaskedSquares.apply(prediction, target, weight, joints)
     return each
 
 
@@ -37,19 +43,25 @@ class _MaskedSquares(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, prediction: torch.Tensor, target: torch.Tensor, weight: torch.Tensor
+        ctx: Any,
+        prediction: torch.Tensor,
+        target: torch.Tensor,
+        weight: torch.Tensor,
+        joints: torch.Tensor,
     ) -> torch.Tensor:
         error = torch.sub(prediction, target).mul_(weight)  # float32 if either is
+        if joints.numel() > 1:
+            error.mul_(joints)
         ctx.save_for_backward(error)
         ctx.dtype = prediction.dtype
         flat = error.flatten(1)
         return torch.linalg.vecdot(flat, flat) / flat.shape[1]
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
         (error,) = ctx.saved_tensors  # masked, and a mask of 0 and 1 is its own square
         factor = gradients[0] * (2 / error[0].numel())
-        return (error * factor[:, None, None, None]).to(ctx.dtype), None, None
+        return (error * factor[:, None, None, None]).to(ctx.dtype), None, None, None
 
 
 def tag_losses(
@@ -120,7 +132,9 @@ class BottomUpLoss:
         """
         losses = {}
         for i, head in enumerate(self.heads):
-            each = heatmap_loss(outputs.heatmaps[i], targets.heatmaps[i], targets.weights[i])
+            each = heatmap_loss(
+                outputs.heatmaps[i], targets.heatmaps[i], targets.weights[i], targets.annotated
+            )
             losses[f"heatmap/{head.stride}"] = self.heatmap_factors[i] * each.mean()
             if head.tags:
                 pull, push = tag_losses(outputs.tags[i], targets.indices[i], self.push_type)

@@ -22,7 +22,13 @@ from ...config import PoseConfig, override_config, parse_config, read_config, to
 from ...datasets.base import PoseDataset
 from ...errors import UserError
 from ...factory.checkpoints import open_checkpoint
-from ...factory.data import build_dataset, find_annotations, find_skeleton, report_findings
+from ...factory.data import (
+    build_dataset,
+    find_annotations,
+    find_set_skeletons,
+    find_skeleton,
+    report_findings,
+)  # fmt: skip
 from ...factory.device import choose_device
 from ...factory.evaluation import run_validation
 from ...factory.inference import build_model_with_weights, build_predictor
@@ -311,7 +317,9 @@ def _annotation_digest(config: PoseConfig, split: str) -> str:
     skeleton = json.dumps(find_skeleton(config).to_dict())
     if config.DATASET.DATASET != "coco":
         return skeleton
-    return skeleton + _digest(find_annotations(config, split)[0])
+    own = [json.dumps(found.to_dict()) for found in find_set_skeletons(config, split)]
+    skeleton += "".join(text for text in own if text != skeleton)
+    return skeleton + "".join(_digest(file) for file, _ in find_annotations(config, split))
 
 
 def _digest(file: Path) -> str:
