@@ -50,12 +50,16 @@ class ProcessGroup:
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process; all must ask."""
+        return bool(self.max(float(flag)))
+
+    def max(self, value: float) -> float:
+        """The largest value of all processes; all must ask."""
         if self.size == 1:
-            return flag
-        value = torch.tensor(int(flag))
+            return value
+        largest = torch.tensor(value, dtype=torch.float64)
         with lost_peers(self):
-            dist.all_reduce(value, dist.ReduceOp.MAX, group=self.control)
-        return bool(value.item())
+            dist.all_reduce(largest, dist.ReduceOp.MAX, group=self.control)
+        return float(largest.item())
 
     def mean(self, values: torch.Tensor) -> torch.Tensor:
         """Mean of a CPU tensor over processes; all must ask."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -692,3 +693,14 @@ def test_a_coco_model_is_finetuned_to_crowdpose_and_to_tigers(tmp_path):
         row, old = trained.skeleton.index(joint), COCO.index(joint)
         got = trained.engine.model.final_layers[1].weight[row]
         torch.testing.assert_close(got, bundled["final_layers.1.weight"][old].float())
+
+
+def test_the_plan_tells_hours(tmp_path, capsys):
+    text = "MODEL: {WIDTH: 4, NUM_MODULES: [1, 1, 1], NUM_BLOCKS: 1}\n"
+    text += "DATASET: {DATASET: synthetic, INPUT_SIZE: 128}\nSYNTHETIC: {TRAIN_IMAGES: 20}"
+    (tmp_path / "c.yaml").write_text(text)
+    command = ["train", str(tmp_path / "c.yaml"), "--plan", "--device", "cpu"]
+    assert main([*command, "TRAIN.BATCH_SIZE", "4"]) == 0
+    assert re.search(r"about [\d.e-]+ hours for 300 epochs of 20 views", capsys.readouterr().out)
+    assert main([*command, "TRAIN.BATCH_SIZE", "4", "TRAIN.MINUTES", "8"]) == 0
+    assert re.search(r"about [\d.e+]+ epochs in 8 minutes: .* views/s", capsys.readouterr().out)

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from higherhrnet import geometry, load
+from higherhrnet.cli import main
 from higherhrnet.config import parse_config
 from higherhrnet.datasets.loader import (
     Loader,
@@ -30,11 +31,13 @@ from higherhrnet.factory.data import build_dataset
 from higherhrnet.factory.training import train
 from higherhrnet.methods.bottom_up.transforms import CenteredView, RandomView
 from higherhrnet.methods.top_down.transforms import PersonView
+from higherhrnet.models.weights import read_checkpoint
 from higherhrnet.poses import ABSENT
 from higherhrnet.research.synthetic.dataset import SyntheticPeople, write_coco
 from higherhrnet.skeleton import COCO
 from higherhrnet.structures import KeypointIndices
 from higherhrnet.training import checkpoint, loop
+from higherhrnet.training.budget import TimeBudget
 from higherhrnet.training.loss_meter import DivergenceError
 from higherhrnet.training.optim import ModelEma, build_scheduler
 from higherhrnet.training.signals import StoppedError
@@ -523,3 +526,80 @@ def test_drawn_crowds_are_learnt(tmp_path):
     from higherhrnet.config import read_config
 
     assert train(read_config(ROOT / "configs" / "synthetic.yaml"), tmp_path, "cpu") > 0.6
+
+
+def records_of(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_a_training_by_time_ends_in_time_with_its_rate(tmp_path, capsys):
+    file = tmp_path / "tiny.yaml"
+    file.write_text(TINY)
+    command = ["train", str(file), "--output", str(tmp_path / "run"), "--device", "cpu"]
+    settings = ["TRAIN.MINUTES", "0.2", "TRAIN.LR_SCHEDULER", "cosine", "TRAIN.WORKERS", "0"]
+    begun = time.monotonic()
+    assert main([*command, *settings]) == 0
+    assert time.monotonic() - begun < 30
+    records = records_of(tmp_path / "run")
+    assert len(records) > 2
+    assert ["AP" in record for record in records] == [False] * (len(records) - 1) + [True]
+    rates = [record["learning_rate"] for record in records]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < 0.05 * rates[0]
+    assert (tmp_path / "run" / "best.safetensors").is_file()
+    progress = checkpoint.load(tmp_path / "run")["progress"]
+    assert progress["fraction"] == 1
+    assert 5 < progress["seconds"] < 12
+    said = capsys.readouterr()
+    assert "epochs fit, with" in said.out + said.err
+    # Nothing is left of it.
+    assert main([*command, "--resume", *settings]) == 0
+    assert records_of(tmp_path / "run") == records
+
+
+def test_a_time_too_short_to_validate_in_is_refused(tmp_path, capsys):
+    file = tmp_path / "tiny.yaml"
+    file.write_text(TINY)
+    command = ["train", str(file), "--output", str(tmp_path / "run"), "--device", "cpu"]
+    assert main([*command, "TRAIN.MINUTES", "0.05"]) == 2
+    assert "'TRAIN.MINUTES': of 0.05 minutes validation alone would take" in capsys.readouterr().err
+
+
+def test_a_training_by_time_that_is_ended_leaves_weights(tmp_path):
+    process, _ = run_training(tmp_path, "TRAIN.MINUTES", "5", "TRAIN.SAVE_EVERY", "2")
+    assert not (tmp_path / "run" / "best.safetensors").exists()
+    os.kill(process.pid, signal.SIGTERM)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 143
+    assert "ended before it was validated; its weights are kept" in error
+    file = read_checkpoint(tmp_path / "run" / "best.safetensors")
+    averaged = torch.load(tmp_path / "run" / "last.pth", weights_only=True)["average"][1]
+    assert all(torch.equal(value, averaged[name]) for name, value in file.state.items())
+
+
+def test_the_clock_of_a_budget(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("higherhrnet.training.budget.time.monotonic", lambda: now[0])
+    budget = TimeBudget(70, reserve=10, started=100)
+    now[0] += 20  # loading, compiling
+    assert budget.advance() == 0
+    now[0] += 10
+    assert budget.advance() == 0.25
+    now[0] += 30
+    assert budget.advance() == 1
+    resumed = TimeBudget(110, reserve=10, started=now[0], fraction=0.5, spent=60)
+    assert resumed.advance() == 0.5
+    now[0] += 20
+    assert resumed.advance() == 0.75
+    now[0] += 100
+    assert resumed.advance() == 1
+    # Rates step down where their epochs would.
+    weights = torch.nn.Parameter(torch.zeros(1))
+    schedule = build_scheduler(
+        torch.optim.SGD([weights], lr=1.0), "multistep", 10, 30, [10, 20], 0.1, 0,
+        fraction=lambda: budget.fraction,
+    )  # fmt: skip
+    found = []
+    for budget.fraction in (0.2, 0.4, 0.8):
+        found.append(schedule.lr_lambdas[0](0))
+    assert found == pytest.approx([1, 0.1, 0.01])

@@ -142,6 +142,9 @@ class SyntheticSection:
 @dataclass(frozen=True)
 class TrainSection:
     END_EPOCH: int = setting(300, "epochs of the whole training", low=1)
+    MINUTES: float = setting(
+        0.0, "time of the whole training instead; rates follow it as they follow epochs", low=0
+    )
     BATCH_SIZE: int = setting(48, "images a step, over all processes and micro-batches", low=1)
     MICRO_BATCH_SIZE: int = setting(
         0, "images at once in a process; 0 takes its whole share of the batch", low=0
@@ -509,6 +512,12 @@ class ClassifierConfig(Config):
     DATASET: ClassifierDataset
 
     method: ClassVar[str] = "classification"
+
+    def check(self) -> None:
+        """See :class:`Config`."""
+        super().check()
+        if self.TRAIN.MINUTES:
+            raise UserError("config key 'TRAIN.MINUTES' is for pose networks; set TRAIN.END_EPOCH")
 
 
 SCHEMAS: dict[str, type[Config]] = {

@@ -6,6 +6,7 @@ import copy
 import logging
 import math
 import signal
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from torch import nn
 from .. import visualization
 from ..boxes import Boxes
 from ..config import Config, PoseConfig, to_yaml
+from ..datasets.base import PoseDataset
 from ..datasets.loader import lost_workers
 from ..distributed import ProcessGroup, init_distributed
 from ..errors import UserError
@@ -26,6 +28,7 @@ from ..evaluation.evaluator import format_metric, main_metric
 from ..evaluation.operating_point import calibrate
 from ..inference.engine import TorchEngine
 from ..inference.predictor import Predictor
+from ..inference.types import BoxesOf
 from ..io.lock import lock_folder
 from ..io.paths import expand_path
 from ..methods.base import method_of
@@ -36,7 +39,15 @@ from ..models.weights import load_pretrained, metadata_of, write_native
 from ..skeleton import Skeleton
 from ..structures import Batch, Sample
 from ..training import checkpoint, loop, optim
-from ..training.callbacks import BestCheckpoint, Callback, Curves, Logging, PeriodicCheckpoint
+from ..training.budget import TimeBudget
+from ..training.callbacks import (
+    BestCheckpoint,
+    Callback,
+    Curves,
+    LastWeights,
+    Logging,
+    PeriodicCheckpoint,
+)
 from ..training.device_batch import BatchToDevice
 from ..training.logger import RunLog
 from ..training.signals import SignalHandler, StoppedError
@@ -47,6 +58,7 @@ from .evaluation import run_validation
 from .inference import build_predictor
 
 _log = logging.getLogger(__name__)
+_BUDGET_EMA_DECAY = 0.998
 
 
 def train(
@@ -56,8 +68,10 @@ def train(
 
     Writes ``last.pth`` (to resume), ``best.safetensors`` (by AP, MPII's top-down by PCKh),
     ``config.yaml``, ``log.jsonl``, ``curves.png`` and ``tensorboard/``. Under ``torchrun`` the
-    processes share every batch and the first one writes.
+    processes share every batch and the first one writes. With ``TRAIN.MINUTES`` it ends in time,
+    validated once, and ``best.safetensors`` is there even if a signal ends it.
     """
+    budget = TimeBudget(60 * config.TRAIN.MINUTES) if config.TRAIN.MINUTES else None
     with start_run(config, output, device_name, resume) as (group, device), ExitStack() as stack:
         method, skeleton = method_of(config), find_skeleton(config)
         if resume:
@@ -106,6 +120,11 @@ def train(
                 operating_point=operating_point or None,
             )  # fmt: skip
 
+        callbacks = build_callbacks(config, log, BestCheckpoint(save_best))
+        if budget is not None:
+            budget.reserve = group.max(estimate_validation(predictor, dataset, boxes_of, group))
+            check_budget(budget)
+            callbacks.append(LastWeights(save_best))
         network = prepare_for_training(config, model, device)
         optimizer = build_optimizer(config, model)
         trainer = loop.Trainer(
@@ -114,17 +133,46 @@ def train(
             batches=batches,
             to_device=to_device,
             optimizer=optimizer,
-            scheduler=build_scheduler(config, optimizer, batches.steps),
+            scheduler=build_scheduler(config, optimizer, batches.steps, budget),
             ema=build_ema(config, model),
             settings=build_settings(config, device, metric),
             validate=validate,
-            callbacks=build_callbacks(config, log, BestCheckpoint(save_best)),
+            callbacks=callbacks,
             folder=output,
             metadata=metadata_of(to_yaml(config), skeleton),
             group=group,
             signals=signals,
+            budget=budget,
         )
         return trainer.fit(resume)
+
+
+def estimate_validation(
+    predictor: Predictor, dataset: PoseDataset, boxes_of: BoxesOf, group: ProcessGroup
+) -> float:
+    """Seconds that validation and the last checkpoint will take, from three images of the set."""
+    count = min(len(dataset), 3)
+    chosen = np.linspace(0, len(dataset) - 1, count).astype(int).tolist()
+    samples = [dataset.sample(index) for index in chosen]
+    predictor.predict(samples[0].image, boxes_of(samples[0]))  # what the first costs besides
+    begun = time.perf_counter()
+    for sample in samples:
+        predictor.predict(sample.image, boxes_of(sample))
+    each = (time.perf_counter() - begun) / count
+    return 1.2 * each * len(dataset) / group.size + 5
+
+
+def check_budget(budget: TimeBudget) -> None:
+    """See that there is time to train.
+
+    Raises:
+        UserError: validation alone takes most of it.
+    """
+    if budget.reserve > 0.8 * budget.seconds:
+        raise UserError(
+            f"config key 'TRAIN.MINUTES': of {budget.seconds / 60:g} minutes validation alone "
+            f"would take about {budget.reserve / 60:.1f}; DATASET.TEST_LIMIT shortens it"
+        )
 
 
 @contextmanager
@@ -253,19 +301,23 @@ def build_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def build_scheduler(
-    config: Config, optimizer: torch.optim.Optimizer, steps_per_epoch: int
+    config: Config,
+    optimizer: torch.optim.Optimizer,
+    steps_per_epoch: int,
+    budget: TimeBudget | None = None,
 ) -> torch.optim.lr_scheduler.LambdaLR:
-    """The config's learning rate schedule."""
+    """The config's learning rate schedule, over its epochs or its time."""
     t = config.TRAIN
     return optim.build_scheduler(
         optimizer, t.LR_SCHEDULER, steps_per_epoch, t.END_EPOCH, t.LR_STEP, t.LR_FACTOR,
-        t.WARMUP_STEPS,
+        t.WARMUP_STEPS, None if budget is None else lambda: budget.fraction,
     )  # fmt: skip
 
 
 def build_ema(config: Config, model: nn.Module) -> optim.ModelEma | None:
-    """The config's average of the weights."""
-    decay = config.TRAIN.EMA_DECAY
+    """The config's average of the weights; a training by time has one, as it may end early."""
+    t = config.TRAIN
+    decay = t.EMA_DECAY or (_BUDGET_EMA_DECAY if t.MINUTES else 0.0)
     return optim.ModelEma(model, decay) if decay else None
 
 

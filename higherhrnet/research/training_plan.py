@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,13 +14,17 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..config import PoseConfig, override_config
-from ..factory.data import find_skeleton
+from ..datasets.combined import compute_quotas
+from ..errors import UserError
+from ..factory.data import build_dataset, find_skeleton
 from ..factory.training import build_step_trainer
 from ..methods.base import method_of
 from ..structures import Outputs, Targets
 from .bench.table import Row
 from .bench.train import measure
 
+_SMALL = 128
+"""Side of a view that is measured on a CPU in place of a larger one, pixels."""
 _COPIES = 4
 """Of every parameter: itself, its gradient and Adam's two moments, each in float32."""
 
@@ -154,6 +159,7 @@ def plan_training(
         "another batch needs another rate: TRAIN.LR in proportion to TRAIN.BATCH_SIZE, e.g. "
         f"TRAIN.BATCH_SIZE {batch // 2 or 1} TRAIN.LR {config.TRAIN.LR / 2:g}",
     ]
+    lines += describe_hours(config, device)
     rows: list[Row] = []
     estimates: dict[tuple[str, bool], tuple[float, float]] = {}
     share = batch // processes
@@ -186,6 +192,48 @@ def plan_training(
                     torch.cuda.reset_peak_memory_stats(device)
                 rows.append(row)
     return lines, rows
+
+
+def describe_hours(config: PoseConfig, device: torch.device) -> list[str]:
+    """How long the training will take on this machine, from a few steps on random images.
+
+    A large view is measured as a small one and the time scaled by its area: steps of large networks
+    take minutes on a CPU.
+    """
+    overrides = ["TRAIN.COMPILE", "False", "TRAIN.MICRO_BATCH_SIZE", "0"]
+    if device.type == "cpu":
+        overrides += ["TRAIN.BATCH_SIZE", str(min(config.TRAIN.BATCH_SIZE, 8))]
+        if config.TRAIN.PRECISION == "fp16":  # which CPUs only emulate
+            overrides += ["TRAIN.PRECISION", "fp32"]
+        if hasattr(config.DATASET, "INPUT_SIZE"):
+            overrides += ["DATASET.INPUT_SIZE", str(min(config.DATASET.INPUT_SIZE, _SMALL))]
+    measured = override_config(config, overrides)
+    found = measure(config, overrides, str(device), steps=2)
+    if "images/s" not in found:
+        return []
+    area, whole = (math.prod(method_of(c).view_shape(c)) for c in (measured, config))
+    pace = float(found["images/s"]) * area / whole
+    where = f"{pace:.2g} views/s on this machine ({device}), network and losses alone"
+    if device.type != "cuda":
+        where += "; on a GPU: not measured, run --plan there"
+    minutes = config.TRAIN.MINUTES
+    try:
+        count = _count_views(config)
+    except UserError as error:
+        return [f"about {100_000 / pace / 3600:.3g} hours for 100,000 views: {where} ({error})"]
+    if minutes:
+        return [f"about {minutes * 60 * pace / count:.2g} epochs in {minutes:g} minutes: {where}"]
+    epochs = config.TRAIN.END_EPOCH
+    hours = count * epochs / pace / 3600
+    return [f"about {hours:.3g} hours for {epochs} epochs of {count:,} views: {where}"]
+
+
+def _count_views(config: PoseConfig) -> int:
+    """Of one epoch."""
+    dataset = build_dataset(config, "train")
+    items, image_of_item = method_of(config).training_items(dataset)
+    quotas = compute_quotas(dataset, image_of_item)
+    return sum(quota.views for quota in quotas) or len(items)
 
 
 def _spread(values: Sequence[int], most: int) -> list[int]:

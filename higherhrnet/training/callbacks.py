@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +62,23 @@ class BestCheckpoint(Callback):
             trainer.progress.best = value
             if trainer.group.main:
                 self._save(trainer.weights)
+
+
+class LastWeights(Callback):
+    """Leaves weights where a run ended before its first validation.
+
+    Args:
+        save: writes weights.
+    """
+
+    def __init__(self, save: Callable[[Mapping[str, torch.Tensor]], object]) -> None:
+        self._save = save
+
+    def on_train_end(self, trainer: Trainer) -> None:
+        """See :class:`Callback`."""
+        if trainer.group.main and trainer.progress.best == -math.inf:
+            self._save(trainer.weights)
+            _log.warning("the run ended before it was validated; its weights are kept as they are")
 
 
 class PeriodicCheckpoint(Callback):

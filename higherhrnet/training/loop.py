@@ -25,6 +25,7 @@ from tqdm import tqdm
 from ..distributed import ProcessGroup, lost_peers
 from ..errors import UserError
 from . import checkpoint
+from .budget import TimeBudget
 from .callbacks import Callback
 from .loss_meter import LossMeter
 from .signals import SignalHandler, StoppedError
@@ -94,6 +95,8 @@ class Progress:
         metric: its name.
         sums, counted: this epoch's losses so far, and of how many steps.
         steps: steps an epoch; 0 if not known.
+        fraction, seconds: of a training by time, how much of its schedule is over, and how long it
+            took.
     """
 
     epoch: int = 0
@@ -103,6 +106,8 @@ class Progress:
     sums: dict[str, float] = field(default_factory=dict)
     counted: int = 0
     steps: int = 0
+    fraction: float = 0.0
+    seconds: float = 0.0
 
 
 @dataclass
@@ -125,6 +130,7 @@ class Trainer:
         metadata: goes into the checkpoint; see :func:`weights.metadata_of`.
         group: the processes.
         signals: remembers Ctrl-C and SIGTERM.
+        budget: ends the training, instead of ``settings.epochs``; it is validated once then.
     """
 
     model: nn.Module
@@ -141,6 +147,7 @@ class Trainer:
     metadata: Mapping[str, str] = field(default_factory=dict)
     group: ProcessGroup = field(default_factory=ProcessGroup)
     signals: SignalHandler = field(default_factory=SignalHandler)
+    budget: TimeBudget | None = None
 
     def __post_init__(self) -> None:
         self.progress = Progress(metric=self.settings.metric, steps=self.batches.steps)
@@ -176,7 +183,7 @@ class Trainer:
         self.wrap_model()
         with self.signals.handling():
             try:
-                while self.progress.epoch < self.settings.epochs:
+                while not self._is_done(self.progress.epoch):
                     self._run_epoch()
             except (StoppedError, UserError):  # between two steps
                 self.save()
@@ -197,11 +204,12 @@ class Trainer:
         epoch = progress.epoch + 1
         record: dict[str, Any] = {
             "epoch": epoch,
-            "images_per_second": (self.batches.steps - first) * self.batches.batch_size / seconds,
+            "images_per_second": (progress.step - first) * self.batches.batch_size / seconds,
             "learning_rate": max(self._rates(self.global_step - 1)),
             **meter.means(),
         }
-        if epoch == settings.epochs or epoch % settings.validate_every == 0:
+        is_due = self.budget is None and epoch % settings.validate_every == 0
+        if is_due or self._is_done(epoch):
             weights = self.weights
             self.group.share(weights)
             record |= self.validate(weights, epoch)
@@ -209,14 +217,22 @@ class Trainer:
         progress.epoch, progress.step, progress.sums, progress.counted = epoch, 0, {}, 0
         self._call("on_epoch_end", record, meter.curve)
 
+    @property
+    def _is_out_of_time(self) -> bool:
+        return self.budget is not None and self.budget.fraction >= 1
+
+    def _is_done(self, epoch: int) -> bool:
+        """Whether so many epochs end the training, or its time is over."""
+        return self._is_out_of_time if self.budget else epoch >= self.settings.epochs
+
     def train_one_epoch(self) -> LossMeter:
-        """The epoch's remaining steps."""
+        """The epoch's remaining steps, or those that there is time for."""
         progress, batches = self.progress, self.batches
         self._set_train_mode()
         meter = LossMeter(self.group, progress.sums, progress.counted)
         stream = batches.epoch(progress.epoch, progress.step)
         bar = tqdm(
-            desc=f"epoch {progress.epoch + 1}/{self.settings.epochs}", unit=" images",
+            desc=self._describe_epoch(), unit=" images",
             total=batches.steps * batches.batch_size, initial=progress.step * batches.batch_size,
             mininterval=2.0, disable=not self.group.main,
         )  # fmt: skip
@@ -232,16 +248,32 @@ class Trainer:
                     meter.add(progress.epoch, progress.step, ids, losses)
                     progress.step += 1
                     bar.update(batches.batch_size)
-                    if progress.step % _FETCH_EVERY == 0 or progress.step == batches.steps:
+                    self._advance_budget()
+                    is_last = progress.step == batches.steps or self._is_out_of_time
+                    if progress.step % _FETCH_EVERY == 0 or is_last:
                         latest = self.fetch_losses(meter)
                         bar.set_postfix(loss=f"{sum(latest.values()):.5f}")
                         self._call("on_losses", latest)
-                    if progress.step < batches.steps:
-                        self._call("on_step_end", meter)
+                    if is_last:
+                        break
+                    self._call("on_step_end", meter)
             except (StoppedError, UserError):  # the weights are kept if they are sound
                 self.fetch_losses(meter)
                 raise
         return meter
+
+    def _describe_epoch(self) -> str:
+        epoch = self.progress.epoch + 1
+        return f"epoch {epoch}" + ("" if self.budget else f"/{self.settings.epochs}")
+
+    def _advance_budget(self) -> None:
+        """Agree with the other processes on how much of the time is over."""
+        if self.budget is None:
+            return
+        self.budget.fraction = self.group.max(self.budget.advance())
+        self.progress.fraction, self.progress.seconds = self.budget.fraction, self.budget.used
+        if self.group.main:
+            self.budget.tell_pace(self.batches.batch_size, self.batches.steps)
 
     def train_step(self, micro_batches: Sequence[Any]) -> dict[str, torch.Tensor]:
         """One optimizer step; returns the mean of every named loss."""
@@ -379,5 +411,8 @@ class Trainer:
                 "have changed"
             )
         self.progress.steps = self.batches.steps
+        if self.budget is not None:
+            self.budget.spent = self.progress.seconds
+            self.budget.fraction = self.progress.fraction
         if self.progress.metric != self.settings.metric:  # values of two metrics do not compare
             self.progress.best, self.progress.metric = -math.inf, self.settings.metric

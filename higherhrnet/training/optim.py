@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ def build_scheduler(
     milestones: Sequence[int] = (),
     factor: float = 0.1,
     warmup_steps: int = 0,
+    fraction: Callable[[], float] | None = None,
 ) -> LambdaLR:
     """Linear warm-up, then steps down or a cosine; call ``step()`` after every optimizer step.
 
@@ -36,14 +37,18 @@ def build_scheduler(
         milestones: epochs after which a multi-step rate is multiplied by ``factor``.
         factor: of each milestone.
         warmup_steps: length of the linear start.
+        fraction: how much of the training is over, 0..1, if not steps decide that; steps down come
+            where their epochs would.
     """
+    total = epochs * steps_per_epoch
 
     def multiplier(step: int) -> float:
         warm = min(1.0, (step + 1) / (warmup_steps + 1))
+        at = step if fraction is None else fraction() * total
         if kind == "cosine":
-            done = min(step / max(epochs * steps_per_epoch, 1), 1.0)
+            done = min(at / max(total, 1), 1.0)
             return warm * 0.5 * (1 + math.cos(math.pi * done))
-        passed = sum(step // max(steps_per_epoch, 1) >= milestone for milestone in milestones)
+        passed = sum(at // max(steps_per_epoch, 1) >= milestone for milestone in milestones)
         return float(warm * factor**passed)
 
     return LambdaLR(optimizer, multiplier)

@@ -86,7 +86,9 @@ def _data(options: argparse.Namespace, device: torch.device) -> Sequence[Row]:
         raise UserError("bench data measures whole images, as bottom-up models read them")
     dataset = build_dataset(config, "train")
     if not isinstance(dataset, CocoKeypoints):
-        raise UserError("bench data measures one set of files; the config's are several, or synthetic")
+        raise UserError(
+            "bench data measures one set of files; the config's are several, or synthetic"
+        )
     count = min(options.count, len(dataset))
     if count < options.batch:
         raise UserError(f"{count} images are less than one --batch of {options.batch}")
