@@ -196,6 +196,12 @@ def person_crop(
     return place_center(center, scaling(shape[1] / width), shape, degrees)
 
 
+def exact_map_affine(stride: int) -> Affine:
+    """Input pixels → pixels of a map at 1/``stride`` whose first pixel covers the input's first
+    ``stride``; the same for flipped inputs."""
+    return translation(-0.5, -0.5) @ scaling(1.0 / stride) @ translation(0.5, 0.5)
+
+
 def map_affine(stride: int, flipped: bool) -> Affine:
     """Input pixels → pixels of a map at 1/``stride``, as the published training places joints.
 

@@ -28,11 +28,14 @@ class Head:
 
     Attributes:
         stride: input pixels per pixel of its maps.
-        tags: number of tag maps beside the K heatmaps: 0, 1 (shared by all joints) or K.
+        tags: number of tag maps beside the K heatmaps: 0, or ``tag_dim`` times 1 (shared by all
+            joints) or K, all maps of one dimension together.
+        tag_dim: dimension of a tag.
     """
 
     stride: int
     tags: int = 0
+    tag_dim: int = 1
 
 
 @dataclass(frozen=True)
@@ -83,11 +86,14 @@ class KeypointIndices(NamedTuple):
             maps, -1 where absent or outside; a top-down codec counts a border with them.
         valid: ([B,] H/s, W/s) uint8 for the finest head's stride s, 1 where the loss counts.
         annotated: ([B,] K or 1) uint8, 1 for joints that the image's data set annotates.
+        offsets: per head ([B,] P, K, 2) float32 x, y from each joint's pixel to its exact place, at
+            most half a pixel; none where joints are drawn on pixels.
     """
 
     indices: tuple[torch.Tensor, ...]
     valid: torch.Tensor
     annotated: torch.Tensor = ALL_ANNOTATED
+    offsets: tuple[torch.Tensor, ...] = ()
 
 
 class Targets(NamedTuple):
@@ -144,7 +150,7 @@ class Outputs(NamedTuple):
 
     Attributes:
         heatmaps: per head (B, K, H/s, W/s).
-        tags: per head (B, tags, H/s, W/s), with no channels where the head has no tags.
+        tags: per head (B, ``Head.tags``, H/s, W/s), with no channels where the head has no tags.
     """
 
     heatmaps: tuple[torch.Tensor, ...]

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from higherhrnet.methods.bottom_up import grouping as tagging
 from higherhrnet.methods.bottom_up.codec import BottomUpCodec
-from higherhrnet.methods.heatmaps import Peaks, gaussian_blur, quarter_shift
+from higherhrnet.methods.heatmaps import Peaks, gaussian_blur
 from higherhrnet.skeleton import Skeleton
 from higherhrnet.structures import View
 
@@ -120,3 +120,19 @@ def decode(maps: PlainMaps, codec: BottomUpCodec) -> tuple[tagging.People, npt.N
     if codec.refine:
         refine(people, maps)
     return people, score
+
+
+def quarter_shift(
+    heatmaps: npt.NDArray[np.float32], joints: npt.NDArray[np.int64], xy: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """Pixels (M, 2) of joints' (M,) maps (K, H, W), a quarter pixel towards the right (lower)
+    neighbor if it is the higher one, else to the other side; border pixels are repeated."""
+    _, height, width = heatmaps.shape
+    x, y = xy[:, 0], xy[:, 1]
+    right = heatmaps[joints, y, np.minimum(x + 1, width - 1)]
+    left = heatmaps[joints, y, np.maximum(x - 1, 0)]
+    below = heatmaps[joints, np.minimum(y + 1, height - 1), x]
+    above = heatmaps[joints, np.maximum(y - 1, 0), x]
+    return xy + np.stack(
+        [np.where(right > left, 0.25, -0.25), np.where(below > above, 0.25, -0.25)], axis=1
+    )

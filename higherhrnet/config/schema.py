@@ -226,6 +226,7 @@ class TestSection:
 @dataclass(frozen=True)
 class BottomUpModel(ModelSection):
     TAG_PER_JOINT: bool = setting(True, "one tag map for each joint; False: one for all")
+    TAG_DIM: int = setting(1, "dimension of a tag; published: 1", low=1, high=16)
     CAT_OUTPUT: bool = setting(True, "feed each output to the next deconvolution")
     NUM_BASIC_BLOCKS: int = setting(4, "residual blocks after each deconvolution", low=0, high=64)
 
@@ -236,6 +237,11 @@ class BottomUpDataset(DatasetSection):
         512, "side of a training crop; short side of a test image", low=64, multiple=64
     )
     SIGMA: int = setting(2, "of the Gaussians, heatmap pixels of every output", low=1)
+    ENCODING: str = setting(
+        "truncated",
+        "center of the Gaussians: truncated to a pixel (published), or exact (unbiased)",
+        choices=("truncated", "exact"),
+    )
     MIN_SCALE: float = setting(
         0.75, "smallest crop side, times the image's short side", low=0, above=True
     )
@@ -248,6 +254,10 @@ class BottomUpDataset(DatasetSection):
     )
     CROP_CENTER: str = setting(
         "image", "of crops: image (published), or person: anyone in it", choices=("image", "person")
+    )
+    MOSAIC: float = setting(0.0, "probability of four images as one", low=0, high=1)
+    COPY_PASTE: float = setting(
+        0.0, "probability of people pasted from another image, by their outlines", low=0, high=1
     )
     WITH_MASK: bool = setting(True, "crowds and people without keypoints are left out of the loss")
     PADDING_IN_LOSS: bool = setting(
@@ -270,6 +280,12 @@ class BottomUpLossSection:
     PUSH_LOSS_FACTOR: tuple[float, ...] = setting(
         (0.001,), "factor of each output's push loss", low=0, per_output=True
     )
+    HEATMAPS_LOSS_TYPE: str = setting(
+        "mse",
+        "weights of the heatmaps' squared errors: mse (published, none), foreground, "
+        "weight_adaptive, focal",
+        choices=("mse", "foreground", "weight_adaptive", "focal"),
+    )
     AE_LOSS_TYPE: str = setting("exp", "exp (published) or max", choices=("exp", "max"))
 
 
@@ -287,7 +303,10 @@ class BottomUpTest(TestSection):
     TAG_THRESHOLD: float = setting(
         1.0, "largest tag distance at which a candidate joins a person", low=0
     )
-    ADJUST: bool = setting(True, "quarter-pixel shift of peaks towards the higher neighbor")
+    ADJUST: bool = setting(True, "sub-pixel shift of peaks, as DECODING has it")
+    DECODING: str = setting(
+        "quarter", "quarter (published), parabola, dark", choices=("quarter", "parabola", "dark")
+    )
     REFINE: bool = setting(True, "fill missing joints")
     ASSIGNMENT: str = setting(
         "munkres",

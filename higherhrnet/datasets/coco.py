@@ -155,6 +155,16 @@ class CocoKeypoints:
         description, records = self._entries[index]
         return _boxes([record for record in records if is_labeled(record)], description)
 
+    def outlines(self, index: int) -> list[npt.NDArray[np.bool_] | None]:
+        """(H, W) pixels of each labeled person, in the order of the poses; None where there is no
+        segmentation."""
+        description, records = self._entries[index]
+        shape = annotated_size(description)
+        labeled = [record for record in records if is_labeled(record)]
+        if shape is None:
+            return [None] * len(labeled)
+        return [_region(record.get("segmentation"), shape) for record in labeled]
+
     def sample(self, index: int) -> Sample:
         """The whole image; ``UserError`` names a missing or broken file."""
         description, _ = self._entries[index]

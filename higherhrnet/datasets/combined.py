@@ -71,6 +71,10 @@ class MappedDataset:
         """See :class:`PoseDataset`."""
         return self.dataset.boxes(index)
 
+    def outlines(self, index: int) -> list[npt.NDArray[np.bool_] | None]:
+        """See :meth:`CocoKeypoints.outlines`."""
+        return self.dataset.outlines(index)
+
     def sample(self, index: int) -> Sample:
         """See :class:`PoseDataset`; joints that the set does not annotate are absent."""
         sample = self.dataset.sample(index)
@@ -116,6 +120,12 @@ class ConcatDataset:
         """(P, 4) of the labeled people of whichever set's image has the number."""
         part, number = self._at(index)
         return part.boxes(number)
+
+    def outlines(self, index: int) -> list[npt.NDArray[np.bool_] | None]:
+        """Those of whichever set's image has the number; none of a set that does not know any."""
+        part, number = self._at(index)
+        known = getattr(part, "outlines", None)
+        return [] if known is None else list(known(number))
 
     def sample(self, index: int) -> Sample:
         """The whole image of whichever set has the number."""

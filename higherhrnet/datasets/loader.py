@@ -24,6 +24,7 @@ from ..poses import Poses
 from ..structures import Batch, KeypointIndices, PackedImages
 from .base import PoseDataset
 from .combined import Quota
+from .composition import Composition
 from .transforms import Transform, warp_annotations, warp_sample
 
 IndexKeypoints = Callable[[Poses, npt.NDArray[np.uint8], bool], KeypointIndices]
@@ -62,6 +63,7 @@ class Views(Dataset[Item]):
         warp_on_device: leave the warp to the device.
         offsets: first byte of every item's image in the device's store, if it holds them all.
         padding_in_loss: whether the loss counts beyond the images' edges.
+        compose: combines several images before a view is chosen; None leaves them alone.
     """
 
     dataset: PoseDataset
@@ -71,11 +73,14 @@ class Views(Dataset[Item]):
     warp_on_device: bool = False
     offsets: npt.NDArray[np.int64] | None = None
     padding_in_loss: bool = False
+    compose: Composition | None = None
 
     def __getitem__(self, key: tuple[int, ...]) -> Item:
         index = key[1]
         rng = np.random.default_rng((self.seed, *key))
         sample = self.dataset.sample(index)
+        if self.compose is not None:
+            sample = self.compose(self.dataset, sample, rng)
         height, width = sample.image.shape[:2]
         view = self.transform(sample, rng)
         shape, skeleton = self.transform.shape, self.dataset.skeleton

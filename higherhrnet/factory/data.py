@@ -268,6 +268,7 @@ def build_loader(
         warp_on_device,
         offsets,
         method.padding_in_loss(config),
+        method.build_composition(config),
     )
     to_device = BatchToDevice(device, codec.encode, normalize, method.view_shape(config), pixels)
     quotas = compute_quotas(dataset, image_of_item)

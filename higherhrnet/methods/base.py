@@ -20,6 +20,7 @@ import torch
 from ..boxes import Boxes
 from ..config import Config, PoseConfig
 from ..datasets.base import PoseDataset
+from ..datasets.composition import Composition
 from ..datasets.transforms import Transform
 from ..errors import UserError
 from ..inference.predictor import Predictor
@@ -82,6 +83,10 @@ class Method(ABC, Generic[C]):
     @abstractmethod
     def build_transform(self, config: C, skeleton: Skeleton) -> Transform:
         """What chooses training views."""
+
+    @abstractmethod
+    def build_composition(self, config: C) -> Composition | None:
+        """What combines images before views are chosen, if anything."""
 
     @abstractmethod
     def training_items(self, dataset: PoseDataset) -> tuple[PoseDataset, npt.NDArray[np.int64]]:

@@ -7,6 +7,7 @@ maps) is part of the published numbers.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -48,7 +49,12 @@ def _window(sigma: float) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(row) for row in kernel(sigma).tolist())
 
 
-def draw_gaussians(indices: torch.Tensor, shape: tuple[int, int], sigma: float) -> torch.Tensor:
+def draw_gaussians(
+    indices: torch.Tensor,
+    shape: tuple[int, int],
+    sigma: float,
+    offsets: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Draw a Gaussian at every joint, joint by joint the maximum over people.
 
     One scatter on any device: no loop, and nothing is read back from the device.
@@ -57,6 +63,8 @@ def draw_gaussians(indices: torch.Tensor, shape: tuple[int, int], sigma: float) 
         indices: (B, P, K) int64 flat indices y * W + x; -1 leaves a joint out.
         shape: (H, W) of the maps.
         sigma: in pixels; a whole number, so that the kernel has a middle.
+        offsets: (B, P, K, 2) float32 x, y from each joint's pixel to the Gaussian's center, at most
+            half a pixel; None draws it on the pixel, as published.
 
     Returns:
         (B, K, H, W) float32 in 0..1.
@@ -64,6 +72,10 @@ def draw_gaussians(indices: torch.Tensor, shape: tuple[int, int], sigma: float) 
     batch, _, joints = indices.shape
     window = constant(_window(sigma), indices.device)
     side = len(window)
+    if offsets is not None:
+        at = torch.arange(side, device=indices.device) - side // 2
+        along = torch.exp(-((at - offsets.reshape(-1, 2, 1)) ** 2) / (2 * sigma**2))
+        window = along[:, 1, :, None] * along[:, 0, None, :]  # (B P K, side, side)
     margin = side // 2
     # On a canvas padded by the kernel's radius every Gaussian is whole: nothing is clipped. Absent
     # joints are drawn on a strip behind the last map.
@@ -75,7 +87,7 @@ def draw_gaussians(indices: torch.Tensor, shape: tuple[int, int], sigma: float) 
     step = torch.arange(side, device=indices.device)
     offsets = step[:, None] * width + step
     locations = (corner.view(-1, 1) + offsets.view(1, -1)).view(-1)
-    values = window.view(1, -1).expand(corner.numel(), -1).reshape(-1)
+    values = window.reshape(-1, side * side).expand(corner.numel(), -1).reshape(-1)
     canvas = torch.zeros(size + side * width, device=indices.device)
     canvas.scatter_reduce_(0, locations, values, "amax")
     return canvas[:size].view(batch, joints, height, width)[
@@ -108,7 +120,7 @@ class Peaks:
     Attributes:
         xy: (M, 2) int64 pixels.
         score: (M,) float32 score.
-        place: (M, 2) float64, where the joint is more exactly; see :func:`quarter_shift`.
+        place: (M, 2) float64, where the joint is more exactly; see :class:`SubPixel`.
         tags: (M, T) float32 tags read there.
         dropped: further maxima beyond the most that were wanted.
     """
@@ -158,19 +170,97 @@ def host_peaks(
     return indices, score[best], len(hot) - len(best)
 
 
-def quarter_shift(
-    heatmaps: npt.NDArray[np.float32], joints: npt.NDArray[np.int64], xy: Indices
-) -> Locations:
-    """Pixels (M, 2) of joints' (M,) maps (K, H, W) → sub-pixel points.
+_FAINT = 1e-10
+Patches = npt.NDArray[np.floating]
+"""(M, 3, 3) scores around M pixels."""
 
-    A quarter pixel towards the right (lower) neighbor if it is the higher one, else to the
-    other side; neighbors beyond the border are the border pixel itself.
-    """
+
+def cut_patches(
+    heatmaps: npt.NDArray[np.float32], joints: npt.NDArray[np.int64], xy: Indices
+) -> npt.NDArray[np.float32]:
+    """(M, 3, 3) scores around pixels (M, 2) of joints' (M,) maps (K, H, W); beyond the border there
+    is the border pixel itself."""
     _, height, width = heatmaps.shape
-    x, y = xy[:, 0], xy[:, 1]
-    right = heatmaps[joints, y, np.minimum(x + 1, width - 1)]
-    left = heatmaps[joints, y, np.maximum(x - 1, 0)]
-    below = heatmaps[joints, np.minimum(y + 1, height - 1), x]
-    above = heatmaps[joints, np.maximum(y - 1, 0), x]
-    shift = np.stack([np.where(right > left, 0.25, -0.25), np.where(below > above, 0.25, -0.25)], 1)
-    return xy + shift
+    around = np.arange(-1, 2)
+    x = np.clip(xy[:, :1] + around, 0, width - 1)
+    y = np.clip(xy[:, 1:] + around, 0, height - 1)
+    return heatmaps[joints[:, None, None], y[:, :, None], x[:, None, :]]
+
+
+def quarter_offset(patches: Patches) -> Locations:
+    """(M, 2) a quarter pixel towards the right (lower) neighbor if it is the higher one, else to
+    the other side, as published."""
+    right = patches[:, 1, 2] > patches[:, 1, 0]
+    below = patches[:, 2, 1] > patches[:, 0, 1]
+    return np.where(np.stack([right, below], axis=1), 0.25, -0.25)
+
+
+def parabola_offset(patches: Patches) -> Locations:
+    """(M, 2) along each axis: a Gaussian's logarithm is a parabola, whose top is exact."""
+    slope, curve, _ = _log_derivatives(patches)
+    return _bound_step(-slope / np.minimum(curve, -_FAINT))
+
+
+def dark_offset(patches: Patches) -> Locations:
+    """(M, 2) Newton's step to the top of the logarithm (Zhang et al. 2020, eq. 4 to 9), of patches
+    from maps that are blurred by their Gaussian.
+
+    Second differences are taken over one pixel; the authors' code takes them over two.
+    """
+    slope, curve, cross = _log_derivatives(patches)
+    determinant = curve[:, 0] * curve[:, 1] - cross**2
+    step = np.stack(
+        [cross * slope[:, 1] - curve[:, 1] * slope[:, 0],
+         cross * slope[:, 0] - curve[:, 0] * slope[:, 1]], axis=1,
+    ) / np.where(determinant > _FAINT, determinant, np.inf)[:, None]  # fmt: skip
+    return _bound_step(step)
+
+
+def _log_derivatives(patches: Patches) -> tuple[npt.NDArray[np.float64], ...]:
+    """Of the scores' logarithms: first (M, 2) and second (M, 2) along each axis, and mixed (M,)."""
+    log = np.log(np.maximum(patches, _FAINT).astype(np.float64))
+    middle = log[:, 1, 1]
+    left, right, above, below = log[:, 1, 0], log[:, 1, 2], log[:, 0, 1], log[:, 2, 1]
+    slope = np.stack([right - left, below - above], axis=1) / 2
+    curve = np.stack([right + left - 2 * middle, below + above - 2 * middle], axis=1)
+    cross = (log[:, 2, 2] - log[:, 0, 2] - log[:, 2, 0] + log[:, 0, 0]) / 4
+    return slope, curve, cross
+
+
+def _bound_step(step: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """A top further than a pixel from the highest one is noise's."""
+    return np.where((np.abs(step) <= 1).all(axis=1, keepdims=True), step, 0.0)
+
+
+OFFSETS: dict[str, Callable[[Patches], Locations]] = {
+    "quarter": quarter_offset,
+    "parabola": parabola_offset,
+    "dark": dark_offset,
+}
+
+
+@dataclass(frozen=True)
+class SubPixel:
+    """From a peak's pixel to a point; the defaults are published.
+
+    Attributes:
+        decoding: the offset from the highest pixel; see :data:`OFFSETS`.
+        center: then added to both coordinates: 0.5 undoes the truncation of joints to pixels.
+        sigma: of the blur before ``dark``, pixels.
+    """
+
+    decoding: str = "quarter"
+    center: float = 0.5
+    sigma: float = 2.0
+
+    def locate(self, xy: Indices, patches: Patches) -> Locations:
+        """Pixels (M, 2) and the scores around them → points (M, 2)."""
+        return xy + OFFSETS[self.decoding](patches) + self.center
+
+    @property
+    def blurs(self) -> bool:
+        """Whether patches are to be cut from maps blurred by ``sigma``."""
+        return self.decoding == "dark"
+
+
+PUBLISHED = SubPixel()

@@ -25,6 +25,7 @@ class HigherHRNet(PoseModel):
         width: HRNet width; also the channels after each transposed convolution.
         tag_heads: for each head, 1/4 first, whether it predicts tags.
         tag_per_joint: one tag map for each joint instead of one for all.
+        tag_dim: so many of them for each dimension of a tag.
         cat_output: feed each head's output to the next transposed convolution.
         num_basic_blocks: BasicBlocks after each transposed convolution.
         num_modules, num_blocks, upsample_mode, activation_checkpointing: see :class:`HRNet`.
@@ -45,15 +46,16 @@ class HigherHRNet(PoseModel):
         num_blocks: int = 4,
         upsample_mode: str = "nearest",
         activation_checkpointing: bool = False,
+        tag_dim: int = 1,
     ) -> None:
         super().__init__(width, num_modules, num_blocks, 1, upsample_mode, activation_checkpointing)
         if not tag_heads:
             raise ValueError("a HigherHRNet needs at least one head, but tag_heads is empty")
         self.joints = joints
         self.cat_output = cat_output
-        tags = joints if tag_per_joint else 1
+        tags = tag_dim * (joints if tag_per_joint else 1)
         self.heads = tuple(
-            Head(stride=self.stride // 2**i, tags=tags if tagged else 0)
+            Head(stride=self.stride // 2**i, tags=tags if tagged else 0, tag_dim=tag_dim)
             for i, tagged in enumerate(tag_heads)
         )
         outputs = [joints + head.tags for head in self.heads]

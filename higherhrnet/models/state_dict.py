@@ -44,7 +44,7 @@ class Architecture:
         num_modules: exchange modules of stages 2-4.
         num_blocks: BasicBlocks in each branch.
         joints: K, or None for a backbone or classifier.
-        tag_heads, tag_per_joint, cat_output, num_basic_blocks: see ``HigherHRNet``.
+        tag_heads, tag_per_joint, tag_dim, cat_output, num_basic_blocks: see ``HigherHRNet``.
     """
 
     kind: str
@@ -54,6 +54,7 @@ class Architecture:
     joints: int | None = None
     tag_heads: tuple[bool, ...] = ()
     tag_per_joint: bool = True
+    tag_dim: int = 1
     cat_output: bool = False
     num_basic_blocks: int = 0
 
@@ -180,13 +181,15 @@ def infer_architecture(
     if heads == 0:
         return Architecture("trunk", width, modules, blocks)
     outputs = [state[f"final_layers.{i}.weight"].shape[0] for i in range(heads)]
-    # A head gives K or K + T maps, T = K or 1; the smallest head is taken to have no tags if
-    # another has more, and a lone head to have a tag map for each joint.
+    # A head gives K or K + T maps, T = K or 1 for each dimension; the smallest head is taken to
+    # have no tags if another has more, and a lone head to have a tag map for each joint.
     smallest, largest = min(outputs), max(outputs)
     if heads == 1 and joints is not None and largest == joints:  # mmpose's name for both kinds
         return Architecture("pose_hrnet", width, modules, blocks, joints)
     if joints is None:
         joints = smallest if largest > smallest else largest // 2
+    tags = largest - joints
+    per_joint = tags != 1 and tags % joints == 0
     first_deconvolution = state.get("deconv_layers.0.0.0.weight")
     return Architecture(
         "pose_higher_hrnet",
@@ -195,7 +198,8 @@ def infer_architecture(
         blocks,
         joints,
         tag_heads=tuple(count > joints for count in outputs),
-        tag_per_joint=largest != joints + 1,
+        tag_per_joint=per_joint,
+        tag_dim=max(tags // joints if per_joint else tags, 1),
         cat_output=first_deconvolution is not None and first_deconvolution.shape[0] > width,
         num_basic_blocks=max(count(r"deconv_layers\.0\.(\d+)\.") - 1, 0),
     )

@@ -240,7 +240,7 @@ def load_pretrained(
     Raises:
         UserError: the backbone does not fit; nothing was loaded.
     """
-    if old is None or old.joints == new.joints:
+    if old is None:
         return load_backbone(model, checkpoint)
     return load_backbone(
         model, replace(checkpoint, state=match_heads_by_name(checkpoint.state, model, old, new))
@@ -253,9 +253,9 @@ def match_heads_by_name(
     """A state whose heads predict another skeleton: joints of the same name keep their weights.
 
     What a head predicts, and what the next transposed convolution reads of it, is one channel a
-    joint and, with tags, another one a joint or one for all. Channels of new joints get the
-    model's own fresh weights. Tensors that are no heads stay as they are. As many joints are not
-    the same joints: shapes say nothing here.
+    joint and, with tags, for each of their dimensions another one a joint or one for all.
+    Channels of new joints get the model's own fresh weights. Tensors that are no heads stay as they
+    are. As many joints are not the same joints: shapes say nothing here.
     """
     fresh = model.state_dict()
     adapted = dict(state)
@@ -282,16 +282,16 @@ def match_heads_by_name(
     return adapted
 
 
-def _head_channels(count: int, skeleton: Skeleton) -> list[tuple[str, str]]:
+def _head_channels(count: int, skeleton: Skeleton) -> list[tuple[str, str, int]]:
     """What each of a head's channels means; a deconvolution that stands alone reads none."""
     if not count:
         return []
-    heatmaps = [("heatmap", joint) for joint in skeleton.joints]
-    if count == len(skeleton):
-        return heatmaps
-    if count == len(skeleton) + 1:
-        return [*heatmaps, ("tag", "")]
-    return [*heatmaps, *(("tag", joint) for joint in skeleton.joints)]
+    heatmaps = [("heatmap", joint, 0) for joint in skeleton.joints]
+    dimensions, rest = divmod(count - len(skeleton), len(skeleton))
+    if rest:
+        return [*heatmaps, *(("tag", "", dimension) for dimension in range(count - len(skeleton)))]
+    tags = [("tag", joint, d) for d in range(dimensions) for joint in skeleton.joints]
+    return [*heatmaps, *tags]
 
 
 def average_weights(checkpoints: Sequence[Checkpoint]) -> State:

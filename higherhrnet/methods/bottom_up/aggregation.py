@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from ...device_constants import constant
 from ...skeleton import Skeleton
 from ...structures import View
-from ..heatmaps import gaussian_blur, gaussian_blur_on_device
+from ..heatmaps import PUBLISHED, SubPixel, gaussian_blur, gaussian_blur_on_device
 from .maps import AggregatedMaps, DeviceMaps, HostMaps
 from .refinement import resize_bilinear, resize_bilinear_into
 
@@ -35,6 +35,7 @@ def aggregate_views(
     shape: Shape | None = None,
     with_heatmaps: Sequence[bool] = (),
     blur_sigma: float = 0.0,
+    sub_pixel: SubPixel = PUBLISHED,
 ) -> AggregatedMaps:
     """Average and stack the network's outputs for all views of one image.
 
@@ -44,6 +45,7 @@ def aggregate_views(
         shape: (H, W) to which all maps are projected; None keeps the size of the first view.
         with_heatmaps: for each output, whether its heatmaps are averaged; all if empty.
         blur_sigma: of a Gaussian over the result's heatmaps, heatmap pixels; 0 for none.
+        sub_pixel: how points are read from the result.
     """
     tag_scale = min((view.scale for view in views), key=lambda scale: abs(np.log(scale)))
     scales = list(dict.fromkeys(view.scale for view in views))
@@ -51,14 +53,25 @@ def aggregate_views(
     for_tags = by_scale[scales.index(tag_scale)]
     shape = shape or _finest(views[0])
     if views[0].outputs.heatmaps[0].device.type == "cpu":
-        return _on_host(by_scale, for_tags, skeleton, shape, with_heatmaps, blur_sigma)
-    return _on_device(by_scale, for_tags, skeleton, shape, with_heatmaps, blur_sigma)
+        return _on_host(by_scale, for_tags, skeleton, shape, with_heatmaps, blur_sigma, sub_pixel)
+    return _on_device(by_scale, for_tags, skeleton, shape, with_heatmaps, blur_sigma, sub_pixel)
 
 
 def _used_outputs(view: View, with_heatmaps: Sequence[bool]) -> list[int]:
     """Which outputs' heatmaps are averaged."""
     outputs = range(len(view.outputs.heatmaps))
     return [h for h in outputs if not with_heatmaps or with_heatmaps[h]]
+
+
+def _split_tags(view: View, skeleton: Skeleton) -> list[torch.Tensor]:
+    """(1, K or 1, h, w) for each dimension of each output's tags."""
+    joints = len(skeleton)
+    return [
+        maps
+        for tag in view.outputs.tags
+        if tag.shape[1]
+        for maps in torch.split(tag, joints if tag.shape[1] % joints == 0 else 1, dim=1)
+    ]
 
 
 def _finest(view: View) -> Shape:
@@ -73,6 +86,7 @@ def _on_host(
     shape: Shape,
     with_heatmaps: Sequence[bool],
     blur_sigma: float,
+    sub_pixel: SubPixel,
 ) -> HostMaps:
     """Joint by joint, so that what is added up and enlarged is still in the cache."""
     total = np.empty((len(skeleton), *shape), np.float32)
@@ -96,16 +110,13 @@ def _on_host(
             heatmap[...] = gaussian_blur(heatmap, blur_sigma)
     finest = _finest(for_tags[0])
     stacks = [
-        (_array(tag), view.flipped)
-        for view in for_tags
-        for tag in view.outputs.tags
-        if tag.shape[1]
+        (_array(tag), view.flipped) for view in for_tags for tag in _split_tags(view, skeleton)
     ]
     tags = np.empty((len(stacks), len(stacks[0][0]), *finest), np.float32)
     for stack, maps in zip(stacks, tags, strict=True):
         for channel, tag in enumerate(maps):
             _resize(_unflip(stack, channel, skeleton), tag)
-    return HostMaps(total, tags)
+    return HostMaps(total, tags, sub_pixel)
 
 
 def _array(maps: torch.Tensor) -> _Array:
@@ -150,6 +161,7 @@ def _on_device(
     shape: Shape,
     with_heatmaps: Sequence[bool],
     blur_sigma: float,
+    sub_pixel: SubPixel,
 ) -> DeviceMaps:
     device = by_scale[0][0].outputs.heatmaps[0].device
     flip = constant(tuple(skeleton.flip_indices.tolist()), device, torch.int64)
@@ -179,10 +191,11 @@ def _on_device(
     tags = [
         resize(upright(view, tag), _finest(view))
         for view in for_tags
-        for tag in view.outputs.tags
-        if tag.shape[1]
+        for tag in _split_tags(view, skeleton)
     ]
     total = mean(at_scales)
     return DeviceMaps(
-        (gaussian_blur_on_device(total, blur_sigma) if blur_sigma else total)[0], torch.cat(tags)
+        (gaussian_blur_on_device(total, blur_sigma) if blur_sigma else total)[0],
+        torch.cat(tags),
+        sub_pixel,
     )

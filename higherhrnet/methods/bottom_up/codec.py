@@ -15,7 +15,7 @@ from ...geometry import Affine
 from ...poses import ABSENT, REFINED, SEEN, Poses
 from ...skeleton import Skeleton
 from ...structures import Head, KeypointIndices, Targets, View
-from ..heatmaps import Peaks, draw_gaussians
+from ..heatmaps import Peaks, SubPixel, draw_gaussians
 from . import grouping as tagging
 from .aggregation import aggregate_views
 from .maps import AggregatedMaps
@@ -52,6 +52,10 @@ class BottomUpCodec:
         blur_sigma: of a Gaussian over the aggregated heatmaps, heatmap pixels; 0 leaves them as
             they are, as published. Noisy maps of a briefly trained network gain by it.
         max_detections: keep only so many people, the best; 0 keeps all, as published.
+        encoding: where Gaussians are drawn: on the pixel of the ``truncated`` location (published),
+            or around the ``exact`` one, so that encoding and decoding are inverse to each other
+            (Huang et al. 2020, UDP, sec. 3.2 and 3.3, without its offset maps).
+        decoding: ``quarter``, ``parabola`` or ``dark``; see :class:`SubPixel`.
     """
 
     skeleton: Skeleton
@@ -65,6 +69,8 @@ class BottomUpCodec:
     with_heatmaps: tuple[bool, ...] = ()
     blur_sigma: float = 0.0
     max_detections: int = 0
+    encoding: str = "truncated"
+    decoding: str = "quarter"
 
     def index_keypoints(
         self, poses: Poses, valid: npt.NDArray[np.uint8], flipped: bool
@@ -78,22 +84,31 @@ class BottomUpCodec:
         """
         height, width = valid.shape
         present = poses.visibility > ABSENT
-        indices = []
+        indices, offsets = [], []
         for head in self.heads:
-            xy = geometry.apply(geometry.map_affine(head.stride, flipped), poses.xy)
             shape = (height // head.stride, width // head.stride)
+            if self.encoding == "exact":
+                xy = geometry.apply(geometry.exact_map_affine(head.stride), poses.xy)
+                pixel = np.floor(xy + 0.5)
+                offsets.append(torch.from_numpy((xy - pixel).astype(np.float32)))
+                xy = pixel
+            else:
+                xy = geometry.apply(geometry.map_affine(head.stride, flipped), poses.xy)
             indices.append(torch.from_numpy(tagging.keypoint_indices(xy, present, shape)))
         finest = min(head.stride for head in self.heads)
-        return KeypointIndices(tuple(indices), torch.from_numpy(valid[::finest, ::finest].copy()))
+        mask = torch.from_numpy(valid[::finest, ::finest].copy())
+        return KeypointIndices(tuple(indices), mask, offsets=tuple(offsets))
 
     def encode(self, keypoints: KeypointIndices) -> Targets:
         """Targets of a batch of indexed views, on the device of the indices."""
         finest = min(head.stride for head in self.heads)
         heatmaps, weights = [], []
-        for head, indices in zip(self.heads, keypoints.indices, strict=True):
+        offsets = keypoints.offsets or (None,) * len(self.heads)
+        for head, indices, offset in zip(self.heads, keypoints.indices, offsets, strict=True):
             step = head.stride // finest
             weight = keypoints.valid[:, None, ::step, ::step].float()
-            heatmaps.append(draw_gaussians(indices, (weight.shape[2], weight.shape[3]), self.sigma))
+            shape = (weight.shape[2], weight.shape[3])
+            heatmaps.append(draw_gaussians(indices, shape, self.sigma, offset))
             weights.append(weight)
         return Targets(tuple(heatmaps), tuple(weights), keypoints.indices, keypoints.annotated)
 
@@ -101,7 +116,13 @@ class BottomUpCodec:
         self, views: Sequence[View], shape: tuple[int, int] | None = None
     ) -> AggregatedMaps:
         """All views of one image as one; see :func:`aggregation.aggregate_views`."""
-        return aggregate_views(views, self.skeleton, shape, self.with_heatmaps, self.blur_sigma)
+        stride = 1 if shape else min(head.stride for head in self.heads)
+        # In pixels of the maps: their centers lie half a pixel from the input's first one.
+        center = 0.5 if self.encoding == "truncated" else 0.5 - 0.5 / stride
+        sub_pixel = SubPixel(self.decoding, center, self.sigma)
+        return aggregate_views(
+            views, self.skeleton, shape, self.with_heatmaps, self.blur_sigma, sub_pixel
+        )
 
     def decode(
         self,

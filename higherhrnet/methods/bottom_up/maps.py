@@ -16,7 +16,18 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
-from ..heatmaps import Indices, Locations, Peaks, Scores, host_peaks, quarter_shift
+from ..heatmaps import (
+    PUBLISHED,
+    Indices,
+    Locations,
+    Peaks,
+    Scores,
+    SubPixel,
+    cut_patches,
+    gaussian_blur,
+    gaussian_blur_on_device,
+    host_peaks,
+)
 from .refinement import Axis, Search, Tags
 
 _AT_ONCE = 2**26
@@ -55,11 +66,18 @@ class HostMaps:
     Args:
         heatmaps: (K, h, w) float32, the average of all views, of the final size.
         tags: (T, K or 1, h', w') float32, the views' tags.
+        sub_pixel: from pixels to points.
     """
 
-    def __init__(self, heatmaps: npt.NDArray[np.float32], tags: npt.NDArray[np.float32]) -> None:
+    def __init__(
+        self,
+        heatmaps: npt.NDArray[np.float32],
+        tags: npt.NDArray[np.float32],
+        sub_pixel: SubPixel = PUBLISHED,
+    ) -> None:
         self.heatmaps = heatmaps
         self.tags = tags
+        self.sub_pixel = sub_pixel
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -71,13 +89,22 @@ class HostMaps:
         height, width = self.shape
         return Axis.of(height, self.tags.shape[2]), Axis.of(width, self.tags.shape[3])
 
+    @cached_property
+    def _for_patches(self) -> npt.NDArray[np.float32]:
+        if not self.sub_pixel.blurs:
+            return self.heatmaps
+        return np.stack([gaussian_blur(heatmap, self.sub_pixel.sigma) for heatmap in self.heatmaps])
+
+    def _locate(self, joints: npt.NDArray[np.int64], indices: Indices) -> Locations:
+        return self.sub_pixel.locate(indices, cut_patches(self._for_patches, joints, indices))
+
     def peaks(self, threshold: float, most: int) -> list[Peaks]:
         """See :class:`AggregatedMaps`."""
         hottest = [host_peaks(heatmap, threshold, most) for heatmap in self.heatmaps]
         counts = [len(indices) for indices, _, _ in hottest]
         joints = np.repeat(np.arange(len(counts)), counts)
         indices = np.concatenate([indices for indices, _, _ in hottest])
-        locations = quarter_shift(self.heatmaps, joints, indices) + 0.5
+        locations = self._locate(joints, indices)
         _, tags = self.read(joints, indices)
         ends = np.cumsum(counts)[:-1]
         parts = zip(hottest, np.split(locations, ends), np.split(tags, ends), strict=True)
@@ -104,7 +131,7 @@ class HostMaps:
             flat[rows] = search.best(joint, means[rows])
         indices = np.stack([flat % self.shape[1], flat // self.shape[1]], axis=1)
         score = self.heatmaps[joints, indices[:, 1], indices[:, 0]]
-        return indices, score, quarter_shift(self.heatmaps, joints, indices) + 0.5
+        return indices, score, self._locate(joints, indices)
 
     def dense_heatmaps(self) -> npt.NDArray[np.float32]:
         """See :class:`AggregatedMaps`."""
@@ -121,16 +148,26 @@ class DeviceMaps:
     Args:
         heatmaps: (K, H, W) float32 of the final size.
         tags: (T, K or 1, h, w) float32.
+        sub_pixel: from pixels to points.
     """
 
-    def __init__(self, heatmaps: torch.Tensor, tags: torch.Tensor) -> None:
+    def __init__(
+        self, heatmaps: torch.Tensor, tags: torch.Tensor, sub_pixel: SubPixel = PUBLISHED
+    ) -> None:
         self.heatmaps = heatmaps
         self._tags = tags
+        self._sub_pixel = sub_pixel
 
     @property
     def shape(self) -> tuple[int, int]:
         """(H, W)."""
         return self.heatmaps.shape[1], self.heatmaps.shape[2]
+
+    @cached_property
+    def _for_patches(self) -> torch.Tensor:
+        if not self._sub_pixel.blurs:
+            return self.heatmaps
+        return gaussian_blur_on_device(self.heatmaps[None], self._sub_pixel.sigma)[0]
 
     @cached_property
     def _large_tags(self) -> torch.Tensor:
@@ -155,14 +192,10 @@ class DeviceMaps:
         for joint in range(joints):
             strong = scores[joint] > threshold
             xy = np.stack([indices[joint] % width, indices[joint] // width], axis=1)[strong]
-            shift, tags = rows[joint, strong, 1:3], rows[joint, strong, 3:-1]
+            location = self._sub_pixel.locate(xy, rows[joint, strong, 1:10].reshape(-1, 3, 3))
+            tags = rows[joint, strong, 10:-1].astype(np.float32)
             dropped = int(rows[joint, 0, -1]) - len(xy)
-            found.append(
-                Peaks(
-                    xy, scores[joint, strong], xy + shift.astype(np.float64) + 0.5,
-                    tags.astype(np.float32), dropped,
-                )
-            )  # fmt: skip
+            found.append(Peaks(xy, scores[joint, strong], location, tags, dropped))
         return found
 
     def read(self, joints: npt.NDArray[np.int64], indices: Indices) -> tuple[Scores, Tags]:
@@ -170,7 +203,7 @@ class DeviceMaps:
         device = self.heatmaps.device
         flat = torch.from_numpy(indices[:, 1] * self.shape[1] + indices[:, 0]).to(device)
         parts = self._at(torch.from_numpy(joints).to(device), flat).cpu().numpy()
-        return parts[:, 0].astype(np.float32), parts[:, 3:].astype(np.float32)
+        return parts[:, 0].astype(np.float32), parts[:, 10:].astype(np.float32)
 
     def best(self, joints: npt.NDArray[np.int64], means: Tags) -> Best:
         """See :class:`AggregatedMaps`; all questions at once, a few maps at a time."""
@@ -190,20 +223,22 @@ class DeviceMaps:
         parts = self._at(asked, where).cpu().numpy()
         found = where.cpu().numpy()
         indices = np.stack([found % self.shape[1], found // self.shape[1]], axis=1)
-        locations = indices + parts[:, 1:3].astype(np.float64) + 0.5
+        locations = self._sub_pixel.locate(indices, parts[:, 1:10].reshape(-1, 3, 3))
         return indices, parts[:, 0].astype(np.float32), locations
 
     def _at(self, joints: torch.Tensor, flat: torch.Tensor) -> torch.Tensor:
-        """(M, 3 + T) score, quarter shift x and y, and tags of joints at flat indices."""
+        """(M, 10 + T) score, the scores around for :class:`SubPixel`, and tags of joints at flat
+        indices."""
         height, width = self.shape
         x, y = flat % width, flat // width
-        heatmap = self.heatmaps
-        right, left = (heatmap[joints, y, (x + d).clamp(0, width - 1)] for d in (1, -1))
-        below, above = (heatmap[joints, (y + d).clamp(0, height - 1), x] for d in (1, -1))
+        patches = [
+            self._for_patches[joints, (y + dy).clamp(0, height - 1), (x + dx).clamp(0, width - 1)]
+            for dy in (-1, 0, 1)
+            for dx in (-1, 0, 1)
+        ]
         tag_maps = self._large_tags
         tags = tag_maps[:, joints.clamp(max=tag_maps.shape[1] - 1), y, x]
-        shift_x, shift_y = (right > left).float() * 0.5 - 0.25, (below > above).float() * 0.5 - 0.25
-        return torch.cat([torch.stack([heatmap[joints, y, x], shift_x, shift_y]), tags]).T
+        return torch.cat([torch.stack([self.heatmaps[joints, y, x], *patches]), tags]).T
 
     def dense_heatmaps(self) -> npt.NDArray[np.float32]:
         """See :class:`AggregatedMaps`."""

@@ -13,6 +13,7 @@ import torch
 from ...boxes import Boxes
 from ...config import BottomUpConfig
 from ...datasets.base import PoseDataset
+from ...datasets.composition import Composition
 from ...datasets.transforms import Transform
 from ...errors import UserError
 from ...inference.engine import TorchEngine
@@ -52,6 +53,7 @@ class BottomUp(Method[BottomUpConfig]):
             num_blocks=m.NUM_BLOCKS,
             upsample_mode=m.UPSAMPLE_MODE,
             activation_checkpointing=config.TRAIN.ACTIVATION_CHECKPOINTING,
+            tag_dim=m.TAG_DIM,
         )
 
     def build_codec(
@@ -75,6 +77,8 @@ class BottomUp(Method[BottomUpConfig]):
             with_heatmaps=test.WITH_HEATMAPS,
             blur_sigma=test.BLUR_SIGMA,
             max_detections=test.MAX_DETECTIONS,
+            encoding=d.ENCODING,
+            decoding=test.DECODING,
         )
 
     def build_criterion(self, config: BottomUpConfig, model: PoseModel) -> Criterion:
@@ -86,6 +90,7 @@ class BottomUp(Method[BottomUpConfig]):
             pull_factors=loss.PULL_LOSS_FACTOR,
             push_factors=loss.PUSH_LOSS_FACTOR,
             push_type=loss.AE_LOSS_TYPE,
+            heatmap_type=loss.HEATMAPS_LOSS_TYPE,
         )
 
     def build_transform(self, config: BottomUpConfig, skeleton: Skeleton) -> Transform:
@@ -102,6 +107,18 @@ class BottomUp(Method[BottomUpConfig]):
             color=d.COLOR_JITTER,
             center=d.CROP_CENTER,
         )
+
+    def build_composition(self, config: BottomUpConfig) -> Composition | None:
+        """See :class:`Method`."""
+        d = config.DATASET
+        if not d.AUGMENT or not (d.MOSAIC or d.COPY_PASTE):
+            return None
+        if d.CACHE == "device":
+            raise UserError(
+                "config keys 'DATASET.MOSAIC' and 'DATASET.COPY_PASTE' combine images on the host: "
+                "DATASET.CACHE ram instead of device"
+            )
+        return Composition(d.MOSAIC, d.COPY_PASTE)
 
     def training_items(self, dataset: PoseDataset) -> tuple[PoseDataset, npt.NDArray[np.int64]]:
         """Images."""
@@ -179,6 +196,7 @@ class BottomUp(Method[BottomUpConfig]):
         return {
             "MODEL": {
                 "TAG_PER_JOINT": found.tag_per_joint,
+                "TAG_DIM": found.tag_dim,
                 "CAT_OUTPUT": found.cat_output,
                 "NUM_BASIC_BLOCKS": found.num_basic_blocks,
             },
@@ -195,7 +213,9 @@ class BottomUp(Method[BottomUpConfig]):
             "project": test.PROJECT2IMAGE,
             "outputs": list(test.WITH_HEATMAPS),
             "blur": test.BLUR_SIGMA,
+            "encoding": config.DATASET.ENCODING,
             "adjust": test.ADJUST,
+            "decoding": test.DECODING,
             "refine": test.REFINE,
             "threshold": test.DETECTION_THRESHOLD,
             "tag threshold": test.TAG_THRESHOLD,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,7 +18,14 @@ from ...geometry import Affine
 from ...poses import ABSENT, SEEN, Poses
 from ...skeleton import Skeleton
 from ...structures import Head, KeypointIndices, Targets, View
-from ..heatmaps import gaussian_blur, truncate_to_indices
+from ..heatmaps import (
+    OFFSETS,
+    Locations,
+    Patches,
+    cut_patches,
+    gaussian_blur,
+    truncate_to_indices,
+)
 
 Maps = npt.NDArray[np.float32]
 
@@ -196,72 +203,27 @@ class TopDownCodec:
         inner = (x > 1) & (x < width - 1) & (y > 1) & (y < height - 1)
         n, k = np.nonzero(inner)
         field = heatmaps if self.decoding != "dark" else _blur(heatmaps, self.sigma)
-        xy[n, k] += _OFFSETS[self.decoding](field[n, k], x[n, k], y[n, k])
+        maps = field.reshape(count * joints, height, width)
+        pixels = np.stack([x[n, k], y[n, k]], axis=1)
+        xy[n, k] += _OFFSETS[self.decoding](cut_patches(maps, n * joints + k, pixels))
         return xy, heatmap
 
 
-Index = npt.NDArray[np.int64]
-_FAINT = 1e-10
-
-
-def _quarter(maps: Maps, x: Index, y: Index) -> npt.NDArray[np.float64]:
-    """(M, 2) a quarter of a pixel along each axis of maps (M, h, w) at pixels x, y."""
-    m = np.arange(len(maps))
-    slope = [maps[m, y, x + 1] - maps[m, y, x - 1], maps[m, y + 1, x] - maps[m, y - 1, x]]
+def _quarter(patches: Patches) -> Locations:
+    """(M, 2) a quarter of a pixel along each axis; none where both neighbors are equal."""
+    slope = [patches[:, 1, 2] - patches[:, 1, 0], patches[:, 2, 1] - patches[:, 0, 1]]
     return np.stack([np.sign(side) * 0.25 for side in slope], axis=1).astype(np.float64)
-
-
-def _parabola(maps: Maps, x: Index, y: Index) -> npt.NDArray[np.float64]:
-    """(M, 2) along each axis: a Gaussian's logarithm is a parabola, whose top is exact."""
-    slope, curve, _ = _derivatives(maps, x, y)
-    return _bound_step(-slope / np.minimum(curve, -_FAINT))
-
-
-def _dark(maps: Maps, x: Index, y: Index) -> npt.NDArray[np.float64]:
-    """(M, 2) Newton's step to the top of the logarithm (Zhang et al. 2020, eq. 4 to 9).
-
-    Second differences are taken over one pixel; the authors' code takes them over two.
-    """
-    slope, curve, cross = _derivatives(maps, x, y)
-    determinant = curve[:, 0] * curve[:, 1] - cross**2
-    step = np.stack(
-        [cross * slope[:, 1] - curve[:, 1] * slope[:, 0],
-         cross * slope[:, 0] - curve[:, 0] * slope[:, 1]], axis=1,
-    ) / np.where(determinant > _FAINT, determinant, np.inf)[:, None]  # fmt: skip
-    return _bound_step(step)
-
-
-def _derivatives(maps: Maps, x: Index, y: Index) -> tuple[npt.NDArray[np.float64], ...]:
-    """Of the maps' logarithms: first (M, 2) and second (M, 2) along each axis, and mixed (M,)."""
-    m = np.arange(len(maps))
-
-    def log(dx: int, dy: int) -> npt.NDArray[np.float64]:
-        return np.log(np.maximum(maps[m, y + dy, x + dx], _FAINT).astype(np.float64))
-
-    middle = log(0, 0)
-    left, right, above, below = log(-1, 0), log(1, 0), log(0, -1), log(0, 1)
-    slope = np.stack([right - left, below - above], axis=1) / 2
-    curve = np.stack([right + left - 2 * middle, below + above - 2 * middle], axis=1)
-    cross = (log(1, 1) - log(1, -1) - log(-1, 1) + log(-1, -1)) / 4
-    return slope, curve, cross
-
-
-def _bound_step(step: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """A top further than a pixel from the highest one is noise's."""
-    return np.where((np.abs(step) <= 1).all(axis=1, keepdims=True), step, 0.0)
 
 
 def _blur(heatmaps: Maps, sigma: float) -> Maps:
     """Each map (N, K, h, w) blurred by the Gaussian and brought back to its height."""
-    blur_sigma = np.empty_like(heatmaps)
+    blurred_maps = np.empty_like(heatmaps)
     for index in np.ndindex(heatmaps.shape[:2]):
         blurred = gaussian_blur(heatmaps[index], sigma)
-        blur_sigma[index] = blurred * (heatmaps[index].max() / max(float(blurred.max()), _FAINT))
-    return blur_sigma
+        peak = max(float(blurred.max()), _FAINT)
+        blurred_maps[index] = blurred * (heatmaps[index].max() / peak)
+    return blurred_maps
 
 
-_OFFSETS: dict[str, Callable[[Maps, Index, Index], npt.NDArray[np.float64]]] = {
-    "quarter": _quarter,
-    "parabola": _parabola,
-    "dark": _dark,
-}
+_FAINT = 1e-10
+_OFFSETS = {**OFFSETS, "quarter": _quarter}

@@ -15,6 +15,7 @@ import torch
 from ...boxes import Boxes, find_boxes, read_detections
 from ...config import TopDownConfig
 from ...datasets.base import PoseDataset
+from ...datasets.composition import Composition
 from ...datasets.transforms import Transform
 from ...errors import UserError
 from ...evaluation.operating_point import OperatingPoint
@@ -101,6 +102,10 @@ class TopDown(Method[TopDownConfig]):
             color=d.COLOR_JITTER,
             padding=d.BBOX_PADDING,
         )
+
+    def build_composition(self, config: TopDownConfig) -> Composition | None:
+        """None: a crop shows one person."""
+        return None
 
     def training_items(self, dataset: PoseDataset) -> tuple[PoseDataset, npt.NDArray[np.int64]]:
         """People."""

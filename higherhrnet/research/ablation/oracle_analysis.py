@@ -28,7 +28,7 @@ from ...methods.bottom_up.predictor import BottomUpPredictor
 from ...methods.heatmaps import Peaks
 from ...methods.top_down.predictor import Crops, TopDownPredictor
 from ...poses import ABSENT, Poses
-from ...structures import KeypointIndices, Outputs, Sample, View
+from ...structures import KeypointIndices, Outputs, Sample, View, map_tensors
 
 _BETWEEN = 10.0
 """Distance of the oracle's tags of two people; 1 already separates."""
@@ -120,10 +120,7 @@ def _oracle_view(predictor: BottomUpPredictor, sample: Sample, view: View) -> Vi
     )  # fmt: skip
     poses = sample.poses.warp(affine)
     keypoints = codec.index_keypoints(poses, np.ones(shape, np.uint8), flipped=False)
-    batch = KeypointIndices(
-        tuple(indices[None] for indices in keypoints.indices), keypoints.valid[None]
-    )
-    heatmaps = codec.encode(batch).heatmaps
+    heatmaps = codec.encode(map_tensors(keypoints, lambda tensor: tensor[None])).heatmaps
     tags = []
     for head, own in zip(codec.heads, view.outputs.tags, strict=True):
         size = (own.shape[2], own.shape[3])
