@@ -13,7 +13,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -157,8 +157,7 @@ def check_plan(plan: Plan, overrides: Sequence[str]) -> None:
         d = config.DATASET
         names = ("DATASET", "ROOT", split.upper(), f"{split.upper()}_LIMIT", "IMAGE_DIR",
                  "SKELETON", "CATEGORIES", "SYNTHETIC_IMAGES")  # fmt: skip
-        values = asdict(d)
-        key = (split, *(values[name] for name in names), config.SYNTHETIC, config.TRAIN.SEED)
+        key = (split, *(getattr(d, name) for name in names), config.SYNTHETIC, config.TRAIN.SEED)
         if key not in read:
             read[key] = build_dataset(config, split)
             report_findings(config, **{split: read[key]})
