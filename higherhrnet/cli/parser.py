@@ -68,6 +68,10 @@ def _add_weights(
     )
 
 
+def _add_preset(parser: argparse.ArgumentParser, help: str) -> None:
+    parser.add_argument("--preset", choices=("fast", "balanced", "accurate"), help=help)
+
+
 def _train(commands: _Commands) -> None:
     train = commands.add_parser(
         "train", parents=[_output()], epilog=TAIL, help="train what a config describes"
@@ -92,10 +96,12 @@ def _valid(commands: _Commands) -> None:
     )
     valid.add_argument("config", metavar="CONFIG", help=_CONFIG_HELP)
     _add_weights(valid, required=True)
+    _add_preset(valid, "measure a preset's test settings instead of the config's")
     valid.add_argument(
         "--calibrate",
         action="store_true",
-        help="write the operating point for images (TEST.DISPLAY_PRECISION) into the weights file",
+        help="write the operating point for images (TEST.DISPLAY_PRECISION) into the weights file; "
+        "with --preset that of the preset, whose test settings are those that were measured",
     )
     valid.add_argument(
         "--report",
@@ -146,6 +152,11 @@ def _demo(commands: _Commands) -> None:
 
 
 def _add_drawing(parser: argparse.ArgumentParser) -> None:
+    _add_preset(
+        parser,
+        "test settings from fast (one scale, no flip) to accurate (the checkpoint's own); default: "
+        "its own for images, fast for videos if it is calibrated",
+    )
     parser.add_argument(
         "--min-score",
         type=types.number,

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from importlib.resources import as_file, files
@@ -24,6 +24,7 @@ from ..evaluation.operating_point import OperatingPoint
 from ..factory.checkpoints import config_of, open_checkpoint
 from ..factory.device import choose_device
 from ..factory.inference import load_predictor
+from ..factory.presets import choose_video_preset
 from ..inference.draw_predictions import (
     Counts,
     OutputOptions,
@@ -66,9 +67,7 @@ def predict(options: argparse.Namespace) -> int:
     with init_distributed(device.type == "cuda", timedelta(days=365)) as group, _sigterm(group):
         is_shared = device.type == "cuda" and group.size > 1
         name = f"cuda:{group.local_rank}" if is_shared else str(device)
-        predictor, boxes = _load(options, name)
-        if options.min_score is not None:
-            predictor.operating_point = _operating_point(predictor, options.min_score)
+        predictor, boxes, for_videos = _load(options, name)
         wanted = OutputOptions(
             output=options.output or Path("output/predict"),
             poses="poses" in options.show,
@@ -78,7 +77,7 @@ def predict(options: argparse.Namespace) -> int:
             skip_done=getattr(options, "skip_done", False),  # the demo has one image
         )
         also_read = [Path(name) for name in (options.boxes, options.weights) if name is not None]
-        return predict_inputs(predictor, inputs, wanted, group, boxes, also_read)
+        return predict_inputs(predictor, inputs, wanted, group, boxes, also_read, for_videos)
 
 
 def demo(options: argparse.Namespace) -> int:
@@ -109,8 +108,9 @@ def _sigterm(group: ProcessGroup) -> Iterator[None]:
 
 def _load(
     options: argparse.Namespace, device: str
-) -> tuple[Predictor, dict[int | str, Boxes] | None]:
-    """The predictor, and boxes by image if the user has a list of them."""
+) -> tuple[Predictor, dict[int | str, Boxes] | None, Callable[[], Predictor]]:
+    """The predictor, boxes by image if the user has a list of them, and what makes the predictor
+    of videos."""
     name = options.weights
     if name is None:
         name = get_method(options.mode or "bottom-up").default_weights
@@ -127,7 +127,23 @@ def _load(
         raise UserError(f"{error}{hint}") from error
     overrides = [*options.overrides, *own]
     listed = method.listed_boxes(config_of(file, overrides))
-    return load_predictor(file, device, overrides, options.raw), listed
+
+    def build(preset: str | None) -> Predictor:
+        predictor = load_predictor(file, device, overrides, options.raw, preset)
+        if options.min_score is not None:
+            predictor.operating_point = _operating_point(predictor, options.min_score)
+        return predictor
+
+    predictor = build(options.preset)
+
+    def build_for_videos() -> Predictor:
+        preset = None if options.preset else choose_video_preset(file, options.overrides)
+        if preset is None:
+            return predictor
+        print(f"videos: preset {preset}; --preset accurate takes the settings of images")
+        return build(preset)
+
+    return predictor, listed, build_for_videos
 
 
 def predict_inputs(
@@ -137,6 +153,7 @@ def predict_inputs(
     group: ProcessGroup | None = None,
     boxes: Mapping[int | str, Boxes] | None = None,
     also_read: Sequence[Path] = (),
+    for_videos: Callable[[], Predictor] | None = None,
 ) -> int:
     """Predict all inputs; returns the exit status.
 
@@ -145,6 +162,7 @@ def predict_inputs(
     Args:
         boxes: of images by the number in their names, where a list of them is given.
         also_read: further files that must not be written over.
+        for_videos: makes the predictor of videos; the same if None.
     """
     group = group or ProcessGroup()
     if boxes is not None and (inputs.videos or inputs.cameras):
@@ -154,7 +172,7 @@ def predict_inputs(
     with holds if group.main else nullcontext():
         done = _restore(inputs, options) if group.main else ()
         done = group.gather(done)[0]  # and nobody writes before the folder is ready
-        return _predict_inputs(predictor, inputs, options, group, boxes, done)
+        return _predict_inputs(predictor, inputs, options, group, boxes, done, for_videos)
 
 
 def _restore(inputs: Inputs, options: OutputOptions) -> frozenset[int]:
@@ -179,6 +197,7 @@ def _predict_inputs(
     group: ProcessGroup,
     boxes: Mapping[int | str, Boxes] | None,
     done: Collection[int],
+    for_videos: Callable[[], Predictor] | None,
 ) -> int:
     interrupt: BaseException | None = None
     start = time.perf_counter()
@@ -189,8 +208,9 @@ def _predict_inputs(
                 predictor, inputs.images, options, records, counts, group.rank, group.size, boxes,
                 done,
             )  # fmt: skip
-            if group.main:
-                _predict_videos(predictor, inputs, options, records, counts)
+            if group.main and (inputs.videos or inputs.cameras):
+                used = predictor if for_videos is None else for_videos()
+                _predict_videos(used, inputs, options, records, counts)
         except (KeyboardInterrupt, Exception) as error:  # what was found so far is written
             interrupt = error
         records.flush()

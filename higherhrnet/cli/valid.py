@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,6 +23,7 @@ from ..factory.data import build_dataset, find_skeleton, report_findings
 from ..factory.device import choose_device
 from ..factory.evaluation import run_validation
 from ..factory.inference import build_model_with_weights, build_predictor
+from ..factory.presets import describe_settings, preset_overrides, preset_settings
 from ..inference.stats import InferenceStats
 from ..inference.validation import Validation
 from ..io.atomic import write_json
@@ -36,10 +38,15 @@ from . import types
 def valid(options: argparse.Namespace) -> int:
     """Predict annotated images, print and write the metrics."""
     config = read_config(options.config, options.overrides)
-    method = method_of(config)
-    assert isinstance(config, PoseConfig)
     output = options.output or types.default_output(options.config)
     file = open_checkpoint(options.weights)
+    preset: dict[str, Any] = {}
+    if options.preset is not None:
+        preset = preset_settings(file, options.preset)
+        settings = preset_overrides(file, options.preset)
+        config = read_config(options.config, [*settings, *options.overrides])
+    method = method_of(config)
+    assert isinstance(config, PoseConfig)
     if options.calibrate:
         _check_calibration(file)
     # Weights know their joints; a file's are brought into their order.
@@ -78,8 +85,10 @@ def valid(options: argparse.Namespace) -> int:
         print(f"  dropped: {', '.join(limits)}")
         print(f"  operating point for images: {point}")
         if options.calibrate:
-            write_operating_point(file.path, point.to_dict())
-            print(f"the operating point was written into {file.path}")
+            measured = describe_settings(config, options.overrides, preset)
+            write_operating_point(file.path, point.to_dict(), options.preset, measured)
+            what = f"preset {options.preset}" if options.preset else "the operating point"
+            print(f"{what} was written into {file.path}")
         if options.report:
             title = f"{options.weights} on {config.DATASET.TEST}"
             _write_report(output, title, result, dataset, config.TEST.EVALUATION, point)

@@ -17,6 +17,7 @@ from ..factory.checkpoints import (
     upsample_mode_of,
 )
 from ..factory.inference import check_architecture
+from ..factory.presets import preset_operating_point
 from ..methods.base import method_of
 from ..models.model_zoo import BUNDLED, CACHE, MODEL_ZOO, cache_dir
 from ..models.model_zoo import fetch_weights as fetch_published
@@ -79,6 +80,9 @@ def inspect_weights(options: argparse.Namespace) -> int:
     print(f"  config: {'inside' if file.config else 'none; guessed from the tensors'}")
     if file.operating_point:
         print(f"  operating point: {operating_point_of(file)}")
+    for name, preset in file.presets.items():
+        settings = ", ".join(f"{key} {value}" for key, value in preset["settings"].items())
+        print(f"  preset {name}: {settings}; {preset_operating_point(file, name)}")
     if found.joints is not None:
         _, _, model = _build(file, options.overrides)
         print(f"  {compare_state(model, file.state)}")
@@ -102,6 +106,7 @@ def convert_weights(options: argparse.Namespace) -> int:
             skeleton,
             options.half,
             file.operating_point,
+            file.presets,
         )
     else:
         write_official(options.target, model.state_dict())

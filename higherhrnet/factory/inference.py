@@ -16,8 +16,9 @@ from ..models.pose_model import PoseModel
 from ..models.state_dict import infer_architecture
 from ..models.weights import Checkpoint, LoadReport, load_weights
 from ..skeleton import Skeleton, load_skeleton
-from .checkpoints import config_of, open_checkpoint, operating_point_of, upsample_mode_of
+from .checkpoints import config_of, open_checkpoint, upsample_mode_of
 from .device import choose_device
+from .presets import preset_operating_point, preset_overrides
 
 
 def load(
@@ -25,6 +26,7 @@ def load(
     device: str = "auto",
     overrides: Sequence[Any] = (),
     raw: bool = False,
+    preset: str | None = None,
 ) -> Predictor:
     """A predictor from a bundled or published name, or any checkpoint file.
 
@@ -35,18 +37,24 @@ def load(
             ``["TEST.FLIP_TEST", False]``; values as YAML text or as what they mean.
         raw: return all people, as benchmarks want it, instead of those that the checkpoint's
             operating point keeps.
+        preset: ``fast``, ``balanced`` or ``accurate`` test settings, each with its own operating
+            point; None takes the checkpoint's own.
 
     Raises:
         UserError: no such file, or not a checkpoint of a pose network.
     """
-    return load_predictor(open_checkpoint(str(name_or_file)), device, overrides, raw)
+    return load_predictor(open_checkpoint(str(name_or_file)), device, overrides, raw, preset)
 
 
 def load_predictor(
-    file: Checkpoint, device: str, overrides: Sequence[Any] = (), raw: bool = False
+    file: Checkpoint,
+    device: str,
+    overrides: Sequence[Any] = (),
+    raw: bool = False,
+    preset: str | None = None,
 ) -> Predictor:
     """Like :func:`load`, from a checkpoint that was read."""
-    config = config_of(file, overrides)
+    config = config_of(file, [*preset_overrides(file, preset), *overrides])
     own = file.skeleton if config.DATASET.SKELETON == "auto" else None
     own = own or load_skeleton(config.DATASET.SKELETON)
     skeleton = file.skeleton or own
@@ -57,7 +65,7 @@ def load_predictor(
         )
     model, _ = build_model_with_weights(config, file, skeleton)
     predictor = build_predictor(config, model, skeleton, choose_device(device))
-    predictor.operating_point = None if raw else operating_point_of(file)
+    predictor.operating_point = None if raw else preset_operating_point(file, preset)
     return predictor
 
 

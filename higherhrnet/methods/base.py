@@ -62,11 +62,13 @@ class Method(ABC, Generic[C]):
         name: ``bottom-up`` or ``top-down``.
         finds_people: whether its predictors need no boxes.
         default_weights: its bundled checkpoint.
+        presets: settings of presets by name, for checkpoints that have none of their own.
     """
 
     name: ClassVar[str]
     finds_people: ClassVar[bool]
     default_weights: ClassVar[str]
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     @abstractmethod
     def build_model(self, config: C, joints: int) -> PoseModel:

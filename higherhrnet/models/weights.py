@@ -28,7 +28,7 @@ from .pickles import load_torch
 from .state_dict import State, find_network, fit_head
 
 _log = logging.getLogger(__name__)
-_EXTRAS = ("skeleton", "display")
+_EXTRAS = ("skeleton", "display", "presets")
 _DTYPES = frozenset({
     torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int8, torch.uint8,
     torch.int16, torch.int32, torch.int64, torch.bool,
@@ -49,6 +49,7 @@ class Checkpoint:
         skeleton: the skeleton it predicts, or None likewise.
         operating_point: its limits for images, or None if it was never calibrated.
         settings: config ``KEY, VALUE, …`` that are known of it though the file does not tell.
+        presets: name → ``settings`` (config key → value) and ``operating_point``.
     """
 
     path: Path
@@ -57,6 +58,7 @@ class Checkpoint:
     skeleton: Skeleton | None = None
     operating_point: Mapping[str, Any] | None = None
     settings: tuple[str, ...] = ()
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,11 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         limits = stored.get("display", {})
         if not {*map(type, limits.values())} <= {int, float}:
             raise UserError("an operating point must be numbers")
+        presets = stored.get("presets", {})
+        for preset in presets.values():
+            if not {*map(type, preset["operating_point"].values())} <= {int, float}:
+                raise UserError("an operating point must be numbers")
+            preset["settings"].items()
     except (
         UserError, ValueError, TypeError, AttributeError, KeyError, OverflowError, RecursionError,
     ) as error:  # fmt: skip
@@ -137,6 +144,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         config=metadata.get("config"),
         skeleton=skeleton,
         operating_point=stored.get("display"),
+        presets=presets,
     )
 
 
@@ -323,6 +331,7 @@ def write_native(
     skeleton: Skeleton,
     half: bool = False,
     operating_point: Mapping[str, Any] | None = None,
+    presets: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
     """Write native safetensors, whole or not at all.
 
@@ -333,6 +342,7 @@ def write_native(
         skeleton: what the K heatmaps mean.
         half: store floating tensors as float16.
         operating_point: limits of the operating point for images.
+        presets: see :class:`Checkpoint`.
     """
     tensors = {
         name: (tensor.half() if half and tensor.is_floating_point() else tensor).cpu().contiguous()
@@ -341,6 +351,8 @@ def write_native(
     metadata = {"format": "higherhrnet", **metadata_of(config, skeleton)}
     if operating_point is not None:
         metadata["display"] = json.dumps(dict(operating_point))
+    if presets:
+        metadata["presets"] = json.dumps(dict(presets))
     with atomic_write(path) as partial:
         partial.write_bytes(save(tensors, metadata))
 
@@ -350,8 +362,19 @@ def metadata_of(config: str, skeleton: Skeleton) -> dict[str, str]:
     return {"config": config, "skeleton": json.dumps(skeleton.to_dict())}
 
 
-def write_operating_point(path: Path, operating_point: Mapping[str, Any]) -> None:
+def write_operating_point(
+    path: Path,
+    operating_point: Mapping[str, Any],
+    preset: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> None:
     """Put another operating point for images into a native file; the rest stays as it is.
+
+    Args:
+        path: the file.
+        operating_point: limits.
+        preset: name of the preset that they are for; None for the checkpoint's own settings.
+        settings: the preset's.
 
     Raises:
         UserError: the file is not of our own.
@@ -361,7 +384,12 @@ def write_operating_point(path: Path, operating_point: Mapping[str, Any]) -> Non
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if metadata.get("format") != "higherhrnet":
         raise UserError(f"'{path}' is not a file of higherhrnet and cannot hold settings")
-    metadata["display"] = json.dumps(dict(operating_point))
+    if preset is None:
+        metadata["display"] = json.dumps(dict(operating_point))
+    else:
+        presets = json.loads(metadata.get("presets", "{}"))
+        presets[preset] = {"settings": settings or {}, "operating_point": dict(operating_point)}
+        metadata["presets"] = json.dumps(presets)
     with atomic_write(path) as partial:
         partial.write_bytes(save(tensors, metadata))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,10 @@ class BottomUp(Method[BottomUpConfig]):
     name = "bottom-up"
     finds_people = True
     default_weights = "higherhrnet_w18_mini"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "fast": {"TEST.SCALE_FACTOR": [1.0], "TEST.FLIP_TEST": False},
+        "balanced": {"TEST.SCALE_FACTOR": [1.0], "TEST.FLIP_TEST": True},
+    }
 
     def build_model(self, config: BottomUpConfig, joints: int) -> HigherHRNet:
         """See :class:`Method`."""

@@ -6,7 +6,7 @@ import json
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +49,7 @@ class TopDown(Method[TopDownConfig]):
     name = "top-down"
     finds_people = False
     default_weights = "hrnet_w18_mini"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"fast": {"TEST.FLIP_TEST": False}}
 
     def build_model(self, config: TopDownConfig, joints: int) -> PoseHRNet:
         """See :class:`Method`."""

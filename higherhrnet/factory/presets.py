@@ -1,0 +1,76 @@
+"""Presets: named test settings of a checkpoint, from fast to accurate, with operating points."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from ..config import PoseConfig
+from ..errors import UserError
+from ..evaluation.operating_point import OperatingPoint
+from ..methods.base import method_of
+from ..models.weights import Checkpoint
+from .checkpoints import config_of, operating_point_of
+
+_log = logging.getLogger(__name__)
+PRESETS = ("fast", "balanced", "accurate")
+VIDEO_PRESET = "fast"
+"""What videos are predicted with, where a checkpoint was calibrated for it."""
+
+
+def preset_settings(file: Checkpoint, name: str) -> dict[str, Any]:
+    """``SECTION.KEY`` → value of the file's preset, else of the method's.
+
+    ``accurate`` is what the checkpoint does by itself, if it has none of that name.
+
+    Raises:
+        UserError: there is no preset of this name.
+    """
+    if name not in PRESETS:
+        raise UserError(f"preset '{name}' must be one of {', '.join(PRESETS)}")
+    if name in file.presets:
+        return dict(file.presets[name]["settings"])
+    return dict(method_of(config_of(file)).presets.get(name, {}))
+
+
+def preset_overrides(file: Checkpoint, name: str | None) -> list[Any]:
+    """The preset as ``KEY, VALUE, …``; none for no preset."""
+    settings = {} if name is None else preset_settings(file, name)
+    return [part for pair in settings.items() for part in pair]
+
+
+def preset_operating_point(file: Checkpoint, name: str | None) -> OperatingPoint:
+    """The preset's operating point, else the checkpoint's own."""
+    if name is None or (name == "accurate" and name not in file.presets):
+        return operating_point_of(file)
+    if name in file.presets:
+        return OperatingPoint.from_dict(file.presets[name]["operating_point"])
+    _log.info(
+        "'%s' was not calibrated for preset %s: its own operating point is taken (calibrate: "
+        "higherhrnet valid CONFIG --weights FILE --preset %s --calibrate)",
+        file.path, name, name,
+    )  # fmt: skip
+    return operating_point_of(file)
+
+
+def choose_video_preset(file: Checkpoint, overrides: list[Any]) -> str | None:
+    """The preset for videos where the user asked for none: theirs if it is calibrated and no test
+    settings were given."""
+    own = any(str(key).startswith("TEST.") for key in overrides[::2])
+    return VIDEO_PRESET if VIDEO_PRESET in file.presets and not own else None
+
+
+def describe_settings(config: PoseConfig, overrides: list[Any], former: dict[str, Any]) -> Any:
+    """The settings of a preset that is being calibrated: the former ones, and what of the overrides
+    decides predictions."""
+    changed = dict(zip(overrides[::2], overrides[1::2], strict=True))
+    keys = [k for k in {**former, **changed} if k.startswith("TEST.") or k in _SIZES]
+    found = {}
+    for key in keys:
+        section, entry = key.split(".")
+        value = getattr(getattr(config, section), entry)
+        found[key] = list(value) if isinstance(value, tuple) else value
+    return found
+
+
+_SIZES = ("DATASET.INPUT_SIZE", "DATASET.MAX_NUM_PEOPLE", "DATASET.BBOX_PADDING")
