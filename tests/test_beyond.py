@@ -13,10 +13,18 @@ from higherhrnet.datasets.composition import make_mosaic, paste_people
 from higherhrnet.errors import UserError
 from higherhrnet.factory.data import build_dataset, build_loader
 from higherhrnet.methods.bottom_up.codec import BottomUpCodec
+from higherhrnet.methods.bottom_up.grouping import (
+    ASSIGNMENTS,
+    REACH,
+    Grouping,
+    group,
+    measure_excess,
+)
 from higherhrnet.methods.bottom_up.losses import HEATMAP_LOSSES, heatmap_loss, tag_losses
 from higherhrnet.methods.bottom_up.maps import DeviceMaps, HostMaps
 from higherhrnet.methods.heatmaps import (
     PUBLISHED,
+    Peaks,
     SubPixel,
     dark_offset,
     draw_gaussians,
@@ -352,3 +360,30 @@ def test_defaults_are_published():
     assert (config.DATASET.ENCODING, config.TEST.DECODING) == ("truncated", "quarter")
     assert (config.LOSS.HEATMAPS_LOSS_TYPE, config.MODEL.TAG_DIM) == ("mse", 1)
     assert config.DATASET.MOSAIC == config.DATASET.COPY_PASTE == 0
+
+
+def test_far_joints_are_not_joined():
+    """Two people with the same tags: only where their joints lie tells them apart."""
+    rng = np.random.default_rng(7)
+    people = [rng.uniform(0, 40, (17, 2)) + shift for shift in ([20, 20], [220, 150])]
+    peaks = []
+    for joint in range(17):
+        xy = np.array([person[joint] for person in people])
+        tags = rng.normal(0, 0.02, (2, 1)).astype(np.float32)
+        score = np.array([0.6, 0.9] if joint % 2 else [0.9, 0.6], np.float32)
+        peaks.append(Peaks(xy.astype(np.int64), score, xy, tags))
+
+    def grouped(weight):
+        grouping = Grouping(assign=ASSIGNMENTS["hungarian_score_tiebreak"], distance_weight=weight)
+        members = group(peaks, COCO.order, grouping, (256, 320))
+        return [sorted(set(member.values())) for member in members]
+
+    assert grouped(1.0) == [[0], [1]]
+    assert grouped(0.0) == [[0, 1], [0, 1]]
+    # By hand: 100 pixels from the nearest joint of a person of 50 is half an extent too far.
+    person = np.array([[0.0, 0.0], [30.0, 40.0]])
+    excess = measure_excess(np.array([[130.0, 40.0], [30.0, 50.0]]), [person, person[:1]], 400.0)
+    length = np.hypot(130, 40)
+    assert excess == pytest.approx(
+        np.array([[100 / 50 - REACH, length / 20 - REACH], [0, np.hypot(30, 50) / 20 - REACH]])
+    )

@@ -303,6 +303,11 @@ class BottomUpTest(TestSection):
     TAG_THRESHOLD: float = setting(
         1.0, "largest tag distance at which a candidate joins a person", low=0
     )
+    GROUPING_DISTANCE: float = setting(
+        0.0,
+        "tag distance for each person's extent that a joint lies too far away; 0: tags alone",
+        low=0,
+    )
     ADJUST: bool = setting(True, "sub-pixel shift of peaks, as DECODING has it")
     DECODING: str = setting(
         "quarter", "quarter (published), parabola, dark", choices=("quarter", "parabola", "dark")

@@ -138,7 +138,8 @@ class BottomUpCodec:
             grouped: makes people of candidates; by tags unless something else is given.
         """
         peaks = maps.peaks(self.threshold, self.max_candidates)
-        people = tagging.assemble_people(peaks, (grouped or self.group)(peaks))
+        members = self.group(peaks, maps.shape) if grouped is None else grouped(peaks)
+        people = tagging.assemble_people(peaks, members)
         # The published person score counts missing joints as 0 and is taken before refine.
         person_score = people.score.mean(axis=1) if len(people.score) else np.zeros(0)
         dropped = 0
@@ -161,9 +162,11 @@ class BottomUpCodec:
         candidates_dropped = sum(found.dropped for found in peaks)
         return Decoded(poses.warp(to_image), candidates_dropped, dropped)
 
-    def group(self, peaks: Sequence[Peaks]) -> list[tagging.Member]:
-        """People of candidates, by their tags."""
-        return tagging.group(peaks, self.skeleton.order, self.grouping)
+    def group(
+        self, peaks: Sequence[Peaks], shape: tuple[int, int] = (0, 0)
+    ) -> list[tagging.Member]:
+        """People of candidates on maps (H, W), by their tags."""
+        return tagging.group(peaks, self.skeleton.order, self.grouping, shape)
 
     def group_ground_truth(
         self, maps: AggregatedMaps, indices: npt.NDArray[np.int64], present: npt.NDArray[np.bool_]
@@ -185,7 +188,7 @@ class BottomUpCodec:
             Peaks(there[rows], score[rows], there[rows].astype(float), tags[rows])
             for rows in (joints == joint for joint in range(present.shape[1]))
         ]
-        people = tagging.assemble_people(peaks, self.group(peaks))
+        people = tagging.assemble_people(peaks, self.group(peaks, maps.shape))
         for person, joint in np.argwhere(present):
             there = (people.xy[:, joint] == indices[person, joint]).all(axis=1)
             groups[person, joint] = np.argmax(there & (people.score[:, joint] > 0))

@@ -101,6 +101,8 @@ class Grouping:
             the original code does), instead of starting further people.
         use_score: prefer strong candidates at equal rounded tag distance.
         assign: the solver.
+        distance_weight: what it costs, in tag distance, that a candidate lies one person's extent
+            further from that person than :data:`REACH`; 0 looks at tags alone, as published.
     """
 
     tag_threshold: float = 1.0
@@ -108,6 +110,13 @@ class Grouping:
     only_compared: bool = False
     use_score: bool = True
     assign: Assignment = solve_munkres
+    distance_weight: float = 0.0
+
+
+REACH = 1.5
+"""Extents of a person at which the next joint may lie from the nearest one."""
+_SMALLEST = 0.05
+"""Of an extent, fraction of the maps' diagonal: of a person with one joint nothing is known."""
 
 
 @dataclass
@@ -137,6 +146,7 @@ def match(
     group_tags: npt.NDArray[np.float32],
     grouping: Grouping,
     strength: Matrix | None = None,
+    penalty: Matrix | None = None,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], list[tuple[int, int]]]:
     """Assign one joint's candidates to people.
 
@@ -145,16 +155,19 @@ def match(
         candidate_scores: (M,).
         group_tags: (G, T) mean tags of the people so far.
         strength: (G,) their scores so far; for solvers that ask.
+        penalty: (M, G) added to the tag distances, unrounded.
 
     Returns:
-        distance (M, G), the padded cost that was solved, and (candidate, person) pairs; a pair
-        with a person ≥ G means that the candidate is left over.
+        distance (M, G) with the penalty, the padded cost that was solved, and (candidate, person)
+        pairs; a pair with a person ≥ G means that the candidate is left over.
     """
     difference = candidate_tags[:, None].astype(np.float64) - group_tags[None]
     distance: npt.NDArray[np.float64] = np.linalg.norm(difference, axis=2)
     cost = distance
     if grouping.use_score:
         cost = np.round(distance) * 100 - candidate_scores[:, None].astype(np.float64)
+    if penalty is not None:
+        distance, cost = distance + penalty, cost + (100 if grouping.use_score else 1) * penalty
     surplus = len(candidate_tags) - len(group_tags)
     if surplus > 0:
         cost = np.concatenate([cost, np.full((len(cost), surplus), 1e10)], axis=1)
@@ -168,12 +181,41 @@ Member = dict[int, int]
 """A person as joint → which of its candidates."""
 
 
-def group(peaks: Sequence[Peaks], order: Sequence[int], grouping: Grouping) -> list[Member]:
+def measure_excess(
+    candidates: Locations, people: Sequence[Locations], diagonal: float
+) -> npt.NDArray[np.float64]:
+    """How far candidates lie from people beyond their reach, in these people's extents.
+
+    Args:
+        candidates: (M, 2).
+        people: of each person the joints so far, (J, 2).
+        diagonal: of the maps, pixels.
+
+    Returns:
+        (M, G) max(0, distance to the nearest joint / extent - REACH); the extent is the diagonal of
+        the box around the joints, at least 5 % of the maps' own.
+    """
+    excess = np.zeros((len(candidates), len(people)))
+    for person, xy in enumerate(people):
+        nearest = np.linalg.norm(candidates[:, None] - xy[None], axis=2).min(axis=1)
+        extent = max(float(np.linalg.norm(np.ptp(xy, axis=0))), _SMALLEST * diagonal, 1.0)
+        excess[:, person] = np.maximum(nearest / extent - REACH, 0)
+    return excess
+
+
+def group(
+    peaks: Sequence[Peaks],
+    order: Sequence[int],
+    grouping: Grouping,
+    shape: tuple[int, int] = (0, 0),
+) -> list[Member]:
     """Join candidates into people, one joint after another (HigherHRNet, sec. 3.1).
 
     Args:
         peaks: K lists of candidates.
         order: joints in the order in which they are visited.
+        grouping: how.
+        shape: (H, W) of the maps; only ``distance_weight`` needs it.
 
     Returns:
         the people in the order in which they were found, each with at least one joint.
@@ -198,7 +240,15 @@ def group(peaks: Sequence[Peaks], order: Sequence[int], grouping: Grouping) -> l
             strength = np.array(
                 [sum(float(peaks[j].score[c]) for j, c in m.items()) for m in members[:count]]
             )
-            distance, _, pairs = match(found.tags, found.score, means, grouping, strength)
+            penalty = None
+            if grouping.distance_weight:
+                joined = [
+                    np.stack([peaks[j].location[c] for j, c in member.items()])
+                    for member in members[:count]
+                ]
+                excess = measure_excess(found.location, joined, float(np.hypot(*shape)))
+                penalty = grouping.distance_weight * excess
+            distance, _, pairs = match(found.tags, found.score, means, grouping, strength, penalty)
             visits = []
             for candidate, person in pairs:
                 near = person < count and distance[candidate, person] < grouping.tag_threshold

@@ -82,7 +82,7 @@ def _stages(
     times.append(now())
     peaks = maps.peaks(codec.threshold, codec.max_candidates)
     times.append(now())
-    people = tagging.assemble_people(peaks, codec.group(peaks))
+    people = tagging.assemble_people(peaks, codec.group(peaks, maps.shape))
     times.append(now())
     tagging.fill_missing_joints(people, maps)
     times.append(now())
