@@ -151,10 +151,13 @@ class Outputs(NamedTuple):
     Attributes:
         heatmaps: per head (B, K, H/s, W/s).
         tags: per head (B, ``Head.tags``, H/s, W/s), with no channels where the head has no tags.
+        scales: per head (B, K, H/s, W/s), by how much the Gaussians of training are narrower than
+            sigma, less 1; none where they all have the same.
     """
 
     heatmaps: tuple[torch.Tensor, ...]
     tags: tuple[torch.Tensor, ...]
+    scales: tuple[torch.Tensor, ...] = ()
 
 
 @dataclass(frozen=True)

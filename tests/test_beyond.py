@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+
 import cv2
 import numpy as np
 import pytest
 import torch
 
-from higherhrnet import geometry
-from higherhrnet.config import parse_config
+from higherhrnet import geometry, load
+from higherhrnet.cli import main
+from higherhrnet.config import parse_config, to_yaml
 from higherhrnet.datasets.composition import make_mosaic, paste_people
 from higherhrnet.errors import UserError
+from higherhrnet.factory.checkpoints import open_checkpoint
 from higherhrnet.factory.data import build_dataset, build_loader
 from higherhrnet.methods.bottom_up.codec import BottomUpCodec
 from higherhrnet.methods.bottom_up.grouping import (
@@ -20,7 +24,13 @@ from higherhrnet.methods.bottom_up.grouping import (
     group,
     measure_excess,
 )
-from higherhrnet.methods.bottom_up.losses import HEATMAP_LOSSES, heatmap_loss, tag_losses
+from higherhrnet.methods.bottom_up.losses import (
+    HEATMAP_LOSSES,
+    BottomUpLoss,
+    adapt_scales,
+    heatmap_loss,
+    tag_losses,
+)
 from higherhrnet.methods.bottom_up.maps import DeviceMaps, HostMaps
 from higherhrnet.methods.heatmaps import (
     PUBLISHED,
@@ -35,7 +45,7 @@ from higherhrnet.models.state_dict import infer_architecture
 from higherhrnet.models.weights import match_heads_by_name
 from higherhrnet.poses import Poses
 from higherhrnet.skeleton import COCO
-from higherhrnet.structures import Head, Outputs, Sample, View, map_tensors
+from higherhrnet.structures import Head, Outputs, Sample, Targets, View, map_tensors
 
 from .build import build_codec, build_model
 from .test_combined import read_config, write_set
@@ -387,3 +397,63 @@ def test_far_joints_are_not_joined():
     assert excess == pytest.approx(
         np.array([[100 / 50 - REACH, length / 20 - REACH], [0, np.hypot(30, 50) / 20 - REACH]])
     )
+
+
+def test_scale_adaptive_targets():
+    """A wider Gaussian is the narrower one to a power; the gradient by differences."""
+    y, x = np.mgrid[:15, :15]
+    square = ((x - 7) ** 2 + (y - 7) ** 2).astype(float)
+    target = torch.from_numpy(np.exp(-square / 8)).float()[None, None]
+    target[0, 0, :2] = 0
+    for scale in (0.7, 1.0, 1.5):
+        adapted, cost = adapt_scales(target, torch.full_like(target, 1 / scale - 1))
+        expected = np.exp(-square / (8 * scale**2))
+        expected[:2] = 0
+        assert adapted[0, 0].numpy() == pytest.approx(expected, abs=1e-6)
+        assert cost[0, 0, 5, 5].item() == pytest.approx((1 / scale - 1) ** 2, abs=1e-6)
+        assert cost[0, 0, 0, 0] == 0
+    rng = np.random.default_rng(8)
+    prediction = torch.from_numpy(rng.normal(0.3, 0.3, (1, 1, 15, 15)))
+
+    def total(values):
+        adapted, cost = adapt_scales(target, values)
+        return (adapted.double() - prediction).square().mean() + cost.mean()
+
+    scales = torch.from_numpy(rng.normal(0, 0.2, (1, 1, 15, 15)).astype(np.float32))
+    scales.requires_grad_(True)
+    head = (Head(4, 1),)
+    loss = BottomUpLoss(head, (1.0,), (0.0,), (0.0,))(
+        Outputs((prediction.float(),), (torch.zeros(1, 1, 15, 15),), (scales,)),
+        Targets((target,), (torch.ones(1, 1, 15, 15),), (torch.zeros(1, 0, 1, dtype=torch.int64),)),
+    )
+    assert float(loss["heatmap/4"] + loss["scale/4"]) == pytest.approx(
+        float(total(scales)), rel=1e-5
+    )
+    (loss["heatmap/4"] + loss["scale/4"]).backward()
+    for at in ((7, 7), (5, 9), (3, 3)):
+        step = torch.zeros_like(scales)
+        step[0, 0, at[0], at[1]] = 1e-2
+        with torch.no_grad():
+            slope = (total(scales + step) - total(scales - step)) / 2e-2
+        assert scales.grad[0, 0, at[0], at[1]].item() == pytest.approx(
+            float(slope), rel=0.02, abs=1e-6
+        )
+
+
+def test_scale_adaptive_networks_train_load_and_predict(tmp_path):
+    write_set(tmp_path / "full")
+    config = read_config(tmp_path, "full/train.json")
+    file = tmp_path / "c.yaml"
+    file.write_text(to_yaml(config))
+    words = ["train", str(file), "--output", str(tmp_path / "o"), "--device", "cpu"]
+    assert main([*words, "MODEL.SCALE_ADAPTIVE", "True", "MODEL.TAG_DIM", "2"]) == 0
+    record = json.loads((tmp_path / "o" / "log.jsonl").read_text().splitlines()[-1])
+    assert np.isfinite(record["scale/4"])
+    weights = tmp_path / "o" / "best.safetensors"
+    predictor = load(weights, "cpu")
+    assert predictor.engine.model.scale_layers
+    assert len(predictor(np.zeros((64, 64, 3), np.uint8)).xy.shape) == 3
+    torch.save(open_checkpoint(str(weights)).state, tmp_path / "plain.pth")
+    found = infer_architecture(open_checkpoint(str(tmp_path / "plain.pth")).state)
+    assert (found.scale_adaptive, found.tag_dim) == (True, 2)
+    load(tmp_path / "plain.pth", "cpu")

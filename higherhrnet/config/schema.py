@@ -227,6 +227,9 @@ class TestSection:
 class BottomUpModel(ModelSection):
     TAG_PER_JOINT: bool = setting(True, "one tag map for each joint; False: one for all")
     TAG_DIM: int = setting(1, "dimension of a tag; published: 1", low=1, high=16)
+    SCALE_ADAPTIVE: bool = setting(
+        False, "the network learns the widths of its Gaussians (SWAHR); published: no"
+    )
     CAT_OUTPUT: bool = setting(True, "feed each output to the next deconvolution")
     NUM_BASIC_BLOCKS: int = setting(4, "residual blocks after each deconvolution", low=0, high=64)
 
@@ -285,6 +288,9 @@ class BottomUpLossSection:
         "weights of the heatmaps' squared errors: mse (published, none), foreground, "
         "weight_adaptive, focal",
         choices=("mse", "foreground", "weight_adaptive", "focal"),
+    )
+    SCALE_LOSS_FACTOR: float = setting(
+        1.0, "MODEL.SCALE_ADAPTIVE: factor of what other widths than SIGMA cost", low=0
     )
     AE_LOSS_TYPE: str = setting("exp", "exp (published) or max", choices=("exp", "max"))
 

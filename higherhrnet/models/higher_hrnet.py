@@ -28,6 +28,8 @@ class HigherHRNet(PoseModel):
         tag_dim: so many of them for each dimension of a tag.
         cat_output: feed each head's output to the next transposed convolution.
         num_basic_blocks: BasicBlocks after each transposed convolution.
+        scale_adaptive: each head also predicts the width of its Gaussians (SWAHR, Luo et al. 2021,
+            sec. 3.3), for training alone.
         num_modules, num_blocks, upsample_mode, activation_checkpointing: see :class:`HRNet`.
 
     Raises:
@@ -47,6 +49,7 @@ class HigherHRNet(PoseModel):
         upsample_mode: str = "nearest",
         activation_checkpointing: bool = False,
         tag_dim: int = 1,
+        scale_adaptive: bool = False,
     ) -> None:
         super().__init__(width, num_modules, num_blocks, 1, upsample_mode, activation_checkpointing)
         if not tag_heads:
@@ -78,11 +81,15 @@ class HigherHRNet(PoseModel):
             )
             for count in outputs[:-1]
         )
+        self.scale_layers = nn.ModuleList(
+            nn.Conv2d(width, joints, 1) for _ in self.heads if scale_adaptive
+        )
         initialize(self)
 
     def forward(self, images: torch.Tensor) -> Outputs:  # type: ignore[override]
         """(B, 3, H, W) normalized images, H and W multiples of 32 → one entry a head."""
         x = self.features(images)[0]
+        features = [x]
         predictions = [self.final_layers[0](x)]
         for deconvolution, final in zip(
             self.deconv_layers, list(self.final_layers)[1:], strict=True
@@ -90,8 +97,10 @@ class HigherHRNet(PoseModel):
             if self.cat_output:
                 x = torch.cat([x, predictions[-1]], dim=1)
             x = self.run(deconvolution, x)
+            features.append(x)
             predictions.append(final(x))
         return Outputs(
             heatmaps=tuple(prediction[:, : self.joints] for prediction in predictions),
             tags=tuple(prediction[:, self.joints :] for prediction in predictions),
+            scales=tuple(layer(x) for layer, x in zip(self.scale_layers, features, strict=False)),
         )

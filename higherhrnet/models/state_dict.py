@@ -44,7 +44,8 @@ class Architecture:
         num_modules: exchange modules of stages 2-4.
         num_blocks: BasicBlocks in each branch.
         joints: K, or None for a backbone or classifier.
-        tag_heads, tag_per_joint, tag_dim, cat_output, num_basic_blocks: see ``HigherHRNet``.
+        tag_heads, tag_per_joint, tag_dim, scale_adaptive, cat_output, num_basic_blocks: see
+            ``HigherHRNet``.
     """
 
     kind: str
@@ -55,6 +56,7 @@ class Architecture:
     tag_heads: tuple[bool, ...] = ()
     tag_per_joint: bool = True
     tag_dim: int = 1
+    scale_adaptive: bool = False
     cat_output: bool = False
     num_basic_blocks: int = 0
 
@@ -199,6 +201,7 @@ def infer_architecture(
         joints,
         tag_heads=tuple(count > joints for count in outputs),
         tag_per_joint=per_joint,
+        scale_adaptive="scale_layers.0.weight" in state,
         tag_dim=max(tags // joints if per_joint else tags, 1),
         cat_output=first_deconvolution is not None and first_deconvolution.shape[0] > width,
         num_basic_blocks=max(count(r"deconv_layers\.0\.(\d+)\.") - 1, 0),

@@ -40,7 +40,7 @@ def heatmap_loss(
         factor = weight * annotated[..., None, None]
     if kind != "mse":
         with torch.no_grad():
-            importance = HEATMAP_LOSSES[kind](prediction.float(), target)
+            importance = HEATMAP_LOSSES[kind](prediction.float(), target.detach())
         factor = factor * importance
     each: torch.Tensor = _WeightedSquares.apply(prediction, target, factor)
     return each
@@ -60,14 +60,40 @@ class _WeightedSquares(torch.autograd.Function):
         return torch.linalg.vecdot(error.flatten(1), weighted.flatten(1)) / error[0].numel()
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+    def backward(
+        ctx: Any, *gradients: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None, None]:
         (weighted,) = ctx.saved_tensors
         factor = gradients[0] * (2 / weighted[0].numel())
-        return (weighted * factor[:, None, None, None]).to(ctx.dtype), None, None
+        gradient = weighted * factor[:, None, None, None]
+        into_target = -gradient if ctx.needs_input_grad[1] else None
+        return gradient.to(ctx.dtype), into_target, None
 
 
 _FOREGROUND = 0.01
 """Targets above it are foreground: three standard deviations around a joint."""
+
+
+def adapt_scales(target: torch.Tensor, scales: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Targets whose Gaussians have the widths that the network predicts, and what that costs
+    (SWAHR, Luo et al. 2021, sec. 3.3, eq. 4 to 6).
+
+    With a width of sigma * s a Gaussian H becomes H^(1 / s²). The network predicts 1 / s - 1; the
+    cost is its square, around joints.
+
+    Args:
+        target: (B, K, H, W) in 0..1.
+        scales: as many.
+
+    Returns:
+        the adapted targets and the cost of each pixel, both (B, K, H, W) float32; gradients flow
+        into ``scales``.
+    """
+    narrower = 1 + scales.float()
+    near = target > 0
+    logarithm = torch.where(near, target, 1.0).log()
+    adapted = torch.where(near, (narrower.square() * logarithm).exp(), 0.0)
+    return adapted, (narrower - 1).square() * near
 
 
 def _foreground(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -159,6 +185,7 @@ class BottomUpLoss:
         pull_factors, push_factors: weights of each head's tag losses.
         push_type: shape of the push.
         heatmap_type: one of :data:`HEATMAP_LOSSES`.
+        scale_factor: weight of what scale-adaptive Gaussians cost, where the network predicts them.
     """
 
     heads: tuple[Head, ...]
@@ -167,6 +194,7 @@ class BottomUpLoss:
     push_factors: Sequence[float] = (0.001, 0.001)
     push_type: str = "exp"
     heatmap_type: str = "mse"
+    scale_factor: float = 1.0
 
     def __post_init__(self) -> None:
         for factors in (self.heatmap_factors, self.pull_factors, self.push_factors):
@@ -176,16 +204,18 @@ class BottomUpLoss:
     def __call__(self, outputs: Outputs, targets: Targets) -> dict[str, torch.Tensor]:
         """Weighted scalars, means over the batch, named by what and stride; their sum is the loss.
 
-        ``heatmap/4``, ``heatmap/2``, …, and ``pull/4``, ``push/4`` for heads with tags.
+        ``heatmap/4``, ``heatmap/2``, …, ``pull/4``, ``push/4`` for heads with tags, and ``scale/4``
+        … for heads with scales.
         """
         losses = {}
         for i, head in enumerate(self.heads):
+            target, weight = targets.heatmaps[i], targets.weights[i]
+            if outputs.scales:
+                target, cost = adapt_scales(target, outputs.scales[i])
+                cost = cost * weight * targets.annotated[..., None, None]
+                losses[f"scale/{head.stride}"] = self.scale_factor * cost.mean()
             each = heatmap_loss(
-                outputs.heatmaps[i],
-                targets.heatmaps[i],
-                targets.weights[i],
-                targets.annotated,
-                self.heatmap_type,
+                outputs.heatmaps[i], target, weight, targets.annotated, self.heatmap_type
             )
             losses[f"heatmap/{head.stride}"] = self.heatmap_factors[i] * each.mean()
             if head.tags:

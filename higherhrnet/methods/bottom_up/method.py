@@ -58,6 +58,7 @@ class BottomUp(Method[BottomUpConfig]):
             upsample_mode=m.UPSAMPLE_MODE,
             activation_checkpointing=config.TRAIN.ACTIVATION_CHECKPOINTING,
             tag_dim=m.TAG_DIM,
+            scale_adaptive=m.SCALE_ADAPTIVE,
         )
 
     def build_codec(
@@ -96,6 +97,7 @@ class BottomUp(Method[BottomUpConfig]):
             push_factors=loss.PUSH_LOSS_FACTOR,
             push_type=loss.AE_LOSS_TYPE,
             heatmap_type=loss.HEATMAPS_LOSS_TYPE,
+            scale_factor=loss.SCALE_LOSS_FACTOR,
         )
 
     def build_transform(self, config: BottomUpConfig, skeleton: Skeleton) -> Transform:
@@ -202,6 +204,7 @@ class BottomUp(Method[BottomUpConfig]):
             "MODEL": {
                 "TAG_PER_JOINT": found.tag_per_joint,
                 "TAG_DIM": found.tag_dim,
+                "SCALE_ADAPTIVE": found.scale_adaptive,
                 "CAT_OUTPUT": found.cat_output,
                 "NUM_BASIC_BLOCKS": found.num_basic_blocks,
             },
