@@ -4,16 +4,18 @@ processor, so that it is known to be right where there is no GPU."""
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from higherhrnet import geometry, load
 from higherhrnet.config import parse_config
-from higherhrnet.factory.training import train
+from higherhrnet.factory.training import build_step_trainer, train
 from higherhrnet.inference import pipeline
 from higherhrnet.inference.engine import _PadBatch
 from higherhrnet.inference.predictor import Scene
 from higherhrnet.methods import heatmaps as heat
 from higherhrnet.methods.bottom_up.codec import BottomUpCodec
 from higherhrnet.methods.bottom_up.maps import DeviceMaps
+from higherhrnet.research.bench.train import make_batch
 from higherhrnet.research.synthetic.dataset import SyntheticPeople, write_coco
 from higherhrnet.skeleton import COCO
 from higherhrnet.structures import Head, Outputs
@@ -130,3 +132,35 @@ def test_a_smaller_last_batch_is_filled_up():
         assert torch.equal(answer.heatmaps[0], images.float().sum(dim=1, keepdim=True))
         assert answer.tags[0].shape == (count, 0, side, side)
     assert [shape[0] for shape in seen] == [1, 4, 4, 2]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("text", [TINY, TOP_DOWN], ids=["bottom-up", "top-down"])
+def test_a_training_step_never_waits_for_the_gpu(text):
+    """Anything that reads a number back (``.item()``, ``bool(tensor)``) raises here."""
+    config = parse_config(text, ["TRAIN.PRECISION", "bf16", "TRAIN.EMA_DECAY", "0.9"])
+    trainer = build_step_trainer(config, torch.device("cuda"))
+    (batch,) = DataLoader([make_batch(config, 4)], batch_size=None, pin_memory=True)
+    trainer.model.train()
+    for _ in range(2):  # the first allocates and caches
+        trainer.train_step([batch])
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        trainer.train_step([batch])
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+def test_recorded_training_steps_have_the_same_losses():
+    found = []
+    for settings in ([], ["TRAIN.COMPILE", "True", "TRAIN.CUDA_GRAPHS", "True"]):
+        torch.manual_seed(0)
+        config = parse_config(TINY, ["TRAIN.PRECISION", "fp32", *settings])
+        trainer = build_step_trainer(config, torch.device("cuda"))
+        trainer.model.train()
+        trainer.wrap_model()
+        steps = [trainer.train_step([make_batch(config, 4)]) for _ in range(5)]
+        found.append([sum(float(value) for value in losses.values()) for losses in steps])
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-2)

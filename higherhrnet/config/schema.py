@@ -182,6 +182,9 @@ class TrainSection:
         choices=("bf16", "fp32", "fp16"),
     )
     COMPILE: bool = setting(False, "torch.compile: minutes to start, then about 1.5 times as fast")
+    CUDA_GRAPHS: bool = setting(
+        False, "with COMPILE, replay forward and backward passes as CUDA graphs"
+    )
     FREEZE: tuple[str, ...] = setting(
         (), "prefixes of module names that are not trained, e.g. [conv, bn, layer1]"
     )
@@ -428,6 +431,8 @@ class Config:
             raise UserError(
                 "config keys 'TRAIN.ACTIVATION_CHECKPOINTING' and 'TRAIN.COMPILE' are exclusive"
             )
+        if self.TRAIN.CUDA_GRAPHS and not self.TRAIN.COMPILE:
+            raise UserError("config key 'TRAIN.CUDA_GRAPHS' needs TRAIN.COMPILE True")
 
 
 @dataclass(frozen=True)

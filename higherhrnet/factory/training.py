@@ -332,6 +332,8 @@ def build_callbacks(config: Config, log: RunLog | None, best: BestCheckpoint) ->
 def build_settings(config: Config, device: torch.device, metric: str) -> loop.Settings:
     """How the loop runs."""
     t = config.TRAIN
+    if t.CUDA_GRAPHS and device.type != "cuda":
+        raise UserError(f"config key 'TRAIN.CUDA_GRAPHS' needs a GPU, not '{device}'")
     return loop.Settings(
         epochs=t.END_EPOCH,
         device=device,
@@ -340,6 +342,7 @@ def build_settings(config: Config, device: torch.device, metric: str) -> loop.Se
         validate_every=t.VALIDATE_EVERY,
         metric=metric,
         compile=t.COMPILE,
+        cuda_graphs=t.CUDA_GRAPHS,
         freeze_bn=t.BN_MODE == "frozen",
         unfreeze_epoch=t.UNFREEZE_EPOCH,
     )

@@ -10,7 +10,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -36,6 +36,18 @@ _FETCH_EVERY = 10
 """Steps between looks at the losses."""
 _OF_SCHEDULER = frozenset(("initial_lr", "scale"))
 """Options of parameter groups that are not the optimizer's own; older versions had ``scale``."""
+
+
+@contextmanager
+def _fastest_convolutions() -> Iterator[None]:
+    """Let cuDNN try its algorithms: training views have one size. Images in validation have many,
+    and each size would be tried anew."""
+    former = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = former
 
 
 class Batches(Protocol):
@@ -70,6 +82,7 @@ class Settings:
         validate_every: epochs between validations.
         metric: name of the metric that decides which weights are best.
         compile: run the network through ``torch.compile``.
+        cuda_graphs: and replay its forward and backward passes as CUDA graphs.
         freeze_bn: keep batch norms as they were loaded: running statistics, not the batch's.
         unfreeze_epoch: epoch (from 0) at which frozen parameters are trained too; 0 never.
     """
@@ -81,6 +94,7 @@ class Settings:
     validate_every: int = 10
     metric: str = "AP"
     compile: bool = False
+    cuda_graphs: bool = False
     freeze_bn: bool = False
     unfreeze_epoch: int = 0
 
@@ -199,7 +213,8 @@ class Trainer:
             self.model.requires_grad_(True)
             self.wrap_model()
         start, first = time.perf_counter(), progress.step
-        meter = self.train_one_epoch()
+        with _fastest_convolutions():
+            meter = self.train_one_epoch()
         seconds = time.perf_counter() - start
         epoch = progress.epoch + 1
         record: dict[str, Any] = {
@@ -285,6 +300,8 @@ class Trainer:
         for number, batch in enumerate(micro_batches, 1):
             images, targets = self.to_device(batch)
             with self._no_sync() if number < count else nullcontext():
+                if self.settings.cuda_graphs:
+                    torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
                 with torch.autocast(device, dtype, enabled=dtype is not None):
                     outputs = network(images)
                 losses = self.criterion(outputs, targets)
@@ -320,7 +337,8 @@ class Trainer:
             )
             # Batch norm's running statistics are those of rank 0.
             network.broadcast_buffers = False
-        self.network = torch.compile(network) if self.settings.compile else network
+        mode = "reduce-overhead" if self.settings.cuda_graphs else None
+        self.network = torch.compile(network, mode=mode) if self.settings.compile else network
 
     def save(self) -> None:
         """Write the last checkpoint, in the main process."""
