@@ -35,14 +35,13 @@ def heatmap_loss(
     Returns:
         (B,) one value an image.
     """
-    factor = weight
+    factors = [weight]
     if annotated.numel() > 1:
-        factor = weight * annotated[..., None, None]
+        factors.append(annotated[..., None, None])
     if kind != "mse":
         with torch.no_grad():
-            importance = HEATMAP_LOSSES[kind](prediction.float(), target.detach())
-        factor = factor * importance
-    each: torch.Tensor = _WeightedSquares.apply(prediction, target, factor)
+            factors.append(HEATMAP_LOSSES[kind](prediction.float(), target.detach()))
+    each: torch.Tensor = _WeightedSquares.apply(prediction, target, *factors)
     return each
 
 
@@ -51,23 +50,24 @@ class _WeightedSquares(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, prediction: torch.Tensor, target: torch.Tensor, weight: torch.Tensor
+        ctx: Any, prediction: torch.Tensor, target: torch.Tensor, *factors: torch.Tensor
     ) -> torch.Tensor:
         error = torch.sub(prediction, target)  # float32 if either is
-        weighted = error * weight
+        weighted = error * factors[0]
+        for factor in factors[1:]:
+            weighted *= factor
+        ctx.factors = len(factors)
         ctx.save_for_backward(weighted)
         ctx.dtype = prediction.dtype
         return torch.linalg.vecdot(error.flatten(1), weighted.flatten(1)) / error[0].numel()
 
     @staticmethod
-    def backward(
-        ctx: Any, *gradients: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor | None, None]:
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (weighted,) = ctx.saved_tensors
         factor = gradients[0] * (2 / weighted[0].numel())
         gradient = weighted * factor[:, None, None, None]
         into_target = -gradient if ctx.needs_input_grad[1] else None
-        return gradient.to(ctx.dtype), into_target, None
+        return gradient.to(ctx.dtype), into_target, *(None,) * ctx.factors
 
 
 _FOREGROUND = 0.01
