@@ -216,7 +216,7 @@ def test_parts_add_up_to_the_batch(tmp_path):
             "16 images are too few for 32 micro-batches",
         ),
         (["TRAIN.BN_MODE", "sync"], "'TRAIN.BN_MODE': sync needs GPUs, not 'cpu'"),
-        (["DATASET.CACHE", "device"], "'DATASET.CACHE': device holds one data set of files"),
+        (["DATASET.CACHE", "device"], "'DATASET.CACHE': device holds data sets of files alone"),
         (["TRAIN.LR_MULT", "[stage9 0.1]"], "'TRAIN.LR_MULT': .* with 'stage9'"),
         (["TRAIN.LR_MULT", "[stage2]"], "lists 'PREFIX FACTOR', not 'stage2'"),
     ],

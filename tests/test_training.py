@@ -359,7 +359,7 @@ def run_training(folder, *overrides):
     )
 
 
-@pytest.mark.parametrize("send", [os.kill, os.killpg])
+@pytest.mark.parametrize("send", [os.kill, pytest.param(os.killpg, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("number", "status", "sentence"),
     [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "ended by SIGTERM")],

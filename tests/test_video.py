@@ -343,7 +343,7 @@ def write_clip(path, frames=12, turned=0, sound=True):
     return path
 
 
-@pytest.mark.parametrize("kind", ["avi", "mkv"])
+@pytest.mark.parametrize("kind", ["avi", pytest.param("mkv", marks=pytest.mark.slow)])
 def test_a_video_that_breaks_off_is_said_to(tmp_path, capsys, kind):
     """Less came than the file announces (Matroska counts no frames); what came is kept."""
     av = pytest.importorskip("av")
