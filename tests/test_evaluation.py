@@ -4,6 +4,7 @@ import contextlib
 import copy
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,9 @@ from higherhrnet.evaluation import evaluator, report
 from higherhrnet.evaluation.coco import AREAS, by_crowding, crowdpose_metrics
 from higherhrnet.evaluation.evaluator import evaluate
 from higherhrnet.evaluation.matching import match
+from higherhrnet.evaluation.operating_point import without_duplicates
 from higherhrnet.evaluation.pck import accuracy_metrics, pckh_metrics
+from higherhrnet.poses import REFINED, SEEN, Poses
 from higherhrnet.research.bench import evaluate as evaluate_bench
 from higherhrnet.research.synthetic.dataset import SyntheticPeople
 from higherhrnet.skeleton import COCO, CROWDPOSE, load_skeleton
@@ -288,3 +291,26 @@ def test_people_where_nobody_is_annotated_are_wrong_joints():
     ghost = {**mpii_person(), "image_id": 2}
     figures = accuracy_metrics([mpii_person(), ghost], annotations, MPII, radius=5)
     assert (figures["TP"], figures["FP"]) == (16, 16)
+
+
+def test_pieces_filled_up_with_another_person_are_not_shown():
+    rng = np.random.default_rng(0)
+    whole = Poses.from_annotations(
+        np.concatenate([rng.uniform(0, 200, (1, 17, 2)), np.full((1, 17, 1), 2)], axis=2)
+    )
+    own = whole.xy[0].copy()
+    own[15:] += 60  # the two joints that were seen
+    visibility = np.full((1, 17), REFINED, np.int8)
+    visibility[0, 15:] = SEEN
+    piece = replace(whole, xy=own[None], visibility=visibility, person_score=np.array([0.05]))
+    apart = replace(piece, xy=piece.xy + 300)
+    both = Poses.concatenate([piece, whole, apart])
+    kept = without_duplicates(both, COCO, 0.7)
+    assert kept.person_score.tolist() == [1, 0.05]
+    assert (kept.xy[1] == apart.xy[0]).all()
+    # Seen with more joints it is somebody.
+    visibility = np.full((1, 17), REFINED, np.int8)
+    visibility[0, 13:] = SEEN
+    own[13:] += 60
+    somebody = replace(piece, xy=own[None], visibility=visibility)
+    assert len(without_duplicates(Poses.concatenate([somebody, whole]), COCO, 0.7)) == 2

@@ -94,7 +94,8 @@ def without_duplicates(poses: Poses, skeleton: Skeleton, threshold: float) -> Po
     """People without those too alike to a more confident one, otherwise in their order.
 
     Two poses are compared at the joints that the less confident one was seen with: what refine
-    filled in says where the *other* person is.
+    filled in says where the *other* person is. Who was seen with a few joints alone, and filled up
+    with those of a more confident person, is a piece of somebody and is left out too.
     """
     if len(poses) < 2:
         return poses
@@ -107,7 +108,28 @@ def without_duplicates(poses: Poses, skeleton: Skeleton, threshold: float) -> Po
         threshold,
         in_vis=0.5,
     )
-    return poses.select(sorted(kept))
+    return _without_pieces(poses.select(sorted(kept)), skeleton)
+
+
+_PIECE = 3
+"""At most so many joints are seen of a piece of a person."""
+_SAME_JOINT = 0.9
+"""Closeness from which a joint is another person's."""
+
+
+def _without_pieces(poses: Poses, skeleton: Skeleton) -> Poses:
+    """People without those of whom few joints were seen and half are a more confident person's."""
+    present, seen = poses.visibility > ABSENT, poses.visibility == SEEN
+    pieces = np.zeros(len(poses), bool)
+    for person in np.flatnonzero(seen.sum(axis=1) <= _PIECE):
+        better = np.flatnonzero(poses.person_score > poses.person_score[person])
+        if not len(better):
+            continue
+        area = np.full(len(better), poses.areas[person])
+        near = closeness(poses.xy[person], poses.xy[better], area, skeleton.sigmas)
+        shared = (near > _SAME_JOINT) & present[better] & present[person]
+        pieces[person] = 2 * shared.sum(axis=1).max() >= present[person].sum()
+    return poses.select(np.flatnonzero(~pieces))
 
 
 def calibrate(
