@@ -310,7 +310,7 @@ def test_pieces_filled_up_with_another_person_are_not_shown():
     assert (kept.xy[1] == apart.xy[0]).all()
     # Seen with more joints it is somebody.
     visibility = np.full((1, 17), REFINED, np.int8)
-    visibility[0, 13:] = SEEN
-    own[13:] += 60
+    visibility[0, 11:] = SEEN
+    own[11:] += 60
     somebody = replace(piece, xy=own[None], visibility=visibility)
     assert len(without_duplicates(Poses.concatenate([somebody, whole]), COCO, 0.7)) == 2

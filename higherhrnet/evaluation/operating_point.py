@@ -112,7 +112,7 @@ def without_duplicates(poses: Poses, skeleton: Skeleton, threshold: float) -> Po
 
 
 _PIECE = 3
-"""At most so many joints are seen of a piece of a person."""
+"""At most a third of the joints are seen of a piece of a person."""
 _SAME_JOINT = 0.9
 """Closeness from which a joint is another person's."""
 
@@ -121,7 +121,7 @@ def _without_pieces(poses: Poses, skeleton: Skeleton) -> Poses:
     """People without those of whom few joints were seen and half are a more confident person's."""
     present, seen = poses.visibility > ABSENT, poses.visibility == SEEN
     pieces = np.zeros(len(poses), bool)
-    for person in np.flatnonzero(seen.sum(axis=1) <= _PIECE):
+    for person in np.flatnonzero(_PIECE * seen.sum(axis=1) <= len(skeleton)):
         better = np.flatnonzero(poses.person_score > poses.person_score[person])
         if not len(better):
             continue

@@ -64,7 +64,8 @@ def describe_settings(config: PoseConfig, overrides: list[Any], former: dict[str
     """The settings of a preset that is being calibrated: the former ones, and what of the overrides
     decides predictions."""
     changed = dict(zip(overrides[::2], overrides[1::2], strict=True))
-    keys = [k for k in {**former, **changed} if k.startswith("TEST.") or k in _SIZES]
+    decides = [k for k in changed if k.startswith("TEST.") and k not in _OF_DATA]
+    keys = [*former, *(k for k in [*decides, *_SIZES] if k in changed and k not in former)]
     found = {}
     for key in keys:
         section, entry = key.split(".")
@@ -73,4 +74,6 @@ def describe_settings(config: PoseConfig, overrides: list[Any], former: dict[str
     return found
 
 
+_OF_DATA = ("TEST.BBOX_SOURCE", "TEST.BBOX_JITTER", "TEST.EVALUATION", "TEST.DISPLAY_PRECISION")
+"""Test settings that say what is measured, not how people are found."""
 _SIZES = ("DATASET.INPUT_SIZE", "DATASET.MAX_NUM_PEOPLE", "DATASET.BBOX_PADDING")
