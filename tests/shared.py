@@ -23,7 +23,10 @@ def golden_file(name: str) -> Path:
     for folder in (ROOT / "tests" / "golden", SHARED / "golden"):
         if (folder / name).is_file():
             return folder / name
-    pytest.skip(f"golden {name} is not in the repository, and HIGHERHRNET_SHARED is unset")
+    pytest.skip(
+        f"golden {name} is not in the repository, and HIGHERHRNET_SHARED is unset",
+        allow_module_level=True,
+    )
 
 
 def golden_arrays(name: str) -> dict[str, np.ndarray]:
