@@ -324,7 +324,7 @@ def test_another_upsampling_is_another_model(folder, capsys):
     with safe_open(source, framework="pt") as file:
         metadata = file.metadata()
         state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    metadata["config"] = metadata["config"].replace("FUSION: nearest", "FUSION: bilinear")
+    metadata["config"] = metadata["config"].replace("MODE: nearest", "MODE: bilinear")
     save_file(state, other, metadata)
     status = run("weights", "average", source, other, folder / "mean.safetensors")
     sentence(capsys, status, "other.safetensors", "MODEL.UPSAMPLE_MODE is bilinear, not nearest")
