@@ -24,7 +24,7 @@ from ..datasets.combined import (
     compute_quotas,
     files_of,
     parts_of,
-)  # fmt: skip
+)
 from ..datasets.loader import Loader, ShuffledBatches, Views, choose_collate
 from ..datasets.paths import find_split
 from ..distributed import ProcessGroup, is_main_process

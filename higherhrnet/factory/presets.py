@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 from ..config import PoseConfig
@@ -44,7 +45,9 @@ def preset_operating_point(file: Checkpoint, name: str | None) -> OperatingPoint
     if name is None or (name == "accurate" and name not in file.presets):
         return operating_point_of(file)
     if name in file.presets:
-        return OperatingPoint.from_dict(file.presets[name]["operating_point"])
+        return operating_point_of(
+            replace(file, operating_point=file.presets[name]["operating_point"])
+        )
     _log.info(
         "'%s' was not calibrated for preset %s: its own operating point is taken (calibrate: "
         "higherhrnet valid CONFIG --weights FILE --preset %s --calibrate)",

@@ -28,7 +28,7 @@ from ...factory.data import (
     find_set_skeletons,
     find_skeleton,
     report_findings,
-)  # fmt: skip
+)
 from ...factory.device import choose_device
 from ...factory.evaluation import run_validation
 from ...factory.inference import build_model_with_weights, build_predictor
