@@ -23,7 +23,6 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import UserError
-from .io import yaml as strict_yaml
 from .joint_names import flip_pairs_from_names, match_names, match_some_names
 
 _UPPER = ("nose", "eye", "ear", "head", "neck", "thorax", "shoulder", "elbow", "wrist")
@@ -228,6 +227,8 @@ def load_skeleton(name_or_file: str) -> Skeleton:
     if not path.is_file():
         raise UserError(f"skeleton file '{path}' does not exist")
     try:
+        from .io import yaml as strict_yaml
+
         values = strict_yaml.parse(path.read_text())
         if not isinstance(values, dict):
             raise UserError("it is not a mapping of names to values")

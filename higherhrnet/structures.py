@@ -1,9 +1,9 @@
-"""The contract between data, codec, model and loss: what each hands to the next.
+"""The contract between data, codec and loss: what each hands to the next.
 
-``Sample`` → (codec) → ``KeypointIndices`` → ``Batch`` → (to the device, codec) → ``Targets``;
-images → (model) → ``Outputs`` → (codec) → ``Poses``. B images, K joints, P people, S the side of a
-square input, s a head's stride. Those that travel to a device or through ``torch.compile`` and
-DDP are named tuples, which torch takes apart by itself.
+``Sample`` → (codec) → ``KeypointIndices`` → ``Batch`` → (to the device, codec) → ``Targets``. B
+images, K joints, P people, S the side of a square input, s a head's stride. What a network gives is
+in ``outputs.py``. Those that travel to a device or through ``torch.compile`` and DDP are named
+tuples, which torch takes apart by itself.
 """
 
 from __future__ import annotations
@@ -20,22 +20,6 @@ from .geometry import Affine
 from .poses import Poses
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Head:
-    """One output of a network.
-
-    Attributes:
-        stride: input pixels per pixel of its maps.
-        tags: number of tag maps beside the K heatmaps: 0, or ``tag_dim`` times 1 (shared by all
-            joints) or K, all maps of one dimension together.
-        tag_dim: dimension of a tag.
-    """
-
-    stride: int
-    tags: int = 0
-    tag_dim: int = 1
 
 
 @dataclass(frozen=True)
@@ -143,34 +127,3 @@ class Batch(NamedTuple):
     keypoints: KeypointIndices
     color: torch.Tensor
     ids: tuple[int | str, ...]
-
-
-class Outputs(NamedTuple):
-    """What a network predicts, one entry a head.
-
-    Attributes:
-        heatmaps: per head (B, K, H/s, W/s).
-        tags: per head (B, ``Head.tags``, H/s, W/s), with no channels where the head has no tags.
-        scales: per head (B, K, H/s, W/s), by how much the Gaussians of training are narrower than
-            sigma, less 1; none where they all have the same.
-    """
-
-    heatmaps: tuple[torch.Tensor, ...]
-    tags: tuple[torch.Tensor, ...]
-    scales: tuple[torch.Tensor, ...] = ()
-
-
-@dataclass(frozen=True)
-class View:
-    """A network's outputs for one view of an image.
-
-    Attributes:
-        outputs: the network's, B = 1 image or B crops of it, as the network gave it (a flipped
-            view is still flipped).
-        scale: test scale relative to INPUT_SIZE; 1 for crops.
-        flipped: whether the network saw image or crops flipped.
-    """
-
-    outputs: Outputs
-    scale: float
-    flipped: bool

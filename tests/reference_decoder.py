@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from higherhrnet.methods.bottom_up import grouping as tagging
 from higherhrnet.methods.bottom_up.codec import BottomUpCodec
 from higherhrnet.methods.heatmaps import Peaks, gaussian_blur
+from higherhrnet.outputs import View
 from higherhrnet.skeleton import Skeleton
-from higherhrnet.structures import View
 
 
 @dataclass(frozen=True)

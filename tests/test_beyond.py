@@ -17,6 +17,7 @@ from higherhrnet.errors import UserError
 from higherhrnet.factory.checkpoints import open_checkpoint
 from higherhrnet.factory.data import build_dataset, build_loader
 from higherhrnet.methods.bottom_up.codec import BottomUpCodec
+from higherhrnet.methods.bottom_up.device_maps import DeviceMaps
 from higherhrnet.methods.bottom_up.grouping import (
     ASSIGNMENTS,
     REACH,
@@ -31,7 +32,7 @@ from higherhrnet.methods.bottom_up.losses import (
     heatmap_loss,
     tag_losses,
 )
-from higherhrnet.methods.bottom_up.maps import DeviceMaps, HostMaps
+from higherhrnet.methods.bottom_up.maps import HostMaps
 from higherhrnet.methods.heatmaps import (
     PUBLISHED,
     Peaks,
@@ -43,9 +44,10 @@ from higherhrnet.methods.heatmaps import (
 from higherhrnet.models.higher_hrnet import HigherHRNet
 from higherhrnet.models.state_dict import infer_architecture
 from higherhrnet.models.weights import match_heads_by_name
+from higherhrnet.outputs import Head, Outputs, View
 from higherhrnet.poses import Poses
 from higherhrnet.skeleton import COCO
-from higherhrnet.structures import Head, Outputs, Sample, Targets, View, map_tensors
+from higherhrnet.structures import Sample, Targets, map_tensors
 
 from .build import build_codec, build_model
 from .test_combined import read_config, write_set

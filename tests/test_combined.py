@@ -18,8 +18,8 @@ from higherhrnet.datasets.loader import ShuffledBatches, draw_items
 from higherhrnet.errors import UserError
 from higherhrnet.factory.data import build_dataset, build_loader, find_skeleton
 from higherhrnet.methods.base import method_of
+from higherhrnet.outputs import Outputs
 from higherhrnet.skeleton import COCO, CROWDPOSE, MPII, Skeleton
-from higherhrnet.structures import Outputs
 
 from .build import build_codec, build_model
 from .shared import SHARED, needs_shared

@@ -11,9 +11,10 @@ from higherhrnet import geometry
 from higherhrnet.methods import heatmaps as heat
 from higherhrnet.methods.bottom_up import grouping as tagging
 from higherhrnet.methods.bottom_up.codec import BottomUpCodec
-from higherhrnet.methods.bottom_up.maps import DeviceMaps, HostMaps
+from higherhrnet.methods.bottom_up.device_maps import DeviceMaps
+from higherhrnet.methods.bottom_up.maps import HostMaps
+from higherhrnet.outputs import Head, Outputs, View
 from higherhrnet.skeleton import COCO, CROWDPOSE
-from higherhrnet.structures import Head, Outputs, View
 
 from . import reference_decoder as plain
 from .shared import golden_arrays

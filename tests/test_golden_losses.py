@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from higherhrnet.methods.bottom_up.losses import BottomUpLoss, heatmap_loss, tag_losses
-from higherhrnet.structures import Head, Outputs, Targets
+from higherhrnet.outputs import Head, Outputs
+from higherhrnet.structures import Targets
 
 from .shared import golden_arrays
 

@@ -10,9 +10,10 @@ from higherhrnet.evaluation.oks import oks_nms
 from higherhrnet.methods.top_down.codec import TopDownCodec
 from higherhrnet.methods.top_down.losses import TopDownLoss
 from higherhrnet.methods.top_down.transforms import half_body
+from higherhrnet.outputs import Head, Outputs, View
 from higherhrnet.poses import Poses
 from higherhrnet.skeleton import COCO
-from higherhrnet.structures import Head, Outputs, Targets, View
+from higherhrnet.structures import Targets
 
 from .shared import golden_arrays, golden_json
 

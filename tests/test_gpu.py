@@ -10,15 +10,15 @@ from higherhrnet import geometry, load
 from higherhrnet.config import parse_config
 from higherhrnet.factory.training import build_step_trainer, train
 from higherhrnet.inference import pipeline
-from higherhrnet.inference.engine import _PadBatch
+from higherhrnet.inference.engines.torch_engine import _PadBatch
 from higherhrnet.inference.predictor import Scene
 from higherhrnet.methods import heatmaps as heat
 from higherhrnet.methods.bottom_up.codec import BottomUpCodec
-from higherhrnet.methods.bottom_up.maps import DeviceMaps
+from higherhrnet.methods.bottom_up.device_maps import DeviceMaps
+from higherhrnet.outputs import Head, Outputs
 from higherhrnet.research.bench.train import make_batch
 from higherhrnet.research.synthetic.dataset import SyntheticPeople, write_coco
 from higherhrnet.skeleton import COCO
-from higherhrnet.structures import Head, Outputs
 
 from .test_golden_codec import random_maps
 

@@ -21,11 +21,11 @@ LAYERS = (
     ("inference", "training"),
     ("datasets", "evaluation", "models"),
     ("visualization", "plugins", "distributed"),
-    ("structures", "boxes"),
+    ("structures", "outputs", "boxes"),
     ("poses",),
     ("drawing",),
     ("skeleton", "geometry", "device_constants"),
-    ("joint_names", "ids"),
+    ("joint_names", "ids", "assignment"),
     ("io",),
     ("errors",),
 )

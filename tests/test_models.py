@@ -20,8 +20,8 @@ from higherhrnet.models.hrnet import HRNet, concatenate_resolutions, pyramid
 from higherhrnet.models.model_zoo import find_weights
 from higherhrnet.models.normalization import normalize
 from higherhrnet.models.pose_hrnet import PoseHRNet
+from higherhrnet.outputs import Head
 from higherhrnet.skeleton import COCO, load_skeleton
-from higherhrnet.structures import Head
 from tests.build import build_model
 
 from .shared import ROOT, SHARED, golden_arrays, golden_json

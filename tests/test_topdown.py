@@ -23,10 +23,11 @@ from higherhrnet.methods.top_down import detectors
 from higherhrnet.methods.top_down.codec import TopDownCodec
 from higherhrnet.methods.top_down.instances import PersonInstances
 from higherhrnet.methods.top_down.transforms import BoxView
+from higherhrnet.outputs import Head
 from higherhrnet.poses import Poses
 from higherhrnet.research.synthetic.dataset import SyntheticPeople, write_coco
 from higherhrnet.skeleton import COCO, MPII
-from higherhrnet.structures import Head, KeypointIndices
+from higherhrnet.structures import KeypointIndices
 
 from .shared import ROOT, SHARED
 

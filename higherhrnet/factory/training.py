@@ -26,7 +26,7 @@ from ..distributed import ProcessGroup, init_distributed
 from ..errors import UserError
 from ..evaluation.evaluator import format_metric, main_metric
 from ..evaluation.operating_point import calibrate
-from ..inference.engine import TorchEngine
+from ..inference.engines.torch_engine import TorchEngine
 from ..inference.predictor import Predictor
 from ..inference.types import BoxesOf
 from ..io.lock import lock_folder

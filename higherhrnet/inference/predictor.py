@@ -15,10 +15,10 @@ from ..boxes import Boxes
 from ..errors import UserError
 from ..evaluation.operating_point import OperatingPoint
 from ..io.images import check_size, read_image
+from ..outputs import View
 from ..poses import Poses
 from ..skeleton import Skeleton
-from ..structures import View
-from .engine import Engine
+from .engines.base import Engine
 from .stats import InferenceStats
 
 Image = npt.NDArray[np.uint8]

@@ -8,8 +8,10 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass
@@ -37,6 +39,8 @@ class InferenceStats:
         start = time.perf_counter()
         yield
         if self.synchronize is not None and self.synchronize.type == "cuda":
+            import torch
+
             torch.cuda.synchronize(self.synchronize)
         with self._lock:
             self.seconds[stage] += time.perf_counter() - start

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import linear_sum_assignment
 
+from ..assignment import linear_sum_assignment
 from ..evaluation.oks import similarity
 from ..poses import ABSENT, Poses
 from ..skeleton import Skeleton

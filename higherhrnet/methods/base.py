@@ -28,9 +28,10 @@ from ..inference.types import BoxesOf, Diagnostics
 from ..models.pose_model import PoseModel
 from ..models.state_dict import Architecture
 from ..models.weights import Checkpoint
+from ..outputs import Head
 from ..poses import Poses
 from ..skeleton import Skeleton
-from ..structures import Head, KeypointIndices, Targets
+from ..structures import KeypointIndices, Targets
 
 Criterion = Callable[[Any, Any], dict[str, torch.Tensor]]
 """(outputs, targets) → named losses; their sum is minimized."""

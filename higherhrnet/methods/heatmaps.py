@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch.nn import functional as F
 
-from ..device_constants import constant
+if TYPE_CHECKING:  # decoding needs no PyTorch; what does imports it
+    import torch
 
 Indices = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float32]
@@ -69,6 +69,10 @@ def draw_gaussians(
     Returns:
         (B, K, H, W) float32 in 0..1.
     """
+    import torch
+
+    from ..device_constants import constant
+
     batch, _, joints = indices.shape
     window = constant(_window(sigma), indices.device)
     side = len(window)
@@ -103,6 +107,8 @@ def gaussian_blur(heatmap: npt.NDArray[np.float32], sigma: float) -> npt.NDArray
 
 def gaussian_blur_on_device(heatmaps: torch.Tensor, sigma: float) -> torch.Tensor:
     """Maps (B, K, H, W), H and W above 3 sigma, under the Gaussian of :func:`smoothed`."""
+    from torch.nn import functional as F
+
     radius = int(3 * sigma)
     taps = cv2.getGaussianKernel(2 * radius + 1, sigma, cv2.CV_32F)[:, 0].tolist()
     wide = F.pad(heatmaps, (radius, radius, radius, radius), mode="reflect")

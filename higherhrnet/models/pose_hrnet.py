@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ..structures import Head, Outputs
+from ..outputs import Head, Outputs
 from .hrnet import initialize
 from .pose_model import PoseModel
 

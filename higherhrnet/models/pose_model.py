@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..structures import Head
+from ..outputs import Head
 from .hrnet import HRNet
 
 

@@ -35,7 +35,10 @@ _DTYPES = frozenset({
 })  # fmt: skip
 _FULL = 2**20
 """A disk with fewer bytes left is full."""
-_HEADS = ("final_layer", "deconv_layers.", "incre_modules.", "downsamp_modules.", "classifier.")
+_HEADS = (
+    "final_layer", "deconv_layers.", "scale_layers.", "incre_modules.", "downsamp_modules.",
+    "classifier.",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

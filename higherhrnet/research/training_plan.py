@@ -19,7 +19,8 @@ from ..errors import UserError
 from ..factory.data import build_dataset, find_skeleton
 from ..factory.training import build_step_trainer
 from ..methods.base import method_of
-from ..structures import Outputs, Targets
+from ..outputs import Outputs
+from ..structures import Targets
 from .bench.table import Row
 from .bench.train import measure
 

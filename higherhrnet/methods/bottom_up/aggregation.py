@@ -8,19 +8,17 @@ linear, so that only rounding differs from the published order, at a fraction of
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch.nn import functional as F
 
-from ...device_constants import constant
+from ...outputs import View, is_on_host, to_host
 from ...skeleton import Skeleton
-from ...structures import View
-from ..heatmaps import PUBLISHED, SubPixel, gaussian_blur, gaussian_blur_on_device
-from .maps import AggregatedMaps, DeviceMaps, HostMaps
+from ..heatmaps import PUBLISHED, SubPixel, gaussian_blur
+from .maps import AggregatedMaps, HostMaps
 from .refinement import resize_bilinear, resize_bilinear_into
 
 Shape = tuple[int, int]
@@ -51,30 +49,37 @@ def aggregate_views(
     scales = list(dict.fromkeys(view.scale for view in views))
     by_scale = [[view for view in views if view.scale == scale] for scale in scales]
     for_tags = by_scale[scales.index(tag_scale)]
-    shape = shape or _finest(views[0])
-    if views[0].outputs.heatmaps[0].device.type == "cpu":
-        return _on_host(by_scale, for_tags, skeleton, shape, with_heatmaps, blur_sigma, sub_pixel)
-    return _on_device(by_scale, for_tags, skeleton, shape, with_heatmaps, blur_sigma, sub_pixel)
+    shape = shape or finest_shape(views[0])
+    rest = (skeleton, shape, with_heatmaps, blur_sigma, sub_pixel)
+    if is_on_host(views[0].outputs.heatmaps[0]):
+        return _on_host(by_scale, for_tags, *rest)
+    from .device_maps import aggregate_on_device
+
+    return aggregate_on_device(by_scale, for_tags, *rest)
 
 
-def _used_outputs(view: View, with_heatmaps: Sequence[bool]) -> list[int]:
+def used_outputs(view: View, with_heatmaps: Sequence[bool]) -> list[int]:
     """Which outputs' heatmaps are averaged."""
     outputs = range(len(view.outputs.heatmaps))
     return [h for h in outputs if not with_heatmaps or with_heatmaps[h]]
 
 
-def _split_tags(view: View, skeleton: Skeleton) -> list[torch.Tensor]:
+def split_tags(view: View, skeleton: Skeleton) -> list[Any]:
     """(1, K or 1, h, w) for each dimension of each output's tags."""
     joints = len(skeleton)
     return [
         maps
         for tag in view.outputs.tags
         if tag.shape[1]
-        for maps in torch.split(tag, joints if tag.shape[1] % joints == 0 else 1, dim=1)
+        for maps in _split(tag, joints if tag.shape[1] % joints == 0 else 1)
     ]
 
 
-def _finest(view: View) -> Shape:
+def _split(tag: Any, channels: int) -> list[Any]:
+    return [tag[:, at : at + channels] for at in range(0, tag.shape[1], channels)]
+
+
+def finest_shape(view: View) -> Shape:
     maps = view.outputs.heatmaps[-1]
     return maps.shape[2], maps.shape[3]
 
@@ -92,10 +97,10 @@ def _on_host(
     total = np.empty((len(skeleton), *shape), np.float32)
     for number, views in enumerate(by_scale):
         heads = [
-            [(_array(view.outputs.heatmaps[h]), view.flipped) for view in views]
-            for h in _used_outputs(views[0], with_heatmaps)
+            [(to_host(view.outputs.heatmaps[h])[0], view.flipped) for view in views]
+            for h in used_outputs(views[0], with_heatmaps)
         ]
-        finest = _finest(views[0])
+        finest = finest_shape(views[0])
         for joint, heatmap in enumerate(total):
             means = [_mean([_unflip(maps, joint, skeleton) for maps in head]) for head in heads]
             combined = _mean([_enlarge(mean, finest) for mean in means])
@@ -108,20 +113,15 @@ def _on_host(
     if blur_sigma:
         for heatmap in total:
             heatmap[...] = gaussian_blur(heatmap, blur_sigma)
-    finest = _finest(for_tags[0])
+    finest = finest_shape(for_tags[0])
     stacks = [
-        (_array(tag), view.flipped) for view in for_tags for tag in _split_tags(view, skeleton)
+        (to_host(tag)[0], view.flipped) for view in for_tags for tag in split_tags(view, skeleton)
     ]
     tags = np.empty((len(stacks), len(stacks[0][0]), *finest), np.float32)
     for stack, maps in zip(stacks, tags, strict=True):
         for channel, tag in enumerate(maps):
             _resize(_unflip(stack, channel, skeleton), tag)
     return HostMaps(total, tags, sub_pixel)
-
-
-def _array(maps: torch.Tensor) -> _Array:
-    array: _Array = maps[0].float().numpy()
-    return array
 
 
 def _unflip(maps: _Stack, joint: int, skeleton: Skeleton) -> _Array:
@@ -152,50 +152,3 @@ def _mean(parts: Sequence[_Array]) -> _Array:
         total += part
     total /= len(parts)
     return total
-
-
-def _on_device(
-    by_scale: Sequence[Sequence[View]],
-    for_tags: Sequence[View],
-    skeleton: Skeleton,
-    shape: Shape,
-    with_heatmaps: Sequence[bool],
-    blur_sigma: float,
-    sub_pixel: SubPixel,
-) -> DeviceMaps:
-    device = by_scale[0][0].outputs.heatmaps[0].device
-    flip = constant(tuple(skeleton.flip_indices.tolist()), device, torch.int64)
-
-    def upright(view: View, maps: torch.Tensor) -> torch.Tensor:
-        maps = maps.float()
-        if not view.flipped:
-            return maps
-        return (maps[:, flip] if maps.shape[1] == len(skeleton) else maps).flip(3)
-
-    def resize(maps: torch.Tensor, size: Shape) -> torch.Tensor:
-        if tuple(maps.shape[2:]) == size:
-            return maps
-        return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
-
-    def mean(parts: Iterable[torch.Tensor]) -> torch.Tensor:
-        return torch.stack(list(parts)).mean(dim=0)
-
-    at_scales = []
-    for views in by_scale:
-        heads = [
-            mean(upright(view, view.outputs.heatmaps[h]) for view in views)
-            for h in _used_outputs(views[0], with_heatmaps)
-        ]
-        finest = _finest(views[0])
-        at_scales.append(resize(mean(resize(head, finest) for head in heads), shape))
-    tags = [
-        resize(upright(view, tag), _finest(view))
-        for view in for_tags
-        for tag in _split_tags(view, skeleton)
-    ]
-    total = mean(at_scales)
-    return DeviceMaps(
-        (gaussian_blur_on_device(total, blur_sigma) if blur_sigma else total)[0],
-        torch.cat(tags),
-        sub_pixel,
-    )

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from ... import geometry
 from ...geometry import Affine
+from ...outputs import Head, View
 from ...poses import ABSENT, REFINED, SEEN, Poses
 from ...skeleton import Skeleton
-from ...structures import Head, KeypointIndices, Targets, View
 from ..heatmaps import Peaks, SubPixel, draw_gaussians
 from . import grouping as tagging
 from .aggregation import aggregate_views
 from .maps import AggregatedMaps
+
+if TYPE_CHECKING:  # decoding needs no PyTorch; encoding imports it
+    from ...structures import KeypointIndices, Targets
 
 
 class Decoded(NamedTuple):
@@ -82,6 +84,10 @@ class BottomUpCodec:
             valid: (S, S) 1 where the loss counts.
             flipped: whether the view is flipped; see :func:`geometry.map_affine`.
         """
+        import torch
+
+        from ...structures import KeypointIndices
+
         height, width = valid.shape
         present = poses.visibility > ABSENT
         indices, offsets = [], []
@@ -101,6 +107,8 @@ class BottomUpCodec:
 
     def encode(self, keypoints: KeypointIndices) -> Targets:
         """Targets of a batch of indexed views, on the device of the indices."""
+        from ...structures import Targets
+
         finest = min(head.stride for head in self.heads)
         heatmaps, weights = [], []
         offsets = keypoints.offsets or (None,) * len(self.heads)

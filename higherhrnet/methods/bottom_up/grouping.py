@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from munkres import Munkres
-from scipy.optimize import linear_sum_assignment
 
+from ...assignment import linear_sum_assignment
+from ...errors import UserError
 from ..heatmaps import Indices, Locations, Peaks, Scores, inside, truncate_to_indices
 from .maps import AggregatedMaps
 
@@ -52,6 +52,14 @@ def keypoint_indices(
 
 def solve_munkres(problem: Problem) -> list[tuple[int, int]]:
     """The published solver. Its way of breaking ties is part of the published numbers."""
+    try:
+        from munkres import Munkres
+    except ImportError as error:
+        raise UserError(
+            "TEST.ASSIGNMENT munkres needs the package munkres: pip install 'munkres<2'; or take "
+            "hungarian_score_tiebreak"
+        ) from error
+
     return [(int(row), int(column)) for row, column in Munkres().compute(problem.cost.tolist())]
 
 

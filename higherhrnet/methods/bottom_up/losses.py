@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from ...structures import ALL_ANNOTATED, Head, Outputs, Targets
+from ...outputs import Head, Outputs
+from ...structures import ALL_ANNOTATED, Targets
 
 
 def heatmap_loss(

@@ -16,7 +16,7 @@ from ...datasets.base import PoseDataset
 from ...datasets.composition import Composition
 from ...datasets.transforms import Transform
 from ...errors import UserError
-from ...inference.engine import TorchEngine
+from ...inference.engines.torch_engine import TorchEngine
 from ...inference.types import BoxesOf, Diagnostics
 from ...models.higher_hrnet import HigherHRNet
 from ...models.pose_model import PoseModel

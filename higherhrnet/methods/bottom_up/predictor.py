@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import ClassVar
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from ... import geometry
 from ...errors import UserError
 from ...inference.predictor import Maps, Predictor, Preprocessed, Scene
 from ...inference.stats import InferenceStats
+from ...outputs import View, map_outputs
 from ...poses import Poses
-from ...structures import Outputs, View, map_tensors
 from .codec import BottomUpCodec
 from .maps import AggregatedMaps
 
+Images = npt.NDArray[np.uint8]
 _MAX_PIXELS = 1 << 24
 """Of an input: 4096 x 4096."""
 
@@ -52,8 +53,8 @@ class TestTimeAugmentation:
         view, _ = geometry.fit_view(image, self.input_size, smallest, smallest)
         return geometry.invert(geometry.fit_map(image, view, maps))
 
-    def inputs(self, image: npt.NDArray[np.uint8]) -> list[tuple[torch.Tensor, float]]:
-        """(1 or 2, 3, h, w) uint8 network inputs with their scales, largest first.
+    def inputs(self, image: Images) -> list[tuple[Images, float]]:
+        """(1 or 2, h, w, 3) uint8 network inputs with their scales, largest first.
 
         With ``flip`` the second of each pair is flipped.
 
@@ -78,8 +79,9 @@ class TestTimeAugmentation:
                     f"{shape[1]}x{shape[0]}, which is too much; cut it, or set "
                     "DATASET.INPUT_SIZE or TEST.SCALE_FACTOR lower"
                 )
-            view = torch.from_numpy(geometry.warp(image, affine, shape)).permute(2, 0, 1)
-            views.append((torch.stack([view, view.flip(2)] if self.flip else [view]), scale))
+            view = geometry.warp(image, affine, shape)
+            pair = [view, cv2.flip(view, 1)] if self.flip else [view]
+            views.append((np.stack(pair).astype(np.uint8, copy=False), scale))
         return views
 
 
@@ -88,10 +90,10 @@ class PreprocessedImage(Preprocessed):
     """A whole image.
 
     Attributes:
-        inputs: (views, 3, h, w) uint8 and scale, one entry a scale, largest first.
+        inputs: (views, h, w, 3) uint8 and scale, one entry a scale, largest first.
     """
 
-    inputs: list[tuple[torch.Tensor, float]]
+    inputs: list[tuple[Images, float]]
 
     @property
     def bucket(self) -> object:
@@ -118,20 +120,19 @@ class BottomUpPredictor(Predictor):
         shape = (scene.image.shape[0], scene.image.shape[1])
         return PreprocessedImage(shape, self.augmentation.inputs(scene.image))
 
-    @torch.inference_mode()
     def forward(self, prepared: Sequence[Preprocessed], stats: InferenceStats) -> list[list[View]]:
         """See :class:`Predictor`; one batch for each scale."""
         images = [item for item in prepared if isinstance(item, PreprocessedImage)]
         views: list[list[View]] = [[] for _ in images]
         with stats.timed("forward"):
             for number, (first, scale) in enumerate(images[0].inputs):
-                outputs = self.engine(torch.cat([image.inputs[number][0] for image in images]))
+                outputs = self.engine(np.concatenate([image.inputs[number][0] for image in images]))
                 for row in range(len(images) * len(first)):
                     image, view = divmod(row, len(first))
-                    views[image].append(View(_row_of(outputs, row), scale, flipped=view == 1))
+                    own = map_outputs(outputs, itemgetter(slice(row, row + 1)))
+                    views[image].append(View(own, scale, flipped=view == 1))
         return views
 
-    @torch.inference_mode()
     def decode(
         self, prepared: Preprocessed, views: Sequence[View], stats: InferenceStats
     ) -> tuple[Poses, AggregatedMaps]:
@@ -164,7 +165,3 @@ class BottomUpPredictor(Predictor):
                 for values in maps
             ]
         )
-
-
-def _row_of(outputs: Outputs, row: int) -> Outputs:
-    return map_tensors(outputs, lambda tensor: tensor[row : row + 1])

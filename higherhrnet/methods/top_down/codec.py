@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from ... import geometry
 from ...boxes import Boxes
-from ...device_constants import constant
 from ...geometry import Affine
+from ...outputs import Head, View, to_host
 from ...poses import ABSENT, SEEN, Poses
 from ...skeleton import Skeleton
-from ...structures import Head, KeypointIndices, Targets, View
 from ..heatmaps import (
     OFFSETS,
     Locations,
@@ -26,6 +25,11 @@ from ..heatmaps import (
     gaussian_blur,
     truncate_to_indices,
 )
+
+if TYPE_CHECKING:  # decoding needs no PyTorch; encoding imports it
+    import torch
+
+    from ...structures import KeypointIndices, Targets
 
 Maps = npt.NDArray[np.float32]
 
@@ -114,6 +118,10 @@ class TopDownCodec:
             valid: (H, W) as the bottom-up codec has it; the published loss ignores no region.
             flipped: whether the view is; it makes no difference here.
         """
+        import torch
+
+        from ...structures import KeypointIndices
+
         stride, border = self.heads[0].stride, self._border
         shape = (valid.shape[0] // stride, valid.shape[1] // stride)
         indices = truncate_to_indices(poses.xy[:1] / stride + 0.5) + border
@@ -127,6 +135,11 @@ class TopDownCodec:
 
     def encode(self, keypoints: KeypointIndices) -> Targets:
         """Targets of a batch of indexed crops, on the device of the indices."""
+        import torch
+
+        from ...device_constants import constant
+        from ...structures import Targets
+
         indices = keypoints.indices[0][:, 0]  # (B, K)
         height, width = keypoints.valid.shape[1:]
         border, radius = self._border, self._radius
@@ -147,18 +160,16 @@ class TopDownCodec:
 
     def aggregate(self, views: Sequence[View]) -> Maps:
         """(N, K, h, w) the mean of the network's outputs for the crops and to the flipped crops."""
-        total: torch.Tensor | None = None
+        total: Maps | None = None
         for view in views:
-            maps = view.outputs.heatmaps[0].float()
+            maps = to_host(view.outputs.heatmaps[0])
             if view.flipped:
-                flip = torch.from_numpy(self.skeleton.flip_indices).to(maps.device)
-                maps = maps[:, flip].flip(3)
+                maps = maps[:, self.skeleton.flip_indices, :, ::-1]
                 if self.shift_heatmap:
-                    maps = torch.cat([maps[..., :1], maps[..., :-1]], dim=3)
+                    maps = np.concatenate([maps[..., :1], maps[..., :-1]], axis=3)
             total = maps if total is None else total + maps
         assert total is not None
-        averaged: Maps = (total / len(views)).cpu().numpy()
-        return averaged
+        return total / np.float32(len(views))
 
     def decode(self, heatmaps: Maps, to_image: Sequence[Affine], boxes: Boxes) -> Poses:
         """People in image pixels, one for each box.

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from ...device_constants import constant
-from ...structures import Head, Outputs, Targets
+from ...outputs import Head, Outputs
+from ...structures import Targets
 
 
 @dataclass(frozen=True)

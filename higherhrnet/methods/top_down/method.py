@@ -19,7 +19,7 @@ from ...datasets.composition import Composition
 from ...datasets.transforms import Transform
 from ...errors import UserError
 from ...evaluation.operating_point import OperatingPoint
-from ...inference.engine import TorchEngine
+from ...inference.engines.torch_engine import TorchEngine
 from ...inference.types import BoxesOf, Diagnostics
 from ...io.paths import expand_path
 from ...models.model_zoo import MODEL_ZOO, find_weights

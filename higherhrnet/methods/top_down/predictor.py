@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
 
+import cv2
 import numpy as np
-import torch
+import numpy.typing as npt
 
 from ... import geometry
 from ...boxes import Boxes
@@ -16,8 +17,8 @@ from ...errors import UserError
 from ...evaluation.oks import oks_nms, soft_oks_nms
 from ...inference.predictor import Image, Predictor, Preprocessed, Scene
 from ...inference.stats import InferenceStats
+from ...outputs import Outputs, View, to_host
 from ...poses import Poses
-from ...structures import Outputs, View
 from .codec import CropMaps, TopDownCodec
 
 Detector = Callable[[Sequence[Image]], list[Boxes]]
@@ -32,12 +33,12 @@ class Crops(Preprocessed):
     Attributes:
         image: the image, until the detector has found its people; else None.
         boxes: of N people.
-        inputs: (N, 3, h, w) uint8.
+        inputs: (N, h, w, 3) uint8.
     """
 
     image: Image | None
     boxes: Boxes
-    inputs: torch.Tensor
+    inputs: npt.NDArray[np.uint8]
 
 
 @dataclass(kw_only=True)
@@ -79,17 +80,16 @@ class TopDownPredictor(Predictor):
                 "a top-down model needs boxes around people, and this image comes without: name a "
                 "detector, a result file or bottom-up weights with TEST.BBOX_SOURCE"
             )
-        return Crops(shape, scene.image, Boxes.of([]), torch.zeros(0))
+        return Crops(shape, scene.image, Boxes.of([]), np.zeros((0, *self.image_size, 3), np.uint8))
 
-    @torch.inference_mode()
     def forward(self, prepared: Sequence[Preprocessed], stats: InferenceStats) -> list[list[View]]:
         """See :class:`Predictor`; all crops of all images go through the network together."""
         cut = [item for item in prepared if isinstance(item, Crops)]
         self._detect([item for item in cut if item.image is not None], stats)
         with stats.timed("forward"):
-            inputs = torch.cat([item.inputs for item in cut])
+            inputs = np.concatenate([item.inputs for item in cut])
             plain = self._heatmaps(inputs)
-            flipped = self._heatmaps(inputs.flip(3)) if self.flip else plain
+            flipped = self._heatmaps(_flip(inputs)) if self.flip else plain
         found = []
         ends = np.cumsum([0, *(len(item.boxes) for item in cut)])
         for first, last in pairwise(ends):
@@ -99,7 +99,6 @@ class TopDownPredictor(Predictor):
             )
         return found
 
-    @torch.inference_mode()
     def decode(
         self, prepared: Preprocessed, views: Sequence[View], stats: InferenceStats
     ) -> tuple[Poses, CropMaps]:
@@ -125,12 +124,12 @@ class TopDownPredictor(Predictor):
             affines.append(geometry.person_crop(center, width, shape))
         return affines
 
-    def _crop(self, image: Image, boxes: Boxes) -> torch.Tensor:
-        """(N, 3, h, w) uint8 crops."""
+    def _crop(self, image: Image, boxes: Boxes) -> npt.NDArray[np.uint8]:
+        """(N, h, w, 3) uint8 crops."""
         crops = np.zeros((len(boxes), *self.image_size, 3), np.uint8)
         for crop, affine in zip(crops, self.affines(boxes, self.image_size), strict=True):
             crop[:] = geometry.warp(image, affine, self.image_size)
-        return torch.from_numpy(crops).permute(0, 3, 1, 2)
+        return crops
 
     def _detect(self, items: Sequence[Crops], stats: InferenceStats) -> None:
         """Fill in boxes and crops of images that came without boxes."""
@@ -145,18 +144,19 @@ class TopDownPredictor(Predictor):
                 item.boxes = boxes.usable(self.bbox_threshold)
                 item.inputs, item.image = self._crop(image, item.boxes), None
 
-    def _heatmaps(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Heatmaps (N, K, h, w) of crops (N, 3, H, W), so many at once."""
+    def _heatmaps(self, inputs: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Heatmaps (N, K, h, w) of crops (N, H, W, 3), so many at once."""
         joints, most = len(self.skeleton), self.crops_per_batch
         stride = self.codec.heads[0].stride
         height, width = (side // stride for side in self.image_size)
-        found = [torch.zeros(0, joints, height, width)]
+        found = [np.zeros((0, joints, height, width), np.float32)]
         for first in range(0, len(inputs), most):
             part = inputs[first : first + most]
             missing = most - len(part) if self.engine.fixed_batch else 0
-            padded = torch.cat([part, part.new_zeros(missing, *part.shape[1:])])
-            found.append(self.engine(padded).heatmaps[0][: len(part)])
-        return torch.cat([maps.to(found[-1].device) for maps in found])
+            if missing:
+                part = np.pad(part, ((0, missing), (0, 0), (0, 0), (0, 0)))
+            found.append(to_host(self.engine(part).heatmaps[0])[: len(part) - missing])
+        return np.concatenate(found)
 
     def _without_duplicates(self, poses: Poses, boxes: Boxes) -> list[int]:
         """Rows of people who repeat no more confident one (OKS-NMS), in the boxes' order."""
@@ -174,3 +174,11 @@ class TopDownPredictor(Predictor):
         else:
             kept = oks_nms(*people, self.skeleton.sigmas, self.oks_threshold)
         return sorted(kept)
+
+
+def _flip(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """(N, h, w, 3) flipped left to right."""
+    flipped = np.empty_like(images)
+    for source, target in zip(images, flipped, strict=True):
+        cv2.flip(source, 1, dst=target)
+    return flipped

@@ -104,7 +104,7 @@ def _time(
     repeats: int,
     detector: TorchvisionDetector | None,
 ) -> Point:
-    device = predictor.engine.device
+    device = torch.device(predictor.engine.device)
     # Shapes that a GPU or a compiler sees for the first time are prepared for.
     is_prepared_by_size = device.type == "cuda" or predictor.engine.fixed_batch
     for scene in scenes if is_prepared_by_size else scenes[:1]:

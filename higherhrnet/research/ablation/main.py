@@ -80,7 +80,7 @@ def run_ablation(
         file = run_of[evaluation.run].file
         predictor = load_predictor(parse_pose_config(evaluation.config), file, device)
         points += cost.measure(name, predictor, plan.cost, _dataset(evaluation), detector)
-        if predictor.engine.device.type == "cpu":
+        if predictor.engine.device == "cpu":
             points = cost.with_memory(points, name, evaluation.config, file, plan.cost)
     results = Results(
         title=plan.title, command=command, hardware=describe_hardware(choose_device(device)),

@@ -27,8 +27,9 @@ from ...methods.bottom_up.codec import BottomUpCodec
 from ...methods.bottom_up.predictor import BottomUpPredictor
 from ...methods.heatmaps import Peaks
 from ...methods.top_down.predictor import Crops, TopDownPredictor
+from ...outputs import Outputs, View, map_outputs, to_host
 from ...poses import ABSENT, Poses
-from ...structures import KeypointIndices, Outputs, Sample, View, map_tensors
+from ...structures import KeypointIndices, Sample, map_tensors
 
 _BETWEEN = 10.0
 """Distance of the oracle's tags of two people; 1 already separates."""
@@ -88,6 +89,7 @@ def _bottom_up(
     codec, augmentation, stats = predictor.codec, predictor.augmentation, InferenceStats()
     prepared = predictor.preprocess(Scene(sample.image), stats)
     (views,) = predictor.forward([prepared], stats)
+    views = [replace(view, outputs=map_outputs(view.outputs, to_host)) for view in views]
     shape = prepared.shape
     oracle = [_oracle_view(predictor, sample, view) for view in views]
     variants: dict[str, Sequence[View]] = {
@@ -96,14 +98,13 @@ def _bottom_up(
         "tags": [_combine(v, t) for t, v in zip(oracle, views, strict=True)],
         "heatmaps and tags": oracle,
     }
-    with torch.inference_mode():
-        for name, some in variants.items():
-            maps = codec.aggregate(some, augmentation.projected_shape(shape))
-            to_image = augmentation.to_image(shape, maps.shape)
-            yield name, codec.decode(maps, to_image).poses
-            if name == "nothing":
-                group = _oracle_grouping(codec, sample, geometry.invert(to_image))
-                yield "grouping", codec.decode(maps, to_image, group).poses
+    for name, some in variants.items():
+        maps = codec.aggregate(some, augmentation.projected_shape(shape))
+        to_image = augmentation.to_image(shape, maps.shape)
+        yield name, codec.decode(maps, to_image).poses
+        if name == "nothing":
+            group = _oracle_grouping(codec, sample, geometry.invert(to_image))
+            yield "grouping", codec.decode(maps, to_image, group).poses
 
 
 def _combine(heatmaps: View, tags: View) -> View:
@@ -122,27 +123,22 @@ def _oracle_view(predictor: BottomUpPredictor, sample: Sample, view: View) -> Vi
     keypoints = codec.index_keypoints(poses, np.ones(shape, np.uint8), flipped=False)
     heatmaps = codec.encode(map_tensors(keypoints, lambda tensor: tensor[None])).heatmaps
     tags = []
-    for head, own in zip(codec.heads, view.outputs.tags, strict=True):
+    for own in view.outputs.tags:
         size = (own.shape[2], own.shape[3])
-        tags.append(_nearest_person(poses, head.stride, size)[None] if own.shape[1] else own)
-    outputs = Outputs(tuple(heatmaps), tuple(tags))
+        stride = shape[0] // max(size[0], 1)
+        tags.append(_nearest_person(poses, stride, size)[None] if own.shape[1] else own)
+    outputs = Outputs(tuple(map(to_host, heatmaps)), tuple(tags))
     if view.flipped:
-        flip = torch.from_numpy(codec.skeleton.flip_indices)
+        flip = codec.skeleton.flip_indices
 
-        def flipped(maps: torch.Tensor) -> torch.Tensor:
-            return (maps[:, flip] if maps.shape[1] == len(flip) else maps).flip(3)
+        def flipped(maps: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+            return (maps[:, flip] if maps.shape[1] == len(flip) else maps)[..., ::-1]
 
-        outputs = Outputs(tuple(map(flipped, outputs.heatmaps)), tuple(map(flipped, outputs.tags)))
-    device = view.outputs.heatmaps[0].device
-    return replace(
-        view,
-        outputs=Outputs(
-            tuple(m.to(device) for m in outputs.heatmaps), tuple(t.to(device) for t in outputs.tags)
-        ),
-    )
+        outputs = map_outputs(outputs, flipped)
+    return replace(view, outputs=outputs)
 
 
-def _nearest_person(poses: Poses, stride: int, shape: tuple[int, int]) -> torch.Tensor:
+def _nearest_person(poses: Poses, stride: int, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
     """(K, h, w) tags: everywhere those of the person whose joint is nearest."""
     joints = poses.xy.shape[1]
     y, x = np.mgrid[: shape[0], : shape[1]]
@@ -154,7 +150,7 @@ def _nearest_person(poses: Poses, stride: int, shape: tuple[int, int]) -> torch.
             at = poses.xy[people, joint] / stride
             distance = (x - at[:, 0, None, None]) ** 2 + (y - at[:, 1, None, None]) ** 2
             tags[joint] = _BETWEEN * people[distance.argmin(axis=0)]
-    return torch.from_numpy(tags)
+    return tags
 
 
 def _oracle_grouping(

@@ -14,7 +14,7 @@ from ...datasets.loader import Views
 from ...errors import UserError
 from ...factory.data import build_dataset, build_loader, find_skeleton
 from ...factory.inference import load
-from ...inference.engine import TorchEngine
+from ...inference.engines.torch_engine import TorchEngine
 from ...inference.inputs import find_inputs
 from ...methods.base import method_of
 from ...methods.bottom_up.codec import BottomUpCodec

@@ -16,7 +16,7 @@ from ...datasets.coco import CocoKeypoints
 from ...datasets.loader import Views, choose_collate
 from ...datasets.transforms import warp_annotations
 from ...io.images import decode
-from ...structures import Head
+from ...outputs import Head
 from ...training.device_batch import BatchToDevice
 from . import reference
 from .table import Row

@@ -13,7 +13,7 @@ import torch
 from ... import geometry
 from ...methods.bottom_up import grouping as tagging
 from ...methods.bottom_up.codec import BottomUpCodec
-from ...structures import Outputs, View
+from ...outputs import Outputs, View
 from .table import Row, median_seconds
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from ...inference.engine import Forward, prepare_for_inference
+from ...inference.engines.torch_engine import Forward, prepare_for_inference
 from ...models.normalization import normalize
 from ...models.precision import best_precision
 from .table import Row, median_seconds

@@ -11,7 +11,7 @@ import numpy as np
 
 from ...errors import UserError
 from ...inference import pipeline
-from ...inference.engine import TorchEngine
+from ...inference.engines.torch_engine import TorchEngine
 from ...inference.predictor import Predictor, Scene
 from ...inference.stats import InferenceStats
 from ...io.images import read_image
@@ -49,7 +49,7 @@ def run(
     reference: list[Poses] | None = None
     engine = predictor.engine
     is_prepared_by_size = isinstance(engine, TorchEngine) and (
-        engine.fixed_batch or engine.device.type == "cuda"
+        engine.fixed_batch or engine.device.startswith("cuda")
     )
     for batch in batches:
         for count in workers:

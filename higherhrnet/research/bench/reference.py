@@ -15,9 +15,10 @@ import torch
 
 from ... import geometry
 from ...models.normalization import MEAN, STD
+from ...outputs import Head
 from ...poses import ABSENT
 from ...skeleton import Skeleton
-from ...structures import Head, Sample
+from ...structures import Sample
 
 Joints = Sequence[Sequence[Sequence[int]]]
 """Per image, person and joint the flat heatmap index, -1 where there is none."""

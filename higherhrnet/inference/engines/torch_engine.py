@@ -1,41 +1,29 @@
-"""Engines: what turns images into a network's outputs. Here PyTorch; other runtimes can stand in.
-
-An engine is any callable with the signature of :class:`Engine`. :class:`TorchEngine` prepares a
-model for inference: batch norms fused into convolutions, half precision, compiled, recorded.
+"""PyTorch as an engine. It prepares a model for inference: batch norms fused into convolutions,
+half precision, compiled, recorded.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from ..errors import UserError
-from ..models.normalization import normalize
-from ..models.precision import best_precision, disable_tf32
-from ..structures import Outputs, map_tensors
+from ...errors import UserError
+from ...models.normalization import normalize
+from ...models.precision import best_precision, disable_tf32
+from ...outputs import Outputs, map_outputs, to_host
 
 Forward = Callable[[torch.Tensor], Outputs]
 _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _MAX_GRAPHS = 8
 _MAX_COMPILED = 64
 """Input sizes that are compiled for; with more, torch goes on uncompiled."""
-
-
-class Engine(Protocol):
-    """Images → outputs."""
-
-    device: torch.device
-    """Where the outputs are."""
-    fixed_batch: bool
-    """Whether every batch size is prepared anew, so that callers had better keep to one."""
-
-    def __call__(self, images: torch.Tensor) -> Outputs:
-        """(B, 3, H, W) uint8 RGB → float32 outputs."""
 
 
 class TorchEngine:
@@ -55,17 +43,20 @@ class TorchEngine:
         compile: bool = False,
         cuda_graphs: bool = False,
     ) -> None:
-        self.model, self.device = model, device
+        self.model, self.device, self._device = model, str(device), device
         self.precision, self.compile, self.cuda_graphs = precision, compile, cuda_graphs
         self.fixed_batch = compile or cuda_graphs
         self._forward: Forward | None = None
 
-    def __call__(self, images: torch.Tensor) -> Outputs:
+    @torch.inference_mode()
+    def __call__(self, images: npt.NDArray[np.uint8]) -> Outputs:
+        """(B, H, W, 3) uint8 RGB → outputs: arrays from a CPU, else tensors on the device."""
         if self._forward is None:
             self._forward = prepare_for_inference(
-                self.model, self.device, self.precision, self.compile, self.cuda_graphs
+                self.model, self._device, self.precision, self.compile, self.cuda_graphs
             )
-        return self._forward(images)
+        outputs = self._forward(torch.from_numpy(images).permute(0, 3, 1, 2))
+        return map_outputs(outputs, to_host) if self._device.type == "cpu" else outputs
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take other weights; the model is prepared anew."""
@@ -110,7 +101,7 @@ def prepare_for_inference(
             images = images.pin_memory()  # without it the copy waits for all earlier work
         inputs = images.to(device, memory_format=torch.channels_last, non_blocking=True)
         outputs = network(normalize(inputs).to(dtype))
-        return map_tensors(outputs, torch.Tensor.float)
+        return map_outputs(outputs, torch.Tensor.float)
 
     if cuda_graphs:
         return _PadBatch(_CudaGraphs(forward, device))
@@ -165,7 +156,7 @@ class _PadBatch:
         if largest > count:
             images = torch.cat([images, images.new_zeros(largest - count, *size)])
         outputs = self._forward(images)
-        return map_tensors(outputs, lambda tensor: tensor[:count])
+        return map_outputs(outputs, lambda maps: maps[:count])
 
 
 class _CudaGraphs:
@@ -192,7 +183,7 @@ class _CudaGraphs:
         graph, inputs, outputs = self._recorded[shape]
         inputs.copy_(images if images.is_cuda else images.pin_memory(), non_blocking=True)
         graph.replay()
-        return map_tensors(outputs, torch.Tensor.clone)
+        return map_outputs(outputs, torch.Tensor.clone)
 
     def _record(self, images: torch.Tensor) -> tuple[torch.cuda.CUDAGraph, torch.Tensor, Outputs]:
         inputs = images.to(self._device)
