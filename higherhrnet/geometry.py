@@ -150,6 +150,14 @@ def fit_map(image: tuple[int, int], view: tuple[int, int], shape: tuple[int, int
     return place_center(center, scaling(shape[1] / extent), shape)
 
 
+def fit_inside(image: tuple[int, int], view: tuple[int, int], shape: tuple[int, int]) -> Affine:
+    """Image → a map (H, W) of a view (H, W) of any aspect ratio that shows all of the image."""
+    height, width = image
+    extent = max(float(width), view[1] / view[0] * height)
+    center = (int(width / 2.0 + 0.5), int(height / 2.0 + 0.5))
+    return place_center(center, scaling(shape[1] / extent), shape)
+
+
 def square_crop(
     center: tuple[float, float], side: float, shape: tuple[int, int], degrees: float = 0.0
 ) -> Affine:

@@ -30,6 +30,21 @@ class Head:
     tag_dim: int = 1
 
 
+@dataclass(frozen=True)
+class NetworkSpec:
+    """What a network gives, and what of the test protocol it does by itself.
+
+    Attributes:
+        heads: its outputs.
+        flip: whether it averages with the flipped image.
+        size: (H, W) of the images if it takes but one.
+    """
+
+    heads: tuple[Head, ...]
+    flip: bool = False
+    size: tuple[int, int] | None = None
+
+
 class Outputs(NamedTuple):
     """What a network predicts, one entry a head.
 

@@ -16,4 +16,4 @@ def build_model(config: PoseConfig, joints: int) -> Any:
 
 def build_codec(config: PoseConfig, model: Any, skeleton: Skeleton) -> Any:
     """The config's codec."""
-    return method_of(config).build_codec(config, model, skeleton)
+    return method_of(config).build_codec(config, model.heads, skeleton)

@@ -15,7 +15,7 @@ from higherhrnet.cli import main
 from higherhrnet.config import override_config, parse_config, read_config, to_yaml
 from higherhrnet.errors import UserError
 from higherhrnet.evaluation.evaluator import CocoEvaluator
-from higherhrnet.factory.inference import build_predictor
+from higherhrnet.factory.inference import build_torch_predictor
 from higherhrnet.research.ablation import compare, cost, plan, processes
 from higherhrnet.research.ablation.fairness import compare_test_images, find_unfairness
 from higherhrnet.research.ablation.oracle_analysis import oracle_analysis
@@ -226,7 +226,7 @@ def test_the_truth_in_place_of_every_answer_is_perfect():
         config = parse_config(text, settings)
         torch.manual_seed(0)
         network = build_model(config, 17)
-        ready = build_predictor(config, network, COCO, torch.device("cpu"))
+        ready = build_torch_predictor(config, network, COCO, torch.device("cpu"))
         results = oracle_analysis(
             ready,
             ground_truth,

@@ -12,7 +12,7 @@ from higherhrnet import load
 from higherhrnet.config import parse_config
 from higherhrnet.errors import UserError
 from higherhrnet.evaluation.operating_point import OperatingPoint
-from higherhrnet.factory.inference import build_predictor
+from higherhrnet.factory.inference import build_torch_predictor
 from higherhrnet.inference import pipeline
 from higherhrnet.inference.engines import torch_engine as network
 from higherhrnet.inference.predictor import Scene
@@ -46,7 +46,7 @@ def predictor():
     with torch.no_grad():
         for _ in range(3):
             model(torch.randn(4, 3, 64, 64))
-    return build_predictor(config, model.eval(), joints, torch.device("cpu"))
+    return build_torch_predictor(config, model.eval(), joints, torch.device("cpu"))
 
 
 def test_fusing_batch_norms_changes_rounding_only(predictor):

@@ -17,6 +17,7 @@ LAYERS = (
     ("cli", "__init__"),
     ("research",),
     ("factory",),
+    ("export",),
     ("methods",),
     ("inference", "training"),
     ("datasets", "evaluation", "models"),

@@ -26,7 +26,17 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for declare in (_train, _valid, _predict, _demo, _ablate, _weights, _data, _bench):
+    for declare in (
+        _train,
+        _valid,
+        _predict,
+        _demo,
+        _export,
+        _ablate,
+        _weights,
+        _data,
+        _bench,
+    ):
         declare(commands)
     return parser
 
@@ -149,6 +159,58 @@ def _demo(commands: _Commands) -> None:
     demo.set_defaults(
         module="predict", function="demo", settings=False, weights=None, mode=None, boxes=None
     )
+
+
+def _export(commands: _Commands) -> None:
+    export = commands.add_parser(
+        "export", epilog=TAIL, help="write a network for ONNX Runtime, OpenVINO, TensorRT"
+    )
+    export.add_argument(
+        "weights", metavar="MODEL", help=f"weights file, or a name like {DEFAULT_WEIGHTS}"
+    )
+    export.add_argument(
+        "--to",
+        choices=("onnx", "openvino", "torch_export"),
+        default="onnx",
+        help="format (default onnx)",
+    )
+    export.add_argument(
+        "--precision",
+        choices=("fp32", "fp16", "int8"),
+        default="fp32",
+        help="of weights and arithmetic (default fp32)",
+    )
+    sizes = export.add_mutually_exclusive_group()
+    sizes.add_argument(
+        "--size",
+        nargs=2,
+        type=types.positive,
+        metavar=("H", "W"),
+        help="one input size, multiples of 32, into which images are fitted",
+    )
+    sizes.add_argument(
+        "--dynamic",
+        action="store_true",
+        help="any height and width that are multiples of 32 (default)",
+    )
+    export.add_argument("--flip", action="store_true", help="do the flip test inside")
+    export.add_argument(
+        "--decode", action="store_true", help="find peaks inside: places, scores and tags come out"
+    )
+    _add_preset(export, "test settings that go along (default: the checkpoint's own)")
+    export.add_argument(
+        "--images",
+        nargs="+",
+        metavar="IMAGE",
+        help="int8: images, folders or globs to calibrate on; 100 to 300 are enough",
+    )
+    export.add_argument(
+        "--compare",
+        metavar="CONFIG",
+        help="measure AP of the weights and of the export on the config's test images",
+    )
+    export.add_argument("--output", type=Path, metavar="FILE", help="default output/MODEL.SUFFIX")
+    export.set_defaults(module="export", function="export")
 
 
 def _add_drawing(parser: argparse.ArgumentParser) -> None:

@@ -21,7 +21,7 @@ from ..boxes import Boxes
 from ..distributed import ProcessGroup, init_distributed, is_main_process
 from ..errors import UserError
 from ..evaluation.operating_point import OperatingPoint
-from ..factory.checkpoints import config_of, open_checkpoint
+from ..factory.checkpoints import config_of, open_network
 from ..factory.device import choose_device
 from ..factory.inference import load_predictor
 from ..factory.presets import choose_video_preset
@@ -114,7 +114,7 @@ def _load(
     name = options.weights
     if name is None:
         name = get_method(options.mode or "bottom-up").default_weights
-    file = open_checkpoint(name)
+    file = open_network(name)
     method = method_of(config_of(file, options.overrides))
     if options.mode is not None and options.mode != method.name:
         raise UserError(

@@ -18,11 +18,11 @@ from ..errors import UserError
 from ..evaluation import error_analysis, report
 from ..evaluation.evaluator import format_metrics
 from ..evaluation.operating_point import OperatingPoint, calibrate
-from ..factory.checkpoints import open_checkpoint
+from ..factory.checkpoints import open_network
 from ..factory.data import build_dataset, find_skeleton, report_findings
 from ..factory.device import choose_device
 from ..factory.evaluation import run_validation
-from ..factory.inference import build_model_with_weights, build_predictor
+from ..factory.inference import build_predictor
 from ..factory.presets import describe_settings, preset_overrides, preset_settings
 from ..inference.stats import InferenceStats
 from ..inference.validation import Validation
@@ -39,7 +39,7 @@ def valid(options: argparse.Namespace) -> int:
     """Predict annotated images, print and write the metrics."""
     config = read_config(options.config, options.overrides)
     output = options.output or types.default_output(options.config)
-    file = open_checkpoint(options.weights)
+    file = open_network(options.weights)
     preset: dict[str, Any] = {}
     if options.preset is not None:
         preset = preset_settings(file, options.preset)
@@ -52,18 +52,17 @@ def valid(options: argparse.Namespace) -> int:
     # Weights know their joints; a file's are brought into their order.
     own = file.skeleton if config.DATASET.SKELETON == "auto" else None
     skeleton = own or find_skeleton(config, "test")
-    model, loaded = build_model_with_weights(config, file, skeleton)
     device = choose_device(options.device)
     stats = InferenceStats()
     with (
         init_distributed(device.type == "cuda") as group,
         lock_folder(output, "validation") if group.main else nullcontext(),
     ):
-        if group.main:
-            print(f"{file.path}: {loaded}")
         if device.type == "cuda" and group.size > 1:
             device = torch.device("cuda", group.local_rank)
-        predictor = build_predictor(config, model, skeleton, device)
+        predictor, loaded = build_predictor(config, file, skeleton, device)
+        if group.main:
+            print(f"{file.path}: {loaded}")
         dataset = build_dataset(config, "test", skeleton)
         report_findings(config, test=dataset)
         result = run_validation(config, predictor, dataset, group=group, stats=stats)

@@ -217,6 +217,12 @@ class TestSection:
         "auto (bf16 where the hardware has it), fp32 (exact), bf16, fp16",
         choices=("auto", "fp32", "bf16", "fp16"),
     )
+    ENGINE: str = setting(
+        "torch",
+        "torch, or a runtime that the network is exported for once, and cached: onnxruntime, "
+        "openvino",
+        choices=("torch", "onnxruntime", "openvino"),
+    )
     COMPILE: bool = setting(False, "torch.compile with frozen weights: minutes for each input size")
     CUDA_GRAPHS: bool = setting(False, "replay recorded GPU work, one recording an input size")
     BATCH_SIZE: int = setting(4, "images of one size that go through the network together", low=1)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from ..config import PoseConfig, parse_config
 from ..config.schema import SCHEMAS
 from ..errors import UserError
 from ..evaluation.operating_point import OperatingPoint
+from ..inference.engines.exported import is_export, read_info
 from ..io import yaml
 from ..methods.base import METHODS, get_method
 from ..models.model_zoo import MODEL_ZOO, find_weights
@@ -28,9 +30,30 @@ def open_checkpoint(name_or_file: str) -> Checkpoint:
         UserError: it cannot be found or read.
         OSError: the download failed.
     """
+    if is_export(name_or_file):
+        raise UserError(
+            f"'{name_or_file}' is an exported network, which holds no weights to train, convert or "
+            "inspect: take the checkpoint that it was made from"
+        )
     file = read_checkpoint(find_weights(name_or_file))
     known = {entry.file: entry for entry in MODEL_ZOO.values()}.get(file.path.name)
     return replace(file, settings=known.settings) if known else file
+
+
+def open_network(name_or_file: str) -> Checkpoint:
+    """Like :func:`open_checkpoint`; an exported network gives what it says of itself, and no state.
+
+    Raises:
+        UserError: it cannot be found or read.
+        OSError: the download failed.
+    """
+    if not is_export(name_or_file):
+        return open_checkpoint(name_or_file)
+    path = Path(name_or_file)
+    info = read_info(path)
+    return Checkpoint(
+        path, {}, info.config, info.skeleton, info.operating_point, presets=info.presets
+    )
 
 
 def skeleton_of(file: Checkpoint) -> Skeleton | None:

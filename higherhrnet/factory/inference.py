@@ -10,14 +10,18 @@ import torch
 
 from ..config import PoseConfig
 from ..errors import UserError
+from ..inference.engines.exported import is_export, open_export, read_info
+from ..inference.engines.torch_engine import TorchEngine
 from ..inference.predictor import Predictor
 from ..methods.base import method_of
 from ..models.pose_model import PoseModel
 from ..models.state_dict import infer_architecture
 from ..models.weights import Checkpoint, LoadReport, load_weights
+from ..outputs import NetworkSpec
 from ..skeleton import Skeleton, load_skeleton
-from .checkpoints import config_of, open_checkpoint, upsample_mode_of
+from .checkpoints import config_of, open_network, upsample_mode_of
 from .device import choose_device
+from .export import cached_export, contradictions
 from .presets import preset_operating_point, preset_overrides
 
 
@@ -31,7 +35,8 @@ def load(
     """A predictor from a bundled or published name, or any checkpoint file.
 
     Args:
-        name_or_file: a name, a native ``.safetensors``, or an official ``.pth``.
+        name_or_file: a name, a native ``.safetensors``, an official ``.pth``, or a network that
+            ``higherhrnet export`` wrote: ``.onnx``, ``.xml``, ``.pt2``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         overrides: config ``KEY, VALUE, …`` over those in the checkpoint, e.g.
             ``["TEST.FLIP_TEST", False]``; values as YAML text or as what they mean.
@@ -43,7 +48,7 @@ def load(
     Raises:
         UserError: no such file, or not a checkpoint of a pose network.
     """
-    return load_predictor(open_checkpoint(str(name_or_file)), device, overrides, raw, preset)
+    return load_predictor(open_network(str(name_or_file)), device, overrides, raw, preset)
 
 
 def load_predictor(
@@ -63,8 +68,7 @@ def load_predictor(
             f"'{file.path}' predicts the joints of skeleton '{skeleton.name}', which config key "
             f"'DATASET.SKELETON' {config.DATASET.SKELETON} contradicts"
         )
-    model, _ = build_model_with_weights(config, file, skeleton)
-    predictor = build_predictor(config, model, skeleton, choose_device(device))
+    predictor, _ = build_predictor(config, file, skeleton, choose_device(device))
     predictor.operating_point = None if raw else preset_operating_point(file, preset)
     return predictor
 
@@ -106,11 +110,82 @@ def check_architecture(config: PoseConfig, file: Checkpoint) -> None:
 
 
 def build_predictor(
-    config: PoseConfig, model: PoseModel, skeleton: Skeleton, device: torch.device
+    config: PoseConfig, file: Checkpoint, skeleton: Skeleton, device: torch.device
+) -> tuple[Predictor, str]:
+    """A predictor with the config's test protocol, its detector if it names one, and the engine
+    that the file or ``TEST.ENGINE`` asks for.
+
+    Returns:
+        the predictor, and how the file met it, in words.
+
+    Raises:
+        UserError: the file is of another model, or was exported for another protocol.
+    """
+    method, runtime = method_of(config), config.TEST.ENGINE
+    if runtime != "torch" or is_export(file.path):
+        for key in ("COMPILE", "CUDA_GRAPHS"):
+            if getattr(config.TEST, key):
+                raise UserError(f"TEST.{key} is for PyTorch, not for exported networks")
+    if is_export(file.path):
+        _check_export(config, file, skeleton)
+        engine = open_export(file.path, str(device), config.TEST.PRECISION)
+        predictor = method.build_predictor(
+            config, engine, engine.info.network, skeleton, device, _load_detector
+        )
+        return predictor, f"exported {engine.info.precision} network, run by {engine.runtime}"
+    model, loaded = build_model_with_weights(config, file, skeleton)
+    predictor = build_torch_predictor(config, model, skeleton, device)
+    if runtime != "torch":
+        path = cached_export(file, config, model.to("cpu"), predictor)
+        engine = open_export(path, str(device), config.TEST.PRECISION)
+        predictor = method.build_predictor(
+            config, engine, engine.info.network, skeleton, device, _load_detector
+        )
+    return predictor, str(loaded)
+
+
+def build_torch_predictor(
+    config: PoseConfig,
+    model: PoseModel,
+    skeleton: Skeleton,
+    device: torch.device,
+    size: tuple[int, int] | None = None,
 ) -> Predictor:
-    """A predictor with the config's test protocol, and its detector if it names one."""
+    """A predictor with the config's test protocol around a network, and its detector if it names
+    one; with a size (H, W) images are fitted into it, as into an export's."""
     model.to(device).to(memory_format=torch.channels_last).eval()
-    return method_of(config).build_predictor(config, model, skeleton, device, _load_detector)
+    test = config.TEST
+    engine = TorchEngine(model, device, test.PRECISION, test.COMPILE, test.CUDA_GRAPHS)
+    return method_of(config).build_predictor(
+        config, engine, NetworkSpec(model.heads, size=size), skeleton, device, _load_detector
+    )
+
+
+def check_network(config: PoseConfig, file: Checkpoint, skeleton: Skeleton) -> None:
+    """That a file can be predicted with as the config says.
+
+    Raises:
+        UserError: it is of another model, or was exported for another protocol.
+    """
+    if is_export(file.path):
+        _check_export(config, file, skeleton)
+    else:
+        build_model_with_weights(config, file, skeleton)
+
+
+def _check_export(config: PoseConfig, file: Checkpoint, skeleton: Skeleton) -> None:
+    info = read_info(file.path)
+    if info.skeleton.joints != skeleton.joints:
+        raise UserError(
+            f"'{file.path}' predicts the joints of skeleton '{info.skeleton.name}' in their order, "
+            f"and those of '{skeleton.name}' are others"
+        )
+    differ = contradictions(config, config_of(file), info.network)
+    if differ:
+        raise UserError(
+            f"'{file.path}' has settings inside that contradict the config: {', '.join(differ)}; "
+            "export it again with the config's, or leave them as they are"
+        )
 
 
 def _load_detector(name: str, device: torch.device, overrides: Sequence[Any]) -> Predictor:

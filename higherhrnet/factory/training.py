@@ -55,7 +55,7 @@ from .checkpoints import open_checkpoint, skeleton_of
 from .data import build_dataset, build_loader, find_skeleton, report_findings
 from .device import choose_device
 from .evaluation import run_validation
-from .inference import build_predictor
+from .inference import build_torch_predictor
 
 _log = logging.getLogger(__name__)
 _BUDGET_EMA_DECAY = 0.998
@@ -79,14 +79,14 @@ def train(
         else:
             model = build_pretrained_model(config, skeleton, quiet=not group.main)
         model.to(device).to(memory_format=torch.channels_last)
-        codec = method.build_codec(config, model, skeleton)
+        codec = method.build_codec(config, model.heads, skeleton)
         dataset = build_dataset(config, "test", skeleton)
         training = build_dataset(config, "train", skeleton)
         report_findings(config, train=training, test=dataset)
         batches, to_device = build_loader(config, training, codec, device, group)
         stack.callback(batches.close)
         # A second network validates, so that training goes on undisturbed.
-        predictor = build_predictor(config, copy.deepcopy(model), skeleton, device)
+        predictor = build_torch_predictor(config, copy.deepcopy(model), skeleton, device)
         boxes_of = method.build_boxes(config, dataset)
         metric = main_metric(
             dataset.annotations, dataset.skeleton, config.TEST.EVALUATION, method.finds_people
@@ -206,7 +206,7 @@ def build_step_trainer(config: PoseConfig, device: torch.device) -> loop.Trainer
     method, skeleton = method_of(config), find_skeleton(config)
     model = method.build_model(config, len(skeleton))
     model.to(device).to(memory_format=torch.channels_last)
-    codec = method.build_codec(config, model, skeleton)
+    codec = method.build_codec(config, model.heads, skeleton)
     network = prepare_for_training(config, model, device)
     optimizer = build_optimizer(config, model)
     return loop.Trainer(

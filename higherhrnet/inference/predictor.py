@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
@@ -141,6 +141,16 @@ class Predictor(ABC):
         with stats.timed("preprocess"):
             # A flipped or channel-swapped view is an array that torch does not take.
             return self.prepare(scene._replace(image=np.ascontiguousarray(image)))
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """The settings that decide predictions, for JSON: all but engine, skeleton and operating
+        point."""
+
+    @classmethod
+    @abstractmethod
+    def from_dict(cls, values: Mapping[str, Any], engine: Engine, skeleton: Skeleton) -> Predictor:
+        """Inverse of :meth:`to_dict`."""
 
     @abstractmethod
     def prepare(self, scene: Scene) -> Preprocessed:

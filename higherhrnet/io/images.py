@@ -163,8 +163,12 @@ def _to_8_bits(image: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
 
 @cache
 def _pillow() -> Any:
-    """Pillow, without its warnings of sizes and damaged metadata: nothing is decoded by it."""
-    from PIL import Image
+    """Pillow, without its warnings of sizes and damaged metadata: nothing is decoded by it. None
+    where it is not installed."""
+    try:
+        from PIL import Image
+    except ImportError:
+        return None
 
     warnings.filterwarnings("ignore", module="PIL")
     return Image
@@ -181,6 +185,8 @@ def read_header(file: IO[bytes], count: bool = True) -> Header | None:
         UserError: it claims far more pixels than are read.
     """
     pillow = _pillow()
+    if pillow is None:
+        return None
     try:
         with pillow.open(file) as image:
             # A PNG's would be looked for behind its pixels, which are decoded for it.
@@ -200,8 +206,24 @@ def read_size(data: bytes) -> tuple[int, int] | None:
     """(H, W) that the beginning of a file claims, before anything is decoded; None if unknown."""
     if data.startswith(b"\x89PNG") and len(data) >= 24:
         return int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big")
+    if data.startswith(b"\xff\xd8") and (size := _jpeg_size(data)) is not None:
+        return size
     header = read_header(BytesIO(data), count=False)
     return header.size if header else None
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """(H, W) from the first start-of-frame segment (ITU-T T.81, B.2.2)."""
+    at = 2
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            return (
+                int.from_bytes(data[at + 5 : at + 7], "big"),
+                int.from_bytes(data[at + 7 : at + 9], "big"),
+            )
+        at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return None
 
 
 def check_size(size: Sequence[int], what: str) -> None:

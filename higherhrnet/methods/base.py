@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
@@ -23,15 +24,33 @@ from ..datasets.base import PoseDataset
 from ..datasets.composition import Composition
 from ..datasets.transforms import Transform
 from ..errors import UserError
+from ..inference.engines.base import Engine
 from ..inference.predictor import Predictor
 from ..inference.types import BoxesOf, Diagnostics
 from ..models.pose_model import PoseModel
 from ..models.state_dict import Architecture
 from ..models.weights import Checkpoint
-from ..outputs import Head
+from ..outputs import Head, NetworkSpec
 from ..poses import Poses
 from ..skeleton import Skeleton
 from ..structures import KeypointIndices, Targets
+from .graphs import ImageNetwork
+
+
+@dataclass(frozen=True)
+class ExportGraph:
+    """A network that is ready to be exported.
+
+    Attributes:
+        module: (B, H, W, 3) uint8 RGB → a tuple of float32 outputs; its ``network`` may be cast.
+        outputs: their names.
+        network: what the first of them, ``heatmaps`` and ``tags``, are.
+    """
+
+    module: ImageNetwork
+    outputs: tuple[str, ...]
+    network: NetworkSpec
+
 
 Criterion = Callable[[Any, Any], dict[str, torch.Tensor]]
 """(outputs, targets) → named losses; their sum is minimized."""
@@ -76,8 +95,8 @@ class Method(ABC, Generic[C]):
         """The network, freshly initialized."""
 
     @abstractmethod
-    def build_codec(self, config: C, model: PoseModel, skeleton: Skeleton) -> Codec:
-        """The codec of the network's heads with the test settings."""
+    def build_codec(self, config: C, heads: tuple[Head, ...], skeleton: Skeleton) -> Codec:
+        """The codec of a network's heads with the test settings."""
 
     @abstractmethod
     def build_criterion(self, config: C, model: PoseModel) -> Criterion:
@@ -111,7 +130,8 @@ class Method(ABC, Generic[C]):
     def build_predictor(
         self,
         config: C,
-        model: PoseModel,
+        engine: Engine,
+        network: NetworkSpec,
         skeleton: Skeleton,
         device: torch.device,
         load: LoadPredictor,
@@ -119,7 +139,25 @@ class Method(ABC, Generic[C]):
         """A predictor with the config's test protocol.
 
         Args:
+            engine: computes the network.
+            network: what it gives.
             load: makes the predictor that finds boxes, where the config names its weights.
+        """
+
+    @abstractmethod
+    def build_graph(
+        self, model: PoseModel, predictor: Predictor, flip: bool, candidates: bool
+    ) -> ExportGraph:
+        """What is exported of a network: everything from uint8 images on that needs no data.
+
+        Args:
+            model: in evaluation mode.
+            predictor: its codec and test-time augmentation are what the graph computes.
+            flip: do the flip test inside.
+            candidates: decode peaks inside.
+
+        Raises:
+            UserError: the predictor's settings cannot be part of a graph.
         """
 
     @abstractmethod

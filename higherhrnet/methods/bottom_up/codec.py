@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -74,6 +74,25 @@ class BottomUpCodec:
     encoding: str = "truncated"
     decoding: str = "quarter"
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values of all but the skeleton."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "skeleton"}
+        heads = [vars(head) for head in self.heads]
+        return values | {"heads": heads, "grouping": self.grouping.to_dict()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], skeleton: Skeleton) -> BottomUpCodec:
+        """Inverse of :meth:`to_dict`."""
+        return cls(
+            **dict(values)
+            | {
+                "skeleton": skeleton,
+                "heads": tuple(Head(**head) for head in values["heads"]),
+                "grouping": tagging.Grouping.from_dict(values["grouping"]),
+                "with_heatmaps": tuple(values["with_heatmaps"]),
+            }
+        )
+
     def index_keypoints(
         self, poses: Poses, valid: npt.NDArray[np.uint8], flipped: bool
     ) -> KeypointIndices:
@@ -101,15 +120,14 @@ class BottomUpCodec:
             else:
                 xy = geometry.apply(geometry.map_affine(head.stride, flipped), poses.xy)
             indices.append(torch.from_numpy(tagging.keypoint_indices(xy, present, shape)))
-        finest = min(head.stride for head in self.heads)
-        mask = torch.from_numpy(valid[::finest, ::finest].copy())
+        mask = torch.from_numpy(valid[:: self.finest_stride, :: self.finest_stride].copy())
         return KeypointIndices(tuple(indices), mask, offsets=tuple(offsets))
 
     def encode(self, keypoints: KeypointIndices) -> Targets:
         """Targets of a batch of indexed views, on the device of the indices."""
         from ...structures import Targets
 
-        finest = min(head.stride for head in self.heads)
+        finest = self.finest_stride
         heatmaps, weights = [], []
         offsets = keypoints.offsets or (None,) * len(self.heads)
         for head, indices, offset in zip(self.heads, keypoints.indices, offsets, strict=True):
@@ -124,13 +142,21 @@ class BottomUpCodec:
         self, views: Sequence[View], shape: tuple[int, int] | None = None
     ) -> AggregatedMaps:
         """All views of one image as one; see :func:`aggregation.aggregate_views`."""
-        stride = 1 if shape else min(head.stride for head in self.heads)
-        # In pixels of the maps: their centers lie half a pixel from the input's first one.
-        center = 0.5 if self.encoding == "truncated" else 0.5 - 0.5 / stride
-        sub_pixel = SubPixel(self.decoding, center, self.sigma)
+        sub_pixel = self.sub_pixel(1 if shape else self.finest_stride)
         return aggregate_views(
             views, self.skeleton, shape, self.with_heatmaps, self.blur_sigma, sub_pixel
         )
+
+    @property
+    def finest_stride(self) -> int:
+        """Of the finest head."""
+        return min(head.stride for head in self.heads)
+
+    def sub_pixel(self, stride: int) -> SubPixel:
+        """How points are read from maps of a stride."""
+        # In pixels of the maps: their centers lie half a pixel from the input's first one.
+        center = 0.5 if self.encoding == "truncated" else 0.5 - 0.5 / stride
+        return SubPixel(self.decoding, center, self.sigma)
 
     def decode(
         self,

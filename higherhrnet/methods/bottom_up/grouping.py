@@ -6,8 +6,9 @@ joint, a number that is alike for the joints of one person and differs between p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -119,6 +120,16 @@ class Grouping:
     use_score: bool = True
     assign: Assignment = solve_munkres
     distance_weight: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; the solver by its name."""
+        names = {assign: name for name, assign in ASSIGNMENTS.items()}
+        return vars(self) | {"assign": names[self.assign]}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Grouping:
+        """Inverse of :meth:`to_dict`."""
+        return cls(**dict(values) | {"assign": ASSIGNMENTS[values["assign"]]})
 
 
 REACH = 1.5

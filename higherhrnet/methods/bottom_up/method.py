@@ -16,16 +16,19 @@ from ...datasets.base import PoseDataset
 from ...datasets.composition import Composition
 from ...datasets.transforms import Transform
 from ...errors import UserError
-from ...inference.engines.torch_engine import TorchEngine
+from ...inference.engines.base import Engine
+from ...inference.predictor import Predictor
 from ...inference.types import BoxesOf, Diagnostics
 from ...models.higher_hrnet import HigherHRNet
 from ...models.pose_model import PoseModel
 from ...models.state_dict import Architecture
 from ...models.weights import Checkpoint
+from ...outputs import Head, NetworkSpec
 from ...plugins import load_object
 from ...skeleton import Skeleton
-from ..base import Criterion, LoadPredictor, Method
+from ..base import Criterion, ExportGraph, LoadPredictor, Method
 from .codec import BottomUpCodec
+from .graph import build_graph
 from .grouping import ASSIGNMENTS, Grouping
 from .losses import BottomUpLoss
 from .predictor import BottomUpPredictor, TestTimeAugmentation
@@ -62,13 +65,13 @@ class BottomUp(Method[BottomUpConfig]):
         )
 
     def build_codec(
-        self, config: BottomUpConfig, model: PoseModel, skeleton: Skeleton
+        self, config: BottomUpConfig, heads: tuple[Head, ...], skeleton: Skeleton
     ) -> BottomUpCodec:
         """See :class:`Method`."""
         d, test = config.DATASET, config.TEST
         return BottomUpCodec(
             skeleton=skeleton,
-            heads=model.heads,
+            heads=heads,
             sigma=d.SIGMA,
             threshold=test.DETECTION_THRESHOLD,
             max_candidates=d.MAX_NUM_PEOPLE,
@@ -80,7 +83,8 @@ class BottomUp(Method[BottomUpConfig]):
             ),
             adjust=test.ADJUST,
             refine=test.REFINE,
-            with_heatmaps=test.WITH_HEATMAPS,
+            # An export has merged its outputs into one.
+            with_heatmaps=test.WITH_HEATMAPS if len(heads) > 1 else (),
             blur_sigma=test.BLUR_SIGMA,
             max_detections=test.MAX_DETECTIONS,
             encoding=d.ENCODING,
@@ -146,7 +150,8 @@ class BottomUp(Method[BottomUpConfig]):
     def build_predictor(
         self,
         config: BottomUpConfig,
-        model: PoseModel,
+        engine: Engine,
+        network: NetworkSpec,
         skeleton: Skeleton,
         device: torch.device,
         load: LoadPredictor,
@@ -154,18 +159,26 @@ class BottomUp(Method[BottomUpConfig]):
         """See :class:`Method`."""
         test = config.TEST
         return BottomUpPredictor(
-            engine=TorchEngine(model, device, test.PRECISION, test.COMPILE, test.CUDA_GRAPHS),
+            engine=engine,
             skeleton=skeleton,
             batch_size=test.BATCH_SIZE,
             workers=test.WORKERS,
-            codec=self.build_codec(config, model, skeleton),
+            codec=self.build_codec(config, network.heads, skeleton),
             augmentation=TestTimeAugmentation(
                 input_size=config.DATASET.INPUT_SIZE,
                 scales=test.SCALE_FACTOR,
-                flip=test.FLIP_TEST,
+                flip=test.FLIP_TEST and not network.flip,
                 project=test.PROJECT2IMAGE,
+                shape=network.size,
             ),
         )
+
+    def build_graph(
+        self, model: PoseModel, predictor: Predictor, flip: bool, candidates: bool
+    ) -> ExportGraph:
+        """See :class:`Method`."""
+        assert isinstance(predictor, BottomUpPredictor)
+        return build_graph(model, predictor, flip, candidates)
 
     def build_boxes(self, config: BottomUpConfig, dataset: PoseDataset) -> BoxesOf:
         """None are needed."""
@@ -231,6 +244,7 @@ class BottomUp(Method[BottomUpConfig]):
             "candidates": config.DATASET.MAX_NUM_PEOPLE,
             "assignment": test.ASSIGNMENT,
             "precision": test.PRECISION,
+            **({} if test.ENGINE == "torch" else {"engine": test.ENGINE}),
         }
 
     def describe_dropped(self, config: BottomUpConfig, dropped: Mapping[str, int]) -> list[str]:

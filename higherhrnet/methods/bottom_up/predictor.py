@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -13,10 +13,12 @@ import numpy.typing as npt
 
 from ... import geometry
 from ...errors import UserError
+from ...inference.engines.base import Engine
 from ...inference.predictor import Maps, Predictor, Preprocessed, Scene
 from ...inference.stats import InferenceStats
 from ...outputs import View, map_outputs
 from ...poses import Poses
+from ...skeleton import Skeleton
 from .codec import BottomUpCodec
 from .maps import AggregatedMaps
 
@@ -34,24 +36,33 @@ class TestTimeAugmentation:
         scales: test scales.
         flip: also look at the flipped image.
         project: resize all maps to the scale-1 input size before peaks are found.
+        shape: (H, W) of every input, into which the whole image is fitted, for networks that take
+            but one size; None lets the image's aspect ratio decide, as published.
     """
 
     input_size: int
     scales: tuple[float, ...] = (1.0,)
     flip: bool = True
     project: bool = True
+    shape: tuple[int, int] | None = None
 
     def projected_shape(self, image: tuple[int, int]) -> tuple[int, int] | None:
         """(H, W) of the maps for an image (H, W), or None to leave them as they come."""
         if not self.project:
             return None
-        return geometry.fit_view(image, self.input_size, 1.0, min(self.scales))[0]
+        return self._fit(image, 1.0)[0]
 
     def to_image(self, image: tuple[int, int], maps: tuple[int, int]) -> geometry.Affine:
         """Pixels of the aggregated maps (H, W) → pixels of the image (H, W)."""
-        smallest = min(self.scales)
-        view, _ = geometry.fit_view(image, self.input_size, smallest, smallest)
-        return geometry.invert(geometry.fit_map(image, view, maps))
+        view, _ = self._fit(image, min(self.scales))
+        fit = geometry.fit_inside if self.shape else geometry.fit_map
+        return geometry.invert(fit(image, view, maps))
+
+    def _fit(self, image: tuple[int, int], scale: float) -> tuple[tuple[int, int], geometry.Affine]:
+        """(H, W) of the input at a scale, and image → input."""
+        if self.shape is not None:
+            return self.shape, geometry.fit_inside(image, self.shape, self.shape)
+        return geometry.fit_view(image, self.input_size, scale, min(self.scales))
 
     def inputs(self, image: Images) -> list[tuple[Images, float]]:
         """(1 or 2, h, w, 3) uint8 network inputs with their scales, largest first.
@@ -64,9 +75,7 @@ class TestTimeAugmentation:
         """
         views = []
         for scale in sorted(self.scales, reverse=True):
-            shape, affine = geometry.fit_view(
-                image.shape[:2], self.input_size, scale, min(self.scales)
-            )
+            shape, affine = self._fit((image.shape[0], image.shape[1]), scale)
             if shape[0] % 32 or shape[1] % 32:
                 raise UserError(
                     f"TEST.SCALE_FACTOR {list(self.scales)} with INPUT_SIZE {self.input_size} "
@@ -114,6 +123,27 @@ class BottomUpPredictor(Predictor):
     augmentation: TestTimeAugmentation
     method: ClassVar[str] = "bottom-up"
     finds_people: ClassVar[bool] = True
+
+    def to_dict(self) -> dict[str, Any]:
+        """See :class:`Predictor`."""
+        return {"codec": self.codec.to_dict(), "augmentation": vars(self.augmentation)}
+
+    @classmethod
+    def from_dict(
+        cls, values: Mapping[str, Any], engine: Engine, skeleton: Skeleton
+    ) -> BottomUpPredictor:
+        """See :class:`Predictor`."""
+        augmentation = dict(values["augmentation"])
+        shape = augmentation.pop("shape")
+        return cls(
+            engine=engine,
+            skeleton=skeleton,
+            codec=BottomUpCodec.from_dict(values["codec"], skeleton),
+            augmentation=TestTimeAugmentation(
+                **augmentation | {"scales": tuple(augmentation["scales"])},
+                shape=None if shape is None else (shape[0], shape[1]),
+            ),
+        )
 
     def prepare(self, scene: Scene) -> PreprocessedImage:
         """The image at every test scale."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -86,6 +86,17 @@ class TopDownCodec:
     decoding: str = "quarter"
     shift_heatmap: bool = True
     in_vis_threshold: float = 0.2
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values of all but the skeleton."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "skeleton"}
+        return values | {"heads": [vars(head) for head in self.heads]}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], skeleton: Skeleton) -> TopDownCodec:
+        """Inverse of :meth:`to_dict`."""
+        heads = tuple(Head(**head) for head in values["heads"])
+        return cls(**dict(values) | {"skeleton": skeleton, "heads": heads})
 
     @property
     def _radius(self) -> int:

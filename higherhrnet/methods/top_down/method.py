@@ -19,7 +19,8 @@ from ...datasets.composition import Composition
 from ...datasets.transforms import Transform
 from ...errors import UserError
 from ...evaluation.operating_point import OperatingPoint
-from ...inference.engines.torch_engine import TorchEngine
+from ...inference.engines.base import Engine
+from ...inference.predictor import Predictor
 from ...inference.types import BoxesOf, Diagnostics
 from ...io.paths import expand_path
 from ...models.model_zoo import MODEL_ZOO, find_weights
@@ -27,11 +28,13 @@ from ...models.pose_hrnet import PoseHRNet
 from ...models.pose_model import PoseModel
 from ...models.state_dict import Architecture, infer_architecture
 from ...models.weights import Checkpoint
+from ...outputs import Head, NetworkSpec
 from ...skeleton import Skeleton
 from ...structures import Sample
-from ..base import Criterion, LoadPredictor, Method
+from ..base import Criterion, ExportGraph, LoadPredictor, Method
 from .codec import TopDownCodec
 from .detectors import DETECTORS, BottomUpDetector, build_torchvision_detector
+from .graph import build_graph
 from .instances import PersonInstances
 from .losses import TopDownLoss
 from .predictor import Detector, TopDownPredictor
@@ -64,13 +67,13 @@ class TopDown(Method[TopDownConfig]):
         )
 
     def build_codec(
-        self, config: TopDownConfig, model: PoseModel, skeleton: Skeleton
+        self, config: TopDownConfig, heads: tuple[Head, ...], skeleton: Skeleton
     ) -> TopDownCodec:
         """See :class:`Method`."""
         test = config.TEST
         return TopDownCodec(
             skeleton=skeleton,
-            heads=model.heads,
+            heads=heads,
             sigma=config.MODEL.SIGMA,
             decoding=test.DECODING,
             shift_heatmap=test.SHIFT_HEATMAP,
@@ -129,7 +132,8 @@ class TopDown(Method[TopDownConfig]):
     def build_predictor(
         self,
         config: TopDownConfig,
-        model: PoseModel,
+        engine: Engine,
+        network: NetworkSpec,
         skeleton: Skeleton,
         device: torch.device,
         load: LoadPredictor,
@@ -137,14 +141,14 @@ class TopDown(Method[TopDownConfig]):
         """See :class:`Method`."""
         test = config.TEST
         return TopDownPredictor(
-            engine=TorchEngine(model, device, test.PRECISION, test.COMPILE, test.CUDA_GRAPHS),
+            engine=engine,
             skeleton=skeleton,
             batch_size=test.BATCH_SIZE,
             workers=test.WORKERS,
-            codec=self.build_codec(config, model, skeleton),
+            codec=self.build_codec(config, network.heads, skeleton),
             image_size=self.view_shape(config),
             padding=config.DATASET.BBOX_PADDING,
-            flip=test.FLIP_TEST,
+            flip=test.FLIP_TEST and not network.flip,
             crops_per_batch=test.CROPS_PER_BATCH,
             detector=self._build_detector(config, device, load),
             bbox_threshold=test.BBOX_THRE,
@@ -184,6 +188,13 @@ class TopDown(Method[TopDownConfig]):
                 "config key 'TEST.BBOX_SOURCE' must be ground_truth, FILE.json, bottom-up weights, "
                 f"or one of {', '.join(DETECTORS)}, not '{name}'"
             ) from error
+
+    def build_graph(
+        self, model: PoseModel, predictor: Predictor, flip: bool, candidates: bool
+    ) -> ExportGraph:
+        """See :class:`Method`."""
+        assert isinstance(predictor, TopDownPredictor)
+        return build_graph(model, predictor, flip, candidates)
 
     def build_boxes(self, config: TopDownConfig, dataset: PoseDataset) -> BoxesOf:
         """See :class:`Method`."""
@@ -268,6 +279,7 @@ class TopDown(Method[TopDownConfig]):
             "shift heatmap": test.SHIFT_HEATMAP,
             "evaluation": test.EVALUATION,
             "precision": test.PRECISION,
+            **({} if test.ENGINE == "torch" else {"engine": test.ENGINE}),
         }
 
     def describe_dropped(self, config: TopDownConfig, dropped: Mapping[str, int]) -> list[str]:

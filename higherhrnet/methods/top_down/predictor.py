@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -15,15 +15,21 @@ from ... import geometry
 from ...boxes import Boxes
 from ...errors import UserError
 from ...evaluation.oks import oks_nms, soft_oks_nms
+from ...inference.engines.base import Engine
 from ...inference.predictor import Image, Predictor, Preprocessed, Scene
 from ...inference.stats import InferenceStats
 from ...outputs import Outputs, View, to_host
 from ...poses import Poses
+from ...skeleton import Skeleton
 from .codec import CropMaps, TopDownCodec
 
 Detector = Callable[[Sequence[Image]], list[Boxes]]
 """Images → boxes of the people in each."""
 _KEPT_BY_SOFT_NMS = 20
+_SETTINGS = (
+    "image_size", "padding", "flip", "crops_per_batch", "bbox_threshold", "oks_threshold",
+    "soft_nms",
+)  # fmt: skip
 
 
 @dataclass
@@ -68,6 +74,22 @@ class TopDownPredictor(Predictor):
     soft_nms: bool = False
     method: ClassVar[str] = "top-down"
     finds_people: ClassVar[bool] = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """See :class:`Predictor`; without the detector."""
+        return {"codec": self.codec.to_dict(), **{key: getattr(self, key) for key in _SETTINGS}}
+
+    @classmethod
+    def from_dict(
+        cls, values: Mapping[str, Any], engine: Engine, skeleton: Skeleton
+    ) -> TopDownPredictor:
+        """See :class:`Predictor`; it asks for boxes."""
+        settings = {key: values[key] for key in _SETTINGS}
+        height, width = settings.pop("image_size")
+        codec = TopDownCodec.from_dict(values["codec"], skeleton)
+        return cls(
+            engine=engine, skeleton=skeleton, codec=codec, image_size=(height, width), **settings
+        )
 
     def prepare(self, scene: Scene) -> Crops:
         """Crops of all people; none yet if the detector is to find them first."""

@@ -21,7 +21,7 @@ from typing import Any
 from ...config import PoseConfig, override_config, parse_config, read_config, to_yaml
 from ...datasets.base import PoseDataset
 from ...errors import UserError
-from ...factory.checkpoints import open_checkpoint
+from ...factory.checkpoints import open_checkpoint, open_network
 from ...factory.data import (
     build_dataset,
     find_annotations,
@@ -31,7 +31,7 @@ from ...factory.data import (
 )
 from ...factory.device import choose_device
 from ...factory.evaluation import run_validation
-from ...factory.inference import build_model_with_weights, build_predictor
+from ...factory.inference import build_predictor, check_network
 from ...factory.training import train
 from ...inference.predictor import Predictor
 from ...io.atomic import write_json
@@ -39,7 +39,6 @@ from ...io.paths import expand_path
 from ...methods.base import method_of
 from ...methods.top_down.detectors import DETECTORS
 from ...models.model_zoo import find_weights
-from ...models.weights import read_checkpoint
 from ...poses import Poses
 from ...skeleton import Skeleton
 from ..bench.table import describe_hardware
@@ -168,7 +167,7 @@ def check_plan(plan: Plan, overrides: Sequence[str]) -> None:
         config = configs[run.name] = _read_run_config(run, overrides)
         skeleton = find_skeleton(config)
         if run.weights:
-            build_model_with_weights(config, open_checkpoint(str(_given_weights(run))), skeleton)
+            check_network(config, open_network(str(_given_weights(run))), skeleton)
         else:
             start = _pretrained_file(config)
             if start is not None and not start.is_file():
@@ -211,8 +210,7 @@ def parse_pose_config(text: str) -> PoseConfig:
 def load_predictor(config: PoseConfig, file: Path, device: str) -> Predictor:
     """The config's predictor with a file's weights, to be validated."""
     skeleton = find_skeleton(config)
-    model, _ = build_model_with_weights(config, read_checkpoint(file), skeleton)
-    return build_predictor(config, model, skeleton, choose_device(device))
+    return build_predictor(config, open_network(str(file)), skeleton, choose_device(device))[0]
 
 
 def _read_run_config(run: Run, overrides: Sequence[str]) -> PoseConfig:

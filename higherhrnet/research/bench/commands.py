@@ -41,7 +41,7 @@ def _decode(options: argparse.Namespace, device: torch.device) -> Sequence[Row]:
         raise UserError("bench decode measures grouping, which top-down models do without")
     assert isinstance(config, BottomUpConfig)
     skeleton = find_skeleton(config)
-    codec = method.build_codec(config, method.build_model(config, len(skeleton)), skeleton)
+    codec = method.build_codec(config, method.build_model(config, len(skeleton)).heads, skeleton)
     assert isinstance(codec, BottomUpCodec)
     return decode.run(codec, device, options.people, config.DATASET.INPUT_SIZE, options.repeats)
 
@@ -93,7 +93,7 @@ def _data(options: argparse.Namespace, device: torch.device) -> Sequence[Row]:
     if count < options.batch:
         raise UserError(f"{count} images are less than one --batch of {options.batch}")
     skeleton = find_skeleton(config)
-    codec = method.build_codec(config, method.build_model(config, len(skeleton)), skeleton)
+    codec = method.build_codec(config, method.build_model(config, len(skeleton)).heads, skeleton)
     batches, to_device = build_loader(config, dataset, codec, device)
     assert isinstance(batches.items, Views)
     return data.run(dataset, batches.items, to_device, codec.heads, count, options.batch)

@@ -1,0 +1,147 @@
+"""``higherhrnet export``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..assignment import linear_sum_assignment
+from ..boxes import Boxes
+from ..config import PoseConfig, read_config
+from ..errors import UserError
+from ..evaluation.evaluator import main_metric
+from ..export.exporter import FORMATS, Batches
+from ..factory.checkpoints import config_of, open_checkpoint, open_network
+from ..factory.data import build_dataset
+from ..factory.device import choose_device
+from ..factory.evaluation import run_validation
+from ..factory.export import calibration_batches, export_network
+from ..factory.inference import build_model_with_weights, build_predictor, build_torch_predictor
+from ..factory.presets import preset_overrides
+from ..inference.engines.exported import ExportInfo
+from ..inference.inputs import find_inputs
+from ..inference.predictor import Predictor
+from ..io.images import read_image
+from ..methods.base import METHODS, get_method, method_of
+from ..models.weights import Checkpoint
+from ..poses import SEEN
+from ..skeleton import load_skeleton
+
+_EXACT = ["TEST.ENGINE", "torch", "TEST.COMPILE", False, "TEST.CUDA_GRAPHS", False]
+
+
+def export(options: argparse.Namespace) -> int:
+    """Write a network for another runtime, and say how near it comes."""
+    file = open_checkpoint(options.weights)
+    target = _check_options(options, file)
+    settings = [*preset_overrides(file, options.preset), *options.overrides]
+    config = config_of(file, [*settings, *_EXACT])
+    skeleton = file.skeleton or load_skeleton(config.DATASET.SKELETON)
+    device = choose_device("cpu")
+    exact = config_of(file, [*settings, *_EXACT, "TEST.PRECISION", "fp32"])
+    model, _ = build_model_with_weights(exact, file, skeleton)
+    predictor = build_torch_predictor(exact, model, skeleton, device)
+    size = tuple(options.size) if options.size else None
+    info = export_network(
+        file, config, model, predictor, target, options.precision, size, options.flip,
+        options.decode, options.preset, _calibrate(options, file, exact, size),
+    )  # fmt: skip
+    print(_describe(target, info))
+    if size is None:
+        exported, _ = build_predictor(exact, open_network(str(target)), skeleton, device)
+        print(_compare_people(predictor, exported))
+    if options.compare is not None:
+        print(_compare_metrics(options.compare, settings, file, target))
+    return 0
+
+
+def _check_options(options: argparse.Namespace, file: Checkpoint) -> Path:
+    """Where the network is written."""
+    suffix = FORMATS[options.to]
+    target: Path = options.output or Path("output") / f"{file.path.stem}{suffix}"
+    if target.suffix != suffix:
+        raise UserError(f"a file for --to {options.to} ends in {suffix}, unlike '{target}'")
+    if options.precision == "int8" and options.images is None:
+        raise UserError("--precision int8 is calibrated on images: name some with --images")
+    if options.precision != "int8" and options.images is not None:
+        raise UserError(f"--images calibrate --precision int8, not {options.precision}")
+    return target
+
+
+def _calibrate(
+    options: argparse.Namespace,
+    file: Checkpoint,
+    config: PoseConfig,
+    size: tuple[int, int] | None,
+) -> Batches:
+    """What the network sees of the user's images."""
+    if options.images is None:
+        return ()
+    paths = find_inputs(options.images).images
+    if not paths:
+        raise UserError("--images names no image")
+    method = method_of(config)
+    if not method.finds_people:  # crops come from the people that the bundled weights find
+        finder = next(m for m in map(get_method, METHODS) if m.finds_people)
+        own = method.prediction_overrides(finder.default_weights, [])
+        config = config_of(file, [*options.overrides, *_EXACT, *own])
+    skeleton = file.skeleton or load_skeleton(config.DATASET.SKELETON)
+    model, _ = build_model_with_weights(config, file, skeleton)
+    predictor = build_torch_predictor(config, model, skeleton, choose_device("cpu"), size)
+    return calibration_batches(predictor, map(read_image, paths))
+
+
+def _describe(target: Path, info: ExportInfo) -> str:
+    megabytes = sum(
+        part.stat().st_size for part in (target, target.with_suffix(".bin")) if part.is_file()
+    )
+    sides = "H x W, multiples of 32" if info.network.size is None else "{} x {}".format(
+        *info.network.size
+    )  # fmt: skip
+    inside = ", flip test inside" if info.network.flip else ""
+    return (
+        f"{target}: {info.precision}, {megabytes / 1e6:.1f} MB; images (B, H, W, 3) uint8 RGB, "
+        f"{sides}{inside}; outputs {', '.join(info.outputs)}"
+    )
+
+
+def _compare_people(ours: Predictor, exported: Predictor) -> str:
+    """The people of the bundled photograph, by PyTorch in float32 and by the export."""
+    with as_file(files("higherhrnet") / "assets" / "demo.jpg") as file:
+        image = read_image(file)
+    boxes = None if ours.finds_people else Boxes.of([[0, 0, image.shape[1], image.shape[0]]])
+    expected, found = (predictor(image, boxes) for predictor in (ours, exported))
+    both = (expected.visibility == SEEN)[:, None] & (found.visibility == SEEN)
+    apart = np.linalg.norm(expected.xy[:, None] - found.xy, axis=3)  # (N, M, K)
+    mean = np.where(both, apart, 0).sum(axis=2) / np.maximum(both.sum(axis=2), 1e-6)
+    rows, columns = linear_sum_assignment(mean)
+    distance = apart[rows, columns][both[rows, columns]]
+    if not len(distance):
+        return f"demo photograph: {len(found)} people, PyTorch finds {len(expected)}"
+    return (
+        f"demo photograph: {len(found)} people, PyTorch finds {len(expected)}; joints at most "
+        f"{distance.max():.3f} px apart, median {np.median(distance):.4f}"
+    )
+
+
+def _compare_metrics(name: str, settings: Sequence[Any], file: Checkpoint, target: Path) -> str:
+    """AP of the weights and of the export."""
+    config = read_config(name, [*settings, *_EXACT])
+    method_of(config)
+    assert isinstance(config, PoseConfig)
+    skeleton = file.skeleton or load_skeleton(config.DATASET.SKELETON)
+    dataset = build_dataset(config, "test", skeleton)
+    metric = main_metric(dataset.annotations, dataset.skeleton, config.TEST.EVALUATION)
+    values = []
+    for network in (file, open_network(str(target))):
+        predictor, _ = build_predictor(config, network, skeleton, choose_device("cpu"))
+        values.append(100 * run_validation(config, predictor, dataset).metrics[metric])
+    return (
+        f"{metric} on {len(dataset)} images: {values[0]:.2f} before, {values[1]:.2f} after "
+        f"({values[1] - values[0]:+.2f})"
+    )

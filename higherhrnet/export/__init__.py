@@ -1,0 +1,1 @@
+"""Networks → files of other runtimes."""

@@ -1,0 +1,182 @@
+"""Write a network's graph as ONNX, OpenVINO or a program of ``torch.export``."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ..errors import UserError
+from ..inference.engines.exported import METADATA, SUFFIXES, ExportInfo
+from ..io.atomic import atomic_write
+from ..methods.base import ExportGraph
+from . import quantization
+
+FORMATS = {"onnx": ".onnx", "openvino": ".xml", "torch_export": ".pt2"}
+"""Format → suffix."""
+PRECISIONS = ("fp32", "fp16", "int8")
+Batches = Sequence[npt.NDArray[np.uint8]]
+"""Network inputs (B, H, W, 3) that int8 is calibrated on."""
+_OPSET = 18
+_LARGEST = 128
+"""Of a side, in units of 32 pixels."""
+
+
+def export_graph(
+    graph: ExportGraph,
+    info: ExportInfo,
+    target: Path,
+    calibration: Batches = (),
+) -> None:
+    """Write a graph, whole or not at all.
+
+    Args:
+        graph: as :meth:`Method.build_graph` makes it, float32.
+        info: goes into the file's metadata; its precision and size are what is written.
+        target: the file; its suffix decides the format. OpenVINO's weights go beside it.
+        calibration: for ``int8``.
+
+    Raises:
+        UserError: the format does not have the precision, or what writes it is not installed.
+    """
+    formats = {suffix: name for name, suffix in FORMATS.items()}
+    name = formats[target.suffix]
+    if info.precision == "int8" and name == "torch_export":
+        raise UserError("--precision int8 is for ONNX and OpenVINO, not for torch_export")
+    if info.precision == "fp16" and name == "onnx":
+        graph.module.cast(torch.float16)
+    with _quiet():
+        program = trace(graph, info.network.size)
+        _WRITERS[name](program, graph, info, target, calibration)
+
+
+def trace(graph: ExportGraph, size: tuple[int, int] | None) -> torch.export.ExportedProgram:
+    """The graph for any batch, and any height and width that are multiples of 32, or one size."""
+    height, width = size or (256, 320)
+    example = torch.zeros(2, height, width, 3, dtype=torch.uint8)
+    batch = torch.export.Dim("batch", min=1, max=1024)
+    # Thirty-two times a number: what five halvings need, and guards of the decoder follow from.
+    sides = (
+        {}
+        if size
+        else {
+            1: 32 * torch.export.Dim("height_32", min=1, max=_LARGEST),
+            2: 32 * torch.export.Dim("width_32", min=1, max=_LARGEST),
+        }
+    )
+    with torch.no_grad():
+        return torch.export.export(
+            graph.module.eval(), (example,), dynamic_shapes=({0: batch, **sides},)
+        )
+
+
+def _write_program(
+    program: torch.export.ExportedProgram,
+    graph: ExportGraph,
+    info: ExportInfo,
+    target: Path,
+    calibration: Batches,
+) -> None:
+    with atomic_write(target) as partial:
+        whole = partial.with_name(f"{partial.name}.pt2")  # torch wants its suffix
+        try:
+            torch.export.save(program, whole, extra_files={METADATA: info.to_json()})
+            whole.replace(partial)
+        finally:
+            whole.unlink(missing_ok=True)
+
+
+def _write_onnx(
+    program: torch.export.ExportedProgram,
+    graph: ExportGraph,
+    info: ExportInfo,
+    target: Path,
+    calibration: Batches,
+) -> None:
+    with atomic_write(target) as partial, TemporaryDirectory() as folder:
+        file = _to_onnx(program, graph, Path(folder))
+        if info.precision == "int8":
+            file = quantization.quantize_onnx(file, calibration)
+        import onnx
+
+        model = onnx.load(file)
+        onnx.helper.set_model_props(model, {METADATA: info.to_json()})
+        onnx.save(model, partial)
+
+
+def _to_onnx(program: torch.export.ExportedProgram, graph: ExportGraph, folder: Path) -> Path:
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            "exporting needs ONNX: pip install 'higherhrnet[export]' (onnx, onnxscript, "
+            "onnxruntime, openvino, nncf)"
+        ) from error
+    made: Any = torch.onnx.export(
+        program, (), None, input_names=["images"], output_names=list(graph.outputs),
+        opset_version=_OPSET, dynamo=True, verbose=False,
+    )  # fmt: skip
+    file = folder / "network.onnx"
+    made.save(str(file))
+    return file
+
+
+def _write_openvino(
+    program: torch.export.ExportedProgram,
+    graph: ExportGraph,
+    info: ExportInfo,
+    target: Path,
+    calibration: Batches,
+) -> None:
+    try:
+        import openvino
+    except ImportError as error:
+        raise UserError("exporting needs OpenVINO: pip install 'higherhrnet[export]'") from error
+    with TemporaryDirectory() as folder:
+        model = openvino.convert_model(_to_onnx(program, graph, Path(folder)))
+        if info.precision == "int8":
+            model = quantization.quantize_openvino(model, calibration)
+        model.set_rt_info(info.to_json(), [METADATA, "info"])
+        written = Path(folder) / "network.xml"
+        openvino.save_model(model, written, compress_to_fp16=info.precision == "fp16")
+        for suffix in (".bin", ".xml"):  # the file that users name comes last
+            with atomic_write(target.with_suffix(suffix)) as partial:
+                partial.write_bytes(written.with_suffix(suffix).read_bytes())
+
+
+_Write = Callable[
+    [torch.export.ExportedProgram, ExportGraph, ExportInfo, Path, Batches],
+    None,
+]
+_WRITERS: dict[str, _Write] = {
+    "onnx": _write_onnx,
+    "openvino": _write_openvino,
+    "torch_export": _write_program,
+}
+assert {*FORMATS.values()} == {*SUFFIXES}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Exporters narrate their steps and warn of their own parts."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "nncf")]
+    former = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, former, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,191 @@
+"""Checkpoints → exported networks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+
+from .. import __version__
+from ..config import PoseConfig, to_yaml
+from ..errors import UserError
+from ..export.exporter import FORMATS, Batches, export_graph
+from ..inference.engines.exported import ExportInfo
+from ..inference.predictor import Image, Predictor
+from ..methods.base import method_of
+from ..models.model_zoo import cache_dir
+from ..models.pose_model import PoseModel
+from ..models.weights import Checkpoint
+from ..outputs import NetworkSpec
+from ..skeleton import Skeleton
+from .checkpoints import config_of, operating_point_of
+from .presets import PRESETS, preset_operating_point, preset_overrides
+
+RUNTIMES = {"onnxruntime": "onnx", "openvino": "openvino"}
+"""``TEST.ENGINE`` → the format that it reads."""
+
+
+def export_network(
+    file: Checkpoint,
+    config: PoseConfig,
+    model: PoseModel,
+    predictor: Predictor,
+    target: Path,
+    precision: str = "fp32",
+    size: tuple[int, int] | None = None,
+    flip: bool = False,
+    candidates: bool = False,
+    preset: str | None = None,
+    calibration: Batches = (),
+) -> ExportInfo:
+    """Write a checkpoint's network with all that predicting with it needs.
+
+    Args:
+        file: the checkpoint.
+        config: its config with the wanted test settings.
+        model: its network, float32 on the CPU.
+        predictor: with these test settings.
+        target: the file; its suffix decides the format.
+        precision: ``fp32``, ``fp16`` or ``int8``.
+        size: (H, W) of the images if it is to take but one.
+        flip: do the flip test inside.
+        candidates: decode peaks inside.
+        preset: whose settings the config has; its operating point goes along.
+        calibration: network inputs, for ``int8``.
+
+    Raises:
+        UserError: the settings cannot be part of a graph, or what writes it is not installed.
+    """
+    method = method_of(config)
+    graph = method.build_graph(model, predictor, flip, candidates)
+    network = replace(graph.network, size=_check_size(size, graph.network))
+    own = preset_operating_point(file, preset).to_dict() if file.operating_point else None
+    info = ExportInfo(
+        method=method.name,
+        skeleton=predictor.skeleton,
+        network=network,
+        outputs=graph.outputs,
+        precision=precision,
+        config=to_yaml(config),
+        operating_point=own,
+        presets=_presets(file, config, network),
+        version=__version__,
+    )
+    info = replace(info, predictors=_describe_predictors(info, predictor.skeleton, target))
+    export_graph(graph, info, target, calibration)
+    return info
+
+
+def _check_size(size: tuple[int, int] | None, network: NetworkSpec) -> tuple[int, int] | None:
+    if network.size is not None and size not in (None, network.size):
+        raise UserError(
+            f"--size {size[0]} {size[1]}: this network reads crops of "
+            f"{network.size[0]}x{network.size[1]} (MODEL.IMAGE_SIZE)"
+        )
+    if size is not None and (size[0] % 32 or size[1] % 32):
+        raise UserError(f"--size {size[0]} {size[1]}: both sides must be multiples of 32")
+    return network.size or size
+
+
+def _presets(file: Checkpoint, config: PoseConfig, network: NetworkSpec) -> dict[str, Any]:
+    """The checkpoint's presets that the exported network can do."""
+    kept = {}
+    for name, preset in file.presets.items():
+        varied = config_of(file, preset_overrides(file, name))
+        if not contradictions(varied, config, network):
+            kept[name] = dict(preset)
+    return kept
+
+
+def contradictions(wanted: PoseConfig, exported: PoseConfig, network: NetworkSpec) -> list[str]:
+    """Keys of settings that an exported network has inside, and that differ from its own."""
+    keys = ["MODEL.NAME", "TEST.WITH_HEATMAPS", "DATASET.ENCODING"]
+    if network.flip:
+        keys += ["TEST.FLIP_TEST", "TEST.SHIFT_HEATMAP"]
+    if network.size is not None:
+        keys += ["DATASET.INPUT_SIZE", "MODEL.IMAGE_SIZE", "TEST.SCALE_FACTOR"]
+
+    def value(config: PoseConfig, key: str) -> object:
+        section, name = key.split(".")
+        return getattr(getattr(config, section), name, None)
+
+    return [key for key in keys if value(wanted, key) != value(exported, key)]
+
+
+def _describe_predictors(info: ExportInfo, skeleton: Skeleton, target: Path) -> dict[str, Any]:
+    """What programs that read no config predict with: the own settings and each preset's."""
+    file = Checkpoint(target, {}, info.config, skeleton, info.operating_point, presets=info.presets)
+    found = {}
+    for name in (None, *(preset for preset in PRESETS if preset in info.presets)):
+        config = config_of(file, preset_overrides(file, name))
+        predictor = method_of(config).build_predictor(
+            config, _NoEngine(), info.network, skeleton, torch.device("cpu"), _no_detector
+        )
+        point = preset_operating_point(file, name) if name else operating_point_of(file)
+        found[name or "default"] = {
+            "settings": predictor.to_dict(),
+            "operating_point": point.to_dict(),
+        }
+    return found
+
+
+class _NoEngine:
+    """Stands where a predictor is only described."""
+
+    device, fixed_batch = "cpu", False
+
+    def __call__(self, images: Any) -> Any:
+        raise NotImplementedError
+
+
+def _no_detector(*_: Any) -> Any:
+    raise NotImplementedError
+
+
+def cached_export(
+    file: Checkpoint, config: PoseConfig, model: PoseModel, predictor: Predictor
+) -> Path:
+    """The network as a float32 file for ``TEST.ENGINE``, made once for each content.
+
+    It lies in ``exports/`` of the cache folder under a name of everything that decides it:
+    weights, joints, merging of outputs, versions.
+    """
+    runtime = config.TEST.ENGINE
+    digest = hashlib.sha256(f"{__version__} {torch.__version__} {runtime}".encode())
+    digest.update(to_yaml(config).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    target = cache_dir() / "exports" / f"{digest.hexdigest()[:32]}{FORMATS[RUNTIMES[runtime]]}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.with_suffix(".lock")):
+        if not target.is_file():
+            export_network(file, config, model, predictor, target)
+    return target
+
+
+def calibration_batches(predictor: Predictor, images: Iterable[Image]) -> Batches:
+    """What the network sees of images when the predictor predicts them."""
+    recorder = _Recorder(predictor.engine)
+    recording = replace(predictor, engine=recorder)
+    for image in images:
+        recording(image)
+    return recorder.batches
+
+
+class _Recorder:
+    """An engine that keeps what goes through another one."""
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+        self.device, self.fixed_batch = engine.device, engine.fixed_batch
+        self.batches: list[Any] = []
+
+    def __call__(self, images: Any) -> Any:
+        self.batches.append(images.copy())
+        return self._engine(images)

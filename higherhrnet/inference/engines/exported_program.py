@@ -1,0 +1,55 @@
+"""A program of ``torch.export`` as an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ...errors import UserError
+from .exported import METADATA, ExportedEngine, ExportInfo, first_line, parse_info
+
+
+class ExportedProgramEngine(ExportedEngine):
+    """Runs a ``.pt2`` file."""
+
+    runtime = "torch"
+
+    def __init__(self, path: Path, info: ExportInfo, device: str, module: Any) -> None:
+        super().__init__(path, info, device)
+        self._module = module
+
+    @classmethod
+    def open(cls, path: Path, device: str, precision: str) -> ExportedProgramEngine:
+        """See :func:`exported.open_export`; the file decides precision and device."""
+        if device != "cpu":
+            raise UserError(f"'{path}' was exported for the CPU, not for '{device}': --device cpu")
+        program, info = _load(path)
+        return cls(path, info, device, program.module())
+
+    @classmethod
+    def read_info(cls, path: Path) -> ExportInfo:
+        """See :class:`ExportedEngine`."""
+        return _load(path)[1]
+
+    @torch.inference_mode()
+    def run(
+        self, images: npt.NDArray[np.uint8], outputs: Sequence[str]
+    ) -> list[npt.NDArray[np.float32]]:
+        """See :class:`ExportedEngine`."""
+        found = self._module(torch.from_numpy(images))
+        named = dict(zip(self.info.outputs, found, strict=True))
+        return [named[name].numpy() for name in outputs]
+
+
+def _load(path: Path) -> tuple[torch.export.ExportedProgram, ExportInfo]:
+    files = {METADATA: ""}
+    try:
+        program = torch.export.load(path, extra_files=files)
+    except Exception as error:  # of many kinds, all of the file
+        raise UserError(f"'{path}' is no exported program: {first_line(error)}") from error
+    return program, parse_info(path, files[METADATA] or None)

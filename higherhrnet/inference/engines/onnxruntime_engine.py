@@ -1,0 +1,82 @@
+"""ONNX Runtime as an engine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...errors import UserError
+from .exported import METADATA, ExportedEngine, ExportInfo, first_line, parse_info
+
+
+class OnnxRuntimeEngine(ExportedEngine):
+    """Runs an ``.onnx`` file."""
+
+    runtime = "onnxruntime"
+
+    def __init__(self, path: Path, info: ExportInfo, device: str, session: Any) -> None:
+        super().__init__(path, info, device)
+        self._session = session
+
+    @classmethod
+    def open(cls, path: Path, device: str, precision: str) -> OnnxRuntimeEngine:
+        """See :func:`exported.open_export`; the file decides the precision."""
+        runtime = _import(path)
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0") or 0)
+        # Spinning threads take a processor from whatever else runs, decoding among it.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        providers: list[Any] = ["CPUExecutionProvider"]
+        if device.startswith("cuda"):
+            if "CUDAExecutionProvider" not in runtime.get_available_providers():
+                raise UserError(
+                    f"ONNX Runtime has no GPU here, which '{device}' asks for: "
+                    "pip install onnxruntime-gpu, or --device cpu"
+                )
+            number = int(device.partition(":")[2] or 0)
+            providers.insert(0, ("CUDAExecutionProvider", {"device_id": number}))
+        session = _open(runtime, path, options, providers)
+        return cls(path, _info(path, session), device, session)
+
+    @classmethod
+    def read_info(cls, path: Path) -> ExportInfo:
+        """See :class:`ExportedEngine`."""
+        runtime = _import(path)
+        options = runtime.SessionOptions()
+        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        return _info(path, _open(runtime, path, options, ["CPUExecutionProvider"]))
+
+    def run(
+        self, images: npt.NDArray[np.uint8], outputs: Sequence[str]
+    ) -> list[npt.NDArray[np.float32]]:
+        """See :class:`ExportedEngine`."""
+        found: list[npt.NDArray[np.float32]]
+        found = self._session.run(list(outputs), {"images": np.ascontiguousarray(images)})
+        return found
+
+
+def _import(path: Path) -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise UserError(
+            f"'{path}' needs ONNX Runtime: pip install onnxruntime (or higherhrnet[export])"
+        ) from error
+    return onnxruntime
+
+
+def _open(runtime: Any, path: Path, options: Any, providers: Sequence[Any]) -> Any:
+    options.log_severity_level = 3  # errors; warnings are of graphs, for their makers
+    try:
+        return runtime.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # of many kinds, all of the file
+        raise UserError(f"'{path}' is no ONNX file that runs: {first_line(error)}") from error
+
+
+def _info(path: Path, session: Any) -> ExportInfo:
+    return parse_info(path, session.get_modelmeta().custom_metadata_map.get(METADATA))
