@@ -22,9 +22,9 @@ class _Terminal(logging.Handler):
         raise
 
 
-def configure_logging() -> None:
-    """Show the messages of this package on the terminal."""
+def configure_logging(verbose: bool = False) -> None:
+    """Show the messages of this package on the terminal; with ``verbose`` its choices too."""
     log = logging.getLogger("higherhrnet")
     log.handlers = [_Terminal()]
-    log.setLevel(logging.INFO)
+    log.setLevel(logging.DEBUG if verbose else logging.INFO)
     log.propagate = False

@@ -52,6 +52,7 @@ def _offline() -> argparse.ArgumentParser:
 def _device() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False, parents=[_offline()])
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:N or mps")
+    parser.add_argument("--verbose", action="store_true", help="say what was chosen, and why")
     return parser
 
 
@@ -354,6 +355,13 @@ def _bench(commands: _Commands) -> None:
     model.add_argument("--sizes", type=types.side, nargs="+", default=[256, 512])
     model.add_argument("--batches", type=positive, nargs="+", default=[1, 4])
     model.add_argument("--compile", action="store_true", help="compiled rows too (minutes each)")
+    engines = declare("engines", "the network in PyTorch, ONNX Runtime and OpenVINO")
+    _add_weights(engines)
+    engines.add_argument("--size", type=types.side, default=512, help="side of the image")
+    engines.add_argument("--repeats", type=positive, default=7, help="rounds (default 7)")
+    engines.add_argument(
+        "--exports", nargs="+", default=[], metavar="FILE", help="exported networks too"
+    )
     pipeline = declare("pipeline", "from files to people")
     pipeline.add_argument("inputs", nargs="+", metavar="INPUT", help="image, folder or glob")
     _add_weights(pipeline)

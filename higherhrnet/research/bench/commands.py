@@ -5,21 +5,24 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from itertools import product
+from pathlib import Path
 
 import torch
 
-from ...config import BottomUpConfig, PoseConfig, parse_config, read_config
+from ...config import BottomUpConfig, PoseConfig, override_config, parse_config, read_config
 from ...datasets.coco import CocoKeypoints
 from ...datasets.loader import Views
 from ...errors import UserError
+from ...factory.checkpoints import config_of, open_checkpoint
 from ...factory.data import build_dataset, build_loader, find_skeleton
-from ...factory.inference import load
+from ...factory.export import cached_export
+from ...factory.inference import build_model_with_weights, build_torch_predictor, load
 from ...inference.engines.torch_engine import TorchEngine
 from ...inference.inputs import find_inputs
 from ...methods.base import method_of
 from ...methods.bottom_up.codec import BottomUpCodec
-from ...skeleton import COCO
-from . import data, decode, evaluate, loss, model, pipeline, track, train
+from ...skeleton import COCO, load_skeleton
+from . import data, decode, engines, evaluate, loss, model, pipeline, track, train
 from .table import Row
 
 
@@ -48,8 +51,24 @@ def _decode(options: argparse.Namespace, device: torch.device) -> Sequence[Row]:
 
 def _model(options: argparse.Namespace, device: torch.device) -> Sequence[Row]:
     engine = load(options.weights, options.device, options.overrides).engine
-    assert isinstance(engine, TorchEngine)
+    if not isinstance(engine, TorchEngine):
+        raise UserError("bench model measures PyTorch; bench engines compares other runtimes")
     return model.run(engine.model, device, options.sizes, options.batches, options.compile)
+
+
+def _engines(options: argparse.Namespace, _: torch.device) -> Sequence[Row]:
+    file = open_checkpoint(options.weights)
+    config = config_of(file, [*options.overrides, "TEST.FLIP_TEST", False])
+    skeleton = file.skeleton or load_skeleton(config.DATASET.SKELETON)
+    network = build_model_with_weights(config, file, skeleton)[0]
+    predictor = build_torch_predictor(config, network, skeleton, torch.device("cpu"))
+
+    def exported(runtime: str) -> Path:
+        wanted = override_config(config, ["TEST.ENGINE", runtime])
+        return cached_export(file, wanted, network, predictor)
+
+    paths = [Path(name) for name in options.exports]
+    return engines.run(network, exported, paths, options.size, options.repeats)
 
 
 def _pipeline(options: argparse.Namespace, _: torch.device) -> Sequence[Row]:
@@ -143,6 +162,7 @@ BENCHMARKS: dict[str, Callable[[argparse.Namespace, torch.device], Sequence[Row]
     "loss": _loss,
     "decode": _decode,
     "model": _model,
+    "engines": _engines,
     "pipeline": _pipeline,
     "track": _track,
     "evaluate": _evaluate,
