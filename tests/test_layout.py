@@ -15,7 +15,7 @@ PACKAGE = ROOT / "higherhrnet"
 LAYERS = (
     ("__main__",),
     ("cli", "__init__"),
-    ("research",),
+    ("research", "serve"),
     ("factory",),
     ("export",),
     ("methods",),

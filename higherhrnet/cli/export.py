@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from ..config import PoseConfig, read_config
 from ..errors import UserError
 from ..evaluation.evaluator import main_metric
 from ..export.exporter import FORMATS, Batches
+from ..export.web_page import write_page
 from ..factory.checkpoints import config_of, open_checkpoint, open_network
 from ..factory.data import build_dataset
 from ..factory.device import choose_device
@@ -38,7 +40,33 @@ _EXACT = ["TEST.ENGINE", "torch", "TEST.COMPILE", False, "TEST.CUDA_GRAPHS", Fal
 def export(options: argparse.Namespace) -> int:
     """Write a network for another runtime, and say how near it comes."""
     file = open_checkpoint(options.weights)
+    if options.to == "web":
+        return _export_page(options, file)
     target = _check_options(options, file)
+    _write(options, file, target, target)
+    return 0
+
+
+def _export_page(options: argparse.Namespace, file: Checkpoint) -> int:
+    """A folder with the page and the network."""
+    folder: Path = options.output or Path("output") / f"{file.path.stem}_web"
+    options.to, options.decode = "onnx", True
+    if options.preset is None and "fast" in file.presets and not options.overrides:
+        options.preset = "fast"
+        print("preset fast; --preset balanced --flip takes three times as long")
+    with TemporaryDirectory() as scratch:
+        options.output = Path(scratch) / "model.onnx"
+        network = _check_options(options, file)
+        info = _write(options, file, network, folder)
+        write_page(folder, network, info, file.path.stem)
+    print(f"{folder}: serve it with: python -m http.server --directory {folder}")
+    return 0
+
+
+def _write(
+    options: argparse.Namespace, file: Checkpoint, target: Path, shown: Path
+) -> ExportInfo:
+    """Write the network, and say under the ``shown`` name what came of it."""
     settings = [*preset_overrides(file, options.preset), *options.overrides]
     config = config_of(file, [*settings, *_EXACT])
     skeleton = file.skeleton or load_skeleton(config.DATASET.SKELETON)
@@ -51,13 +79,13 @@ def export(options: argparse.Namespace) -> int:
         file, config, model, predictor, target, options.precision, size, options.flip,
         options.decode, options.preset, _calibrate(options, file, exact, size),
     )  # fmt: skip
-    print(_describe(target, info))
+    print(f"{shown}: {_describe(target, info)}")
     if size is None:
         exported, _ = build_predictor(exact, open_network(str(target)), skeleton, device)
         print(_compare_people(predictor, exported))
     if options.compare is not None:
         print(_compare_metrics(options.compare, settings, file, target))
-    return 0
+    return info
 
 
 def _check_options(options: argparse.Namespace, file: Checkpoint) -> Path:
@@ -105,7 +133,7 @@ def _describe(target: Path, info: ExportInfo) -> str:
     )  # fmt: skip
     inside = ", flip test inside" if info.network.flip else ""
     return (
-        f"{target}: {info.precision}, {megabytes / 1e6:.1f} MB; images (B, H, W, 3) uint8 RGB, "
+        f"{info.precision}, {megabytes / 1e6:.1f} MB; images (B, H, W, 3) uint8 RGB, "
         f"{sides}{inside}; outputs {', '.join(info.outputs)}"
     )
 

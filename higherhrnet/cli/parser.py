@@ -32,6 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
         _predict,
         _demo,
         _export,
+        _serve,
         _ablate,
         _weights,
         _data,
@@ -171,9 +172,9 @@ def _export(commands: _Commands) -> None:
     )
     export.add_argument(
         "--to",
-        choices=("onnx", "openvino", "torch_export"),
+        choices=("onnx", "openvino", "torch_export", "web"),
         default="onnx",
-        help="format (default onnx)",
+        help="format (default onnx); web: a folder with a page that finds people in the browser",
     )
     export.add_argument(
         "--precision",
@@ -210,8 +211,43 @@ def _export(commands: _Commands) -> None:
         metavar="CONFIG",
         help="measure AP of the weights and of the export on the config's test images",
     )
-    export.add_argument("--output", type=Path, metavar="FILE", help="default output/MODEL.SUFFIX")
+    export.add_argument(
+        "--output", type=Path, metavar="FILE", help="default output/MODEL.SUFFIX; web: a folder"
+    )
     export.set_defaults(module="export", function="export")
+
+
+def _serve(commands: _Commands) -> None:
+    serve = commands.add_parser(
+        "serve",
+        parents=[_device()],
+        epilog=TAIL,
+        help="answer HTTP requests, with a page",
+    )
+    serve.add_argument(
+        "weights", nargs="?", default=DEFAULT_WEIGHTS, metavar="MODEL",
+        help=f"weights file, a name, or an exported network (default {DEFAULT_WEIGHTS})",
+    )  # fmt: skip
+    serve.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1: this machine alone")
+    serve.add_argument("--port", type=int, default=8000, help="default 8000; 0 takes a free one")
+    serve.add_argument(
+        "--compare", nargs=1, default=[], metavar="MODEL",
+        help="a model of the other method, for requests that name it and for the page",
+    )  # fmt: skip
+    serve.add_argument(
+        "--queue", type=types.positive, default=64, metavar="N",
+        help="images that may wait (default 64); more are answered by 503",
+    )  # fmt: skip
+    serve.add_argument(
+        "--max-bytes", type=types.positive, default=20 << 20, metavar="N", help="of an image"
+    )
+    serve.add_argument(
+        "--max-pixels", type=types.positive, default=50_000_000, metavar="N", help="of an image"
+    )
+    serve.add_argument(
+        "--timeout", type=types.above_zero, default=60.0, metavar="SECONDS", help="of a request"
+    )
+    serve.set_defaults(module="serve", function="serve")
 
 
 def _add_drawing(parser: argparse.ArgumentParser) -> None:
@@ -367,6 +403,11 @@ def _bench(commands: _Commands) -> None:
     _add_weights(pipeline)
     pipeline.add_argument("--batches", type=positive, nargs="+", default=[1, 4])
     pipeline.add_argument("--workers", type=positive, nargs="+", default=[1, 2])
+    serve = declare("serve", "the server under load, with rubbish among the requests")
+    _add_weights(serve)
+    serve.add_argument("--clients", type=positive, default=32)
+    serve.add_argument("--requests", type=positive, default=2000)
+    serve.add_argument("--broken", type=float, default=0.05, help="share (default 0.05)")
     track = declare("track", "ids through a synthetic video whose ids are known")
     _add_weights(track)
     track.add_argument("--people", type=positive, nargs="+", default=[2, 4, 8])

@@ -22,7 +22,7 @@ from ...inference.inputs import find_inputs
 from ...methods.base import method_of
 from ...methods.bottom_up.codec import BottomUpCodec
 from ...skeleton import COCO, load_skeleton
-from . import data, decode, engines, evaluate, loss, model, pipeline, track, train
+from . import data, decode, engines, evaluate, loss, model, pipeline, serve, track, train
 from .table import Row
 
 
@@ -82,6 +82,12 @@ def _pipeline(options: argparse.Namespace, _: torch.device) -> Sequence[Row]:
          "TEST.CUDA_GRAPHS", False], raw=True,
     )  # fmt: skip
     return pipeline.run(predictor, exact, images, options.batches, options.workers)
+
+
+def _serve(options: argparse.Namespace, _: torch.device) -> Sequence[Row]:
+    return serve.run(
+        options.weights, options.overrides, options.clients, options.requests, options.broken
+    )
 
 
 def _track(options: argparse.Namespace, _: torch.device) -> Sequence[Row]:
@@ -164,6 +170,7 @@ BENCHMARKS: dict[str, Callable[[argparse.Namespace, torch.device], Sequence[Row]
     "model": _model,
     "engines": _engines,
     "pipeline": _pipeline,
+    "serve": _serve,
     "track": _track,
     "evaluate": _evaluate,
     "data": _data,

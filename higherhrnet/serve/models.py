@@ -1,0 +1,84 @@
+"""The predictors of a server: those of one or two checkpoints, by method and preset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..evaluation.operating_point import OperatingPoint
+from ..factory.checkpoints import config_of, open_network
+from ..factory.inference import load_predictor
+from ..factory.presets import PRESETS, preset_operating_point
+from ..inference.predictor import Predictor
+from ..methods.base import method_of
+from ..skeleton import Skeleton
+
+DEFAULT = "default"
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """One checkpoint.
+
+    Attributes:
+        name: as the user gave it.
+        predictors: preset, or ``default`` → a predictor that returns all people.
+        operating_points: likewise, which of them are shown.
+    """
+
+    name: str
+    predictors: dict[str, Predictor]
+    operating_points: dict[str, OperatingPoint]
+
+    @property
+    def method(self) -> str:
+        """``bottom-up`` or ``top-down``."""
+        return self.predictors[DEFAULT].method
+
+    @property
+    def skeleton(self) -> Skeleton:
+        """Whose joints it predicts."""
+        return self.predictors[DEFAULT].skeleton
+
+    def describe(self) -> dict[str, Any]:
+        """For clients."""
+        skeleton = self.skeleton
+        return {
+            "name": self.name,
+            "method": self.method,
+            "presets": list(self.predictors),
+            "operating_points": {n: p.to_dict() for n, p in self.operating_points.items()},
+            "skeleton": skeleton.to_dict()
+            | {
+                "limbs": [list(limb) for limb in skeleton.limbs],
+                "sides": [side.value for side in skeleton.sides],
+            },
+        }
+
+
+def serve_model(
+    name: str, device: str, overrides: Sequence[Any], boxes_from: str | None = None
+) -> ServedModel:
+    """Load a checkpoint; its presets share one network.
+
+    Args:
+        name: weights, a name, or an exported network.
+        device, overrides: see :func:`load`.
+        boxes_from: bottom-up weights that find the boxes for top-down ones.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
+    file = open_network(name)
+    method = method_of(config_of(file, overrides))
+    if not method.finds_people:
+        overrides = [*overrides, *method.prediction_overrides(boxes_from, [])]
+    first = load_predictor(file, device, overrides, raw=True)
+    predictors, points = {DEFAULT: first}, {DEFAULT: preset_operating_point(file, None)}
+    for preset in PRESETS:
+        if preset in file.presets:
+            varied = load_predictor(file, device, overrides, raw=True, preset=preset)
+            predictors[preset] = replace(varied, engine=first.engine)
+            points[preset] = preset_operating_point(file, preset)
+    return ServedModel(name, predictors, points)
