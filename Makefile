@@ -1,17 +1,22 @@
 # make demo   installs, finds people in a photograph, writes output/demo/demo_poses.jpg
 # make test   installs, runs the tests
+# make test-web   the pages in a real browser: needs Chromium, Node.js and npm
 # make docs   builds the documentation into site/
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint docs install clean
+.PHONY: demo test test-web lint docs install clean
 
 demo: install
 	$(BIN)/higherhrnet demo --output output/demo
 
 test: install
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -m "not slow and not gpu and not web"
+
+test-web: install
+	cd tests/web && npm install --no-package-lock --no-audit --no-fund --silent
+	$(BIN)/python -m pytest -m web tests/test_web.py
 
 lint: install
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

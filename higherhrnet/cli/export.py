@@ -63,9 +63,7 @@ def _export_page(options: argparse.Namespace, file: Checkpoint) -> int:
     return 0
 
 
-def _write(
-    options: argparse.Namespace, file: Checkpoint, target: Path, shown: Path
-) -> ExportInfo:
+def _write(options: argparse.Namespace, file: Checkpoint, target: Path, shown: Path) -> ExportInfo:
     """Write the network, and say under the ``shown`` name what came of it."""
     settings = [*preset_overrides(file, options.preset), *options.overrides]
     config = config_of(file, [*settings, *_EXACT])

@@ -129,7 +129,10 @@ def _predict(commands: _Commands) -> None:
         help="find and draw people in images and videos",
     )  # fmt: skip
     predict.add_argument(
-        "inputs", nargs="+", metavar="INPUT", help="image, video, folder, glob, or camera:0"
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="image, video, folder, glob, camera:0, rtsp://… or http(s)://… of an image or stream",
     )
     _add_weights(predict, default=None)
     predict.add_argument(
@@ -149,6 +152,10 @@ def _predict(commands: _Commands) -> None:
         action="store_true",
         help="go on after a kill: leave out images whose people are in the output folder already",
     )
+    predict.add_argument(
+        "--live", nargs="?", type=int, const=8001, metavar="PORT",
+        help="show videos and cameras on a local page while they are predicted (port 8001)",
+    )  # fmt: skip
     _add_drawing(predict)
     predict.set_defaults(module="predict", function="predict")
 

@@ -28,11 +28,13 @@ from ..factory.presets import choose_video_preset
 from ..inference.draw_predictions import (
     Counts,
     OutputOptions,
+    Source,
     drawn_names,
     predict_images,
     predict_video,
 )
 from ..inference.inputs import Inputs, describe_skipped, find_inputs, output_names
+from ..inference.live_view import LiveView
 from ..inference.prediction_files import (
     NAMES,
     RESTORED_PARTS,
@@ -42,6 +44,7 @@ from ..inference.prediction_files import (
     restore,
 )
 from ..inference.predictor import Predictor
+from ..inference.streams import Stream, fetch_image, hide_password
 from ..inference.video import Camera, VideoFile
 from ..io.lock import lock_folder, remove_leftovers
 from ..methods.base import get_method, method_of
@@ -76,8 +79,26 @@ def predict(options: argparse.Namespace) -> int:
             smooth=options.smooth,
             skip_done=getattr(options, "skip_done", False),  # the demo has one image
         )
+        _fetch(inputs, wanted.output)
         also_read = [Path(name) for name in (options.boxes, options.weights) if name is not None]
-        return predict_inputs(predictor, inputs, wanted, group, boxes, also_read, for_videos)
+        live = getattr(options, "live", None)
+        with LiveView(live) if live is not None and group.main else nullcontext() as view:
+            if view is not None:
+                print(f"live: {view.address}", flush=True)
+                wanted = dataclasses.replace(wanted, live=view)
+            return predict_inputs(predictor, inputs, wanted, group, boxes, also_read, for_videos)
+
+
+def _fetch(inputs: Inputs, output: Path) -> None:
+    """Turn addresses of images into files; those of streams stay."""
+    streams = []
+    for address in inputs.addresses:
+        file = fetch_image(address, output / "fetched")
+        if file is None:
+            streams.append(address)
+        else:
+            inputs.images.append(file)
+    inputs.addresses[:] = streams
 
 
 def demo(options: argparse.Namespace) -> int:
@@ -165,7 +186,7 @@ def predict_inputs(
         for_videos: makes the predictor of videos; the same if None.
     """
     group = group or ProcessGroup()
-    if boxes is not None and (inputs.videos or inputs.cameras):
+    if boxes is not None and inputs.has_videos:
         raise UserError("a box file serves images; for videos name a detector with --boxes")
     _check_outputs(inputs, options, also_read)
     holds = lock_folder(options.output, "prediction", clean=False)
@@ -208,7 +229,7 @@ def _predict_inputs(
                 predictor, inputs.images, options, records, counts, group.rank, group.size, boxes,
                 done,
             )  # fmt: skip
-            if group.main and (inputs.videos or inputs.cameras):
+            if group.main and inputs.has_videos:
                 used = predictor if for_videos is None else for_videos()
                 _predict_videos(used, inputs, options, records, counts)
         except (KeyboardInterrupt, Exception) as error:  # what was found so far is written
@@ -262,15 +283,15 @@ def _predict_videos(
     counts: Counts,
 ) -> None:
     """One after another; a file that is no video is reported and passed over."""
-    sources: list[Path | int] = [*inputs.videos, *inputs.cameras]
-    labels = [str(s) if isinstance(s, Path) else f"camera:{s}" for s in sources]
+    sources: list[Path | int | str] = [*inputs.videos, *inputs.cameras, *inputs.addresses]
+    labels = [f"camera:{s}" if isinstance(s, int) else hide_password(str(s)) for s in sources]
     outputs = [options.output / name for name in _video_names(labels, options)]
     for number, (source, label, output) in enumerate(zip(sources, labels, outputs, strict=True), 1):
         file = source if isinstance(source, Path) else None
         before = counts.images
         interrupt: KeyboardInterrupt | None = None
         try:
-            frames = VideoFile(source) if isinstance(source, Path) else Camera(source)
+            frames = _open_source(source)
             first = number * _FRAMES_OF_A_VIDEO
             predict_video(
                 predictor, frames, label, output, options, records, counts, first, sound=file
@@ -284,6 +305,12 @@ def _predict_videos(
             print(f"{label}: {counts.images - before} frames{where}")
         if interrupt is not None:
             raise interrupt
+
+
+def _open_source(source: Path | int | str) -> Source:
+    if isinstance(source, Path):
+        return VideoFile(source)
+    return Camera(source) if isinstance(source, int) else Stream(source)
 
 
 def _operating_point(predictor: Predictor, min_score: float) -> OperatingPoint:

@@ -42,10 +42,11 @@ def write_page(folder: Path, network: Path, info: ExportInfo, name: str) -> None
     """
     chosen = info.predictors["default"]
     codec = chosen["settings"]["codec"]
-    if info.method != "bottom-up" or codec["decoding"] not in ("quarter", "parabola"):
+    if "candidate_tags" not in info.outputs or codec["decoding"] not in ("quarter", "parabola"):
         raise UserError("--to web is for bottom-up networks with TEST.DECODING quarter or parabola")
     runtime = _fetch_runtime()
-    page, own = (Path(str(files("higherhrnet") / part)) for part in ("serve/page", "export/web"))
+    parts = ("serve/page", "export/web", "assets")
+    page, own, assets = (Path(str(files("higherhrnet") / part)) for part in parts)
     try:
         (folder / "page" / "ort").mkdir(parents=True, exist_ok=True)
         html = (page / "index.html").read_text().replace("<html ", '<html data-backend="local" ')
@@ -55,7 +56,7 @@ def write_page(folder: Path, network: Path, info: ExportInfo, name: str) -> None
         for part in _RUNTIME:
             shutil.copyfile(runtime / part, folder / "page" / "ort" / part)
         shutil.copyfile(network, folder / "page" / "model.onnx")
-        shutil.copyfile(Path(str(files("higherhrnet") / "assets" / "demo.jpg")), folder / "example.jpg")
+        shutil.copyfile(assets / "demo.jpg", folder / "example.jpg")
         model = _describe(info, chosen, name)
         (folder / "page" / "model.json").write_text(json.dumps(model) + "\n")
     except OSError as error:

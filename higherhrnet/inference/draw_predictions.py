@@ -20,6 +20,7 @@ from ..io.images import count_frames, read_annotated, read_image
 from ..poses import Poses
 from . import pipeline
 from .inputs import output_names
+from .live_view import LiveView
 from .prediction_files import PredictionWriter
 from .predictor import Image, Maps, Predictor, Scene
 from .stats import InferenceStats
@@ -48,6 +49,7 @@ class OutputOptions:
         track: number the people of a video.
         smooth: smooth the joints of a video.
         skip_done: leave out images whose people are in the folder already.
+        live: shows the frames of videos as they are drawn.
     """
 
     output: Path
@@ -56,6 +58,7 @@ class OutputOptions:
     track: bool = True
     smooth: bool = False
     skip_done: bool = False
+    live: LiveView | None = None
 
 
 @dataclass
@@ -220,13 +223,16 @@ def predict_video(
                 if not options.track:
                     poses = replace(poses, track=np.full(len(poses), -1))
                 image = frame.require_image()
-                if writer is not None:
+                if writer is not None or options.live is not None:
                     drawn = poses.draw(image, predictor.skeleton) if options.poses else image
                     if options.heatmaps:
                         heatmaps, _ = predictor.overlay(maps, image.shape[:2])
                         drawn = visualization.draw_heatmap(drawn, heatmaps.max(axis=0), 0, 1)
-                    writer.origin = source.origin
-                    writer.add(drawn, frame.time)
+                    if options.live is not None:
+                        options.live.show(drawn)
+                    if writer is not None:
+                        writer.origin = source.origin
+                        writer.add(drawn, frame.time)
                 records.add(
                     first + frame.number, name, image.shape[:2], poses, frame.time, frame.number
                 )

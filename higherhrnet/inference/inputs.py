@@ -1,4 +1,4 @@
-"""Where images come from: files, folders, globs, videos and cameras."""
+"""Where images come from: files, folders, globs, videos, cameras and the network."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import UserError
+from .streams import is_address
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".avif", ".jp2"}
@@ -38,33 +39,43 @@ class Inputs:
         images: image files.
         videos: video files.
         cameras: numbers of cameras (``camera:0``).
+        addresses: of streams and images in the network (``rtsp://``, ``http://``).
         skipped: images and videos in folders, of kinds that are not read (HEIC, raw, …).
     """
 
     images: list[Path] = field(default_factory=list)
     videos: list[Path] = field(default_factory=list)
     cameras: list[int] = field(default_factory=list)
+    addresses: list[str] = field(default_factory=list)
     skipped: list[Path] = field(default_factory=list)
+
+    @property
+    def has_videos(self) -> bool:
+        """Whether anything is to be watched frame by frame."""
+        return bool(self.videos or self.cameras or self.addresses)
 
 
 def find_inputs(names: Sequence[str]) -> Inputs:
-    """Files named by paths, folders (not their subfolders) and globs, and cameras.
+    """Files named by paths, folders (not their subfolders) and globs, cameras, and addresses.
 
     Raises:
         UserError: an input does not exist, or a folder or glob holds no images or videos.
     """
     found: dict[str, Path] = {}
     cameras: dict[int, None] = {}
+    addresses: dict[str, None] = {}
     skipped: dict[Path, None] = {}
     for name in names:
         if camera := _CAMERA.fullmatch(name):
             cameras[int(camera[1])] = None
+        elif is_address(name):
+            addresses[name] = None
         else:
             for file in _files(name, skipped):
                 found.setdefault(os.path.abspath(file), file)  # noqa: PTH100  links are kept apart
     videos = [path for path in found.values() if path.suffix.lower() in VIDEO_SUFFIXES]
     images = [path for path in found.values() if path.suffix.lower() not in VIDEO_SUFFIXES]
-    return Inputs(images, videos, list(cameras), list(skipped))
+    return Inputs(images, videos, list(cameras), list(addresses), list(skipped))
 
 
 def _files(name: str, skipped: dict[Path, None]) -> list[Path]:

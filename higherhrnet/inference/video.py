@@ -163,7 +163,7 @@ class VideoFile:
                     if frame.is_corrupt:
                         yield self._broken_frame(number, last, "its data is damaged")
                     else:
-                        yield Frame(number, last, _upright(frame, self._pixel_ratio()))
+                        yield Frame(number, last, upright_image(frame, self._pixel_ratio()))
                     number += 1
         finally:
             self._container.close()
@@ -196,7 +196,7 @@ def ffmpeg_path(path: Path) -> str:
     return str(path.absolute())
 
 
-def _upright(frame: Any, pixel_ratio: float) -> Image:
+def upright_image(frame: Any, pixel_ratio: float = 1.0) -> Image:
     """The frame as players show it: with square pixels, and turned."""
     image: Image = frame.to_ndarray(format="rgb24")
     if abs(pixel_ratio - 1) > _SQUARE:

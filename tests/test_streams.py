@@ -1,0 +1,190 @@
+"""Live input: images and streams of web servers, connections that break off, the live page."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+import time
+import urllib.request
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import cv2
+import numpy as np
+import pytest
+
+from higherhrnet import UserError
+from higherhrnet.cli import main
+from higherhrnet.errors import WriteError
+from higherhrnet.inference.inputs import find_inputs
+from higherhrnet.inference.live_view import LiveView
+from higherhrnet.inference.streams import Stream, fetch_image, hide_password
+
+from .shared import ROOT
+
+PHOTO = (ROOT / "higherhrnet" / "assets" / "demo.jpg").read_bytes()
+QUICK = ["DATASET.INPUT_SIZE", "64", "TEST.FLIP_TEST", "False", "TEST.SCALE_FACTOR", "[1.0]"]
+
+
+def jpeg(number: int) -> bytes:
+    image = np.full((64, 96, 3), 60, np.uint8)
+    cv2.putText(image, str(number), (5, 50), cv2.FONT_HERSHEY_SIMPLEX, 1, (255, 255, 255))
+    return cv2.imencode(".jpg", image)[1].tobytes()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """/photo.jpg, /page, and /camera: a motion JPEG that breaks off after ten frames, twice."""
+
+    connections = 0
+    pause = 0.02
+
+    def do_GET(self):
+        kinds = {"/photo.jpg": ("image/jpeg", PHOTO), "/page": ("text/html", b"<html>")}
+        if self.path in kinds:
+            kind, body = kinds[self.path]
+            self.send_response(200)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+        elif self.path == "/camera" and type(self).connections < 4:
+            type(self).connections += 1
+            self.send_response(200)
+            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+            self.end_headers()
+            for number in range(10):
+                data = jpeg(number)
+                head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
+                self.wfile.write(head.encode() + data + b"\r\n")
+                time.sleep(self.pause)
+        else:
+            self.send_error(404)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    Handler.connections = 0
+    with running(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as found:
+        yield f"http://127.0.0.1:{found.server_port}"
+
+
+@contextmanager
+def running(server):
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_addresses_are_inputs():
+    found = find_inputs(["rtsp://camera/1", "https://x/y.jpg", "rtsp://camera/1"])
+    assert found.addresses == ["rtsp://camera/1", "https://x/y.jpg"]
+    assert found.has_videos
+    assert hide_password("rtsp://me:secret@camera/1") == "rtsp://camera/1"
+
+
+def test_an_image_of_a_web_server(server, tmp_path, capsys):
+    words = ["predict", f"{server}/photo.jpg", "--output", str(tmp_path), *QUICK]
+    assert main(words) == 0
+    assert (tmp_path / "fetched" / "photo.jpg").read_bytes() == PHOTO
+    assert (tmp_path / "photo_poses.jpg").is_file()
+    assert "photo.jpg" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("path", "said"), [("/page", "web page"), ("/nothing", "404"), ("//", "404")]
+)
+def test_sentences(server, path, said, tmp_path, capsys):
+    assert main(["predict", server + path, "--output", str(tmp_path)]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_nobody_answers(tmp_path, capsys):
+    pytest.importorskip("av")
+    for address in ("http://127.0.0.1:9/x.jpg", "rtsp://me:secret@127.0.0.1:9/live"):
+        assert main(["predict", address, "--output", str(tmp_path), *QUICK]) == 2
+        said = capsys.readouterr().err
+        assert "127.0.0.1:9" in said
+        assert "secret" not in said
+
+
+def test_a_stream_that_breaks_off_is_connected_to_again(server):
+    pytest.importorskip("av")
+    frames = list(Stream(f"{server}/camera", patience=2.0))
+    assert Handler.connections == 4  # the first one, twice again, and once too often
+    assert len(frames) > 12  # more than one connection has
+    assert [f.number for f in frames] == sorted({f.number for f in frames})
+    assert all(a.time < b.time for a, b in itertools.pairwise(frames))
+    assert frames[0].image.shape == (64, 96, 3)
+
+
+def test_only_the_newest_frame_is_given(server, monkeypatch):
+    pytest.importorskip("av")
+    monkeypatch.setattr(Handler, "connections", 3)
+    seen = []
+    for frame in Stream(f"{server}/camera", patience=0.1):
+        seen.append(frame.number)
+        time.sleep(0.1)
+    assert len(seen) < 8
+    assert seen[-1] == 9
+
+
+def test_a_camera_of_the_network_is_predicted_and_shown(server, tmp_path, capsys):
+    pytest.importorskip("av")
+    words = ["predict", f"{server}/camera", "--output", str(tmp_path), "--live", "0", *QUICK]
+    shown = []
+
+    def watch():
+        deadline = time.time() + 30
+        while time.time() < deadline and not shown:
+            line = capsys.readouterr().out
+            if "live: http://" in line:
+                address = line.partition("live: ")[2].split()[0]
+                with urllib.request.urlopen(address + "stream", timeout=30) as stream:
+                    shown.append(stream.read(2000))
+            time.sleep(0.05)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    import higherhrnet.inference.streams as streams
+
+    streams_patience = streams._PATIENCE
+    try:
+        Stream.__init__.__defaults__ = (1.0,)
+        assert main(words) == 0
+    finally:
+        Stream.__init__.__defaults__ = (streams_patience,)
+    watcher.join()
+    assert b"--frame" in shown[0]
+    assert b"\xff\xd8" in shown[0]
+    images = json.loads((tmp_path / "predictions.json").read_text())["images"]
+    assert len(images) > 5
+    assert images[0]["file_name"] == f"{server}/camera"
+    assert list(tmp_path.glob("*_poses.mp4"))
+
+
+def test_the_live_page():
+    with LiveView(0) as view:
+        view.show(np.full((32, 32, 3), 200, np.uint8))
+        with urllib.request.urlopen(view.address) as page:
+            assert b"stream" in page.read()
+        with urllib.request.urlopen(view.address + "stream") as stream:
+            assert b"image/jpeg" in stream.read(60)
+        with pytest.raises(urllib.error.HTTPError):
+            urllib.request.urlopen(view.address + "etc/passwd")
+        with pytest.raises(WriteError, match="--live"):
+            LiveView(int(view.address.rstrip("/").rpartition(":")[2]))
+
+
+def test_an_image_without_a_name(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(Handler, "path", "/photo.jpg", raising=False)
+    assert fetch_image("rtsp://nowhere", tmp_path) is None
+    with pytest.raises(UserError, match="cannot be read"):
+        fetch_image("http://127.0.0.1:9/", tmp_path)
