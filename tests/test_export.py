@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -13,11 +14,14 @@ import tomllib
 import torch
 
 import higherhrnet
-from higherhrnet import UserError, load
+from higherhrnet import UserError, geometry, load
 from higherhrnet.assignment import shortest_augmenting_paths
 from higherhrnet.boxes import Boxes
 from higherhrnet.cli import main
 from higherhrnet.config import parse_config, to_yaml
+from higherhrnet.factory.checkpoints import config_of, open_checkpoint
+from higherhrnet.factory.inference import build_model_with_weights, build_torch_predictor
+from higherhrnet.inference.engines.auto_precision import choose_way
 from higherhrnet.inference.engines.exported import ExportInfo, open_export, read_info
 from higherhrnet.io.images import read_image
 from higherhrnet.methods import graphs, heatmaps
@@ -207,15 +211,27 @@ print(*(m.__file__ for n, m in sys.modules.items() if n.startswith("higherhrnet.
         assert target == "higherhrnet_runtime/" + source.removeprefix(prefix)
 
 
-def test_one_size(folder):
+def test_one_size(folder, capsys):
     export(folder, "bu", "one.onnx", "--size", "64", "128", "TEST.SCALE_FACTOR", "[1.0]")
-    exported = load(folder / "one.onnx")
+    exported = load(folder / "one.onnx", overrides=EXACT)
+    file = open_checkpoint(str(folder / "bu.safetensors"))
+    config = config_of(file, [*EXACT, "TEST.SCALE_FACTOR", "[1.0]"])
+    model, _ = build_model_with_weights(config, file, COCO)
+    ours = build_torch_predictor(config, model, COCO, torch.device("cpu"), (64, 128))
+    ours.operating_point = exported.operating_point
     image = images(1)[0]
     for part in (image, image[:40], image[:, :40]):  # square, wide and tall
-        poses = exported(np.ascontiguousarray(part))
-        assert len(poses)
-        inside = (poses.xy > -16) & (poses.xy < np.array(part.shape[1::-1]) + 16)
-        assert inside.mean() > 0.9
+        same_people(exported(np.ascontiguousarray(part)), ours(np.ascontiguousarray(part)))
+    # The middle of the image is the middle of the input, and all of the image is in it.
+    for shape in ((40, 96), (96, 40), (64, 128)):
+        affine = geometry.fit_inside(shape, (64, 128), (64, 128))
+        corners = geometry.apply(affine, np.array([[0, 0], [shape[1], shape[0]]]))
+        assert (corners >= -1).all()
+        assert (corners <= [129, 65]).all()
+        assert corners.mean(axis=0) == pytest.approx([64, 32], abs=1)
+    words = ["export", str(folder / "bu.safetensors"), "--size", "64", "128"]
+    assert main([*words, "TEST.SCALE_FACTOR", "[1, 2]"]) == 2
+    assert "several scales" in capsys.readouterr().err
     with pytest.raises(UserError, match=r"DATASET\.INPUT_SIZE"):
         load(folder / "one.onnx", overrides=["DATASET.INPUT_SIZE", 128])
 
@@ -225,6 +241,12 @@ def test_what_is_inside_cannot_be_changed(folder):
         load(folder / "bu.onnx", overrides=["TEST.FLIP_TEST", False])
     with pytest.raises(UserError, match=r"TEST\.WITH_HEATMAPS"):
         load(folder / "bu.pt2", overrides=["TEST.WITH_HEATMAPS", [True, False]])
+    with pytest.raises(UserError, match=r"TEST\.ENGINE"):
+        load(folder / "bu.onnx", overrides=["TEST.ENGINE", "openvino"])
+    with pytest.raises(UserError, match=r"TEST\.PRECISION bf16"):
+        load(folder / "bu.onnx", overrides=["TEST.PRECISION", "bf16"])
+    with pytest.raises(UserError, match="mps"):
+        open_export(folder / "bu.onnx", "mps")
     with pytest.raises(UserError, match=r"TEST\.COMPILE"):
         load(folder / "bu.onnx", overrides=["TEST.COMPILE", True])
 
@@ -281,6 +303,52 @@ def test_the_engine_setting_exports_once(folder, tmp_path, monkeypatch):
     image = images(1)[0]
     same_people(one(image), ours(image))
     same_people(again(image), ours(image))
+
+
+def test_a_detector_beside_another_engine(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("HIGHERHRNET_CACHE", str(tmp_path))
+    source = ["TEST.BBOX_SOURCE", str(folder / "bu.safetensors")]
+    predictor = load(folder / "td.safetensors", "cpu", [*source, "TEST.ENGINE", "onnxruntime"])
+    predictor(images(1)[0])
+    load(folder / "td.safetensors", "cpu", [*source, "TEST.ENGINE", "onnxruntime",
+                                            "TEST.FLIP_TEST", False])  # fmt: skip
+    assert len([*(tmp_path / "exports").glob("*.onnx")]) == 1  # one network, however it is tested
+
+
+def test_half_precision_is_half(folder):
+    export(folder, "bu", "half.pt2", "--to", "torch_export", "--precision", "fp16")
+    assert (folder / "half.pt2").stat().st_size < 0.8 * (folder / "bu.pt2").stat().st_size
+    assert read_info(folder / "half.pt2").precision == "fp16"
+    image = np.zeros((1, 64, 64, 3), np.uint8)
+    one, other = (open_export(folder / name)(image).heatmaps[0] for name in ("half.pt2", "bu.pt2"))
+    assert not np.array_equal(one, other)
+    np.testing.assert_allclose(one, other, atol=0.05 * np.abs(other).max())
+
+
+def test_the_fastest_way_is_measured_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("HIGHERHRNET_CACHE", str(tmp_path))
+    calls = []
+
+    def way(name, seconds):
+        def run(images):
+            calls.append(name)
+            time.sleep(seconds)
+
+        return run
+
+    model = torch.nn.Linear(2, 2)
+    ways = {"fp32": way("fp32", 0.02), "fused": way("fused", 0.005), "slow": way("slow", 0.03)}
+    assert choose_way(model, ways) == "fused"
+    measured = len(calls)
+    assert choose_way(model, ways) == "fused"
+    assert len(calls) == measured
+    assert (
+        choose_way(torch.nn.Linear(3, 3), {"fp32": way("a", 0.02), "b": way("b", 0.0199)}) == "fp32"
+    )
+    (tmp_path / "precision.json").write_text("[1]")
+    assert choose_way(model, ways) == "fused"
+    monkeypatch.setenv("HIGHERHRNET_CACHE", "/proc/nothing")
+    assert choose_way(model, ways) == "fused"
 
 
 def test_valid_predict_and_ablate_take_exports(folder, tmp_path, capsys):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import threading
+import time
+from concurrent.futures import CancelledError, Future
 from dataclasses import replace
 from fractions import Fraction
 
@@ -21,14 +23,18 @@ pytest.importorskip("starlette")
 pytest.importorskip("prometheus_client")
 pytest.importorskip("httpx")
 from starlette.testclient import TestClient
+from starlette.websockets import WebSocketDisconnect
 
+from higherhrnet.serve import batching
 from higherhrnet.serve.app import Limits, build_app
 from higherhrnet.serve.batching import BatchQueue, QueueFullError
 from higherhrnet.serve.models import serve_model
 
 PHOTO = (ROOT / "higherhrnet" / "assets" / "demo.jpg").read_bytes()
 SMALL = ["TEST.PRECISION", "fp32", "DATASET.INPUT_SIZE", 128]
-LIMITS = Limits(queue=4, body=1 << 20, video=1 << 20, pixels=1_000_000, seconds=20)
+LIMITS = Limits(
+    queue=4, body=1 << 20, video=1 << 20, pixels=1_000_000, inputs=2_000_000, seconds=20, clients=2
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +82,7 @@ def test_forms_presets_and_fields(client):
     ("query", "body", "status", "said"),
     [
         ("", b"", 422, "no image"),
-        ("", b"hello", 422, "cannot be decoded"),
+        ("", b"hello", 422, "send JPEG, PNG or WebP"),
         ("", PHOTO[:5000], 422, "truncated"),
         ("", b"x" * (2 << 20), 413, "1 MiB"),
         ("?presett=fast", PHOTO, 400, "presett"),
@@ -100,6 +106,22 @@ def test_a_claim_of_many_pixels_is_refused_before_decoding(client):
     response = client.post("/predict", content=data)
     assert response.status_code == 422
     assert "1 million" in response.json()["error"]
+
+
+def test_a_long_and_narrow_image_is_refused(client):
+    data = cv2.imencode(".png", np.zeros((20, 2000, 3), np.uint8))[1].tobytes()
+    response = client.post("/predict", content=data)
+    assert response.status_code == 422
+    assert "narrow" in response.json()["error"]
+
+
+def test_a_large_form_does_not_take_long(client):
+    head = {"content-type": "multipart/form-data; boundary=x"}
+    for part in (b"\n", b"--x\r\n\r\n", b"a: b\r\n", b"Content-Type: multipart/mixed\r\n\r\n"):
+        start = time.perf_counter()
+        response = client.post("/predict", content=part * ((900 << 10) // len(part)), headers=head)
+        assert response.status_code in (400, 422)
+        assert time.perf_counter() - start < 2
 
 
 def test_a_broken_form(client):
@@ -154,9 +176,60 @@ def test_a_camera(client):
             assert found["people"]
         assert all(person["track"] >= 0 for person in found["people"])
         socket.send_bytes(b"rubbish")
-        assert "decoded" in socket.receive_json()["error"]
+        assert "JPEG" in socket.receive_json()["error"]
         socket.send_bytes(PHOTO)
         assert socket.receive_json()["people"]
+
+
+def test_so_many_cameras(client):
+    with client.websocket_connect("/live"), client.websocket_connect("/live"):
+        with pytest.raises(WebSocketDisconnect) as refused, client.websocket_connect("/live"):
+            pass
+        assert refused.value.code == 1013
+    with client.websocket_connect("/live?preset=fast") as socket:  # there is room again
+        socket.send_text("no bytes")
+        assert socket.receive()["code"] == 1008
+
+
+def test_silence_ends_a_camera(model):
+    app = build_app([model], replace(LIMITS, seconds=0.3))
+    with TestClient(app) as client, client.websocket_connect("/live") as socket:
+        assert socket.receive()["code"] == 1008
+
+
+def test_a_large_video_is_refused(client, tmp_path, monkeypatch):
+    monkeypatch.setattr("higherhrnet.inference.video.VideoFile.shape", (4000, 4000), raising=False)
+    data = video(tmp_path, 2)
+    client.app.state.service._limits = replace(LIMITS, pixels=1000)
+    try:
+        response = client.post("/predict/video", content=data)
+    finally:
+        client.app.state.service._limits = LIMITS
+    assert response.status_code == 422
+    assert "320x180" in response.json()["error"]
+    assert client.post("/predict/video", content=data).status_code == 200  # the place is free
+
+
+def test_an_image_given_up_at_the_last_moment_ends_nothing(model):
+    queue = BatchQueue(batch_size=1, workers=1, capacity=9)
+    image = np.full((64, 64, 3), 90, np.uint8)
+    predictor = model.predictors["fast"]
+
+    class Unlucky(Future):
+        def set_result(self, result):
+            self.cancel()
+            super().set_result(result)
+
+    original = batching.Future
+    batching.Future = Unlucky
+    try:
+        given_up = queue.submit(predictor, lambda: image)
+        with pytest.raises(CancelledError):
+            given_up.result(30)
+    finally:
+        batching.Future = original
+    assert queue.submit(predictor, lambda: image).result(30).shape == (64, 64)
+    queue.close()
 
 
 def test_metrics_and_interface(client):
@@ -239,8 +312,9 @@ def test_full_and_slow_over_http(model):
             target=lambda: answers.append(client.post("/predict", content=PHOTO))
         )
         first.start()
-        while client.get("/healthz").json()["queue"] == 0:
-            pass
+        deadline = time.time() + 20
+        while client.get("/healthz").json()["queue"] == 0 and time.time() < deadline:
+            time.sleep(0.01)
         refused = client.post("/predict", content=PHOTO)
         assert refused.status_code == 503
         assert refused.headers["retry-after"] == "1"

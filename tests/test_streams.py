@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
 import threading
@@ -19,7 +20,7 @@ from higherhrnet.cli import main
 from higherhrnet.errors import WriteError
 from higherhrnet.inference.inputs import find_inputs
 from higherhrnet.inference.live_view import LiveView
-from higherhrnet.inference.streams import Stream, fetch_image, hide_password
+from higherhrnet.inference.streams import Stream, fetch_file, hide_password
 
 from .shared import ROOT
 
@@ -40,6 +41,11 @@ class Handler(BaseHTTPRequestHandler):
     pause = 0.02
 
     def do_GET(self):
+        if self.path.startswith("/secret.jpg"):
+            token = base64.b64encode(b"me:p@ss").decode()
+            if self.headers.get("Authorization") != f"Basic {token}":
+                return self.send_error(401)
+            self.path = "/photo.jpg"
         kinds = {"/photo.jpg": ("image/jpeg", PHOTO), "/page": ("text/html", b"<html>")}
         if self.path in kinds:
             kind, body = kinds[self.path]
@@ -87,14 +93,13 @@ def test_addresses_are_inputs():
     found = find_inputs(["rtsp://camera/1", "https://x/y.jpg", "rtsp://camera/1"])
     assert found.addresses == ["rtsp://camera/1", "https://x/y.jpg"]
     assert found.has_videos
-    assert hide_password("rtsp://me:secret@camera/1") == "rtsp://camera/1"
 
 
 def test_an_image_of_a_web_server(server, tmp_path, capsys):
     words = ["predict", f"{server}/photo.jpg", "--output", str(tmp_path), *QUICK]
     assert main(words) == 0
-    assert (tmp_path / "fetched" / "photo.jpg").read_bytes() == PHOTO
-    assert (tmp_path / "photo_poses.jpg").is_file()
+    assert (tmp_path / "fetched" / "1_photo.jpg").read_bytes() == PHOTO
+    assert (tmp_path / "1_photo_poses.jpg").is_file()
     assert "photo.jpg" in capsys.readouterr().out
 
 
@@ -118,7 +123,7 @@ def test_nobody_answers(tmp_path, capsys):
 def test_a_stream_that_breaks_off_is_connected_to_again(server):
     pytest.importorskip("av")
     frames = list(Stream(f"{server}/camera", patience=2.0))
-    assert Handler.connections == 4  # the first one, twice again, and once too often
+    assert Handler.connections == 4
     assert len(frames) > 12  # more than one connection has
     assert [f.number for f in frames] == sorted({f.number for f in frames})
     assert all(a.time < b.time for a, b in itertools.pairwise(frames))
@@ -136,7 +141,7 @@ def test_only_the_newest_frame_is_given(server, monkeypatch):
     assert seen[-1] == 9
 
 
-def test_a_camera_of_the_network_is_predicted_and_shown(server, tmp_path, capsys):
+def test_a_camera_of_the_network_is_predicted_and_shown(server, tmp_path, capsys, monkeypatch):
     pytest.importorskip("av")
     words = ["predict", f"{server}/camera", "--output", str(tmp_path), "--live", "0", *QUICK]
     shown = []
@@ -153,14 +158,8 @@ def test_a_camera_of_the_network_is_predicted_and_shown(server, tmp_path, capsys
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    import higherhrnet.inference.streams as streams
-
-    streams_patience = streams._PATIENCE
-    try:
-        Stream.__init__.__defaults__ = (1.0,)
-        assert main(words) == 0
-    finally:
-        Stream.__init__.__defaults__ = (streams_patience,)
+    monkeypatch.setattr(Stream.__init__, "__defaults__", (1.0,))
+    assert main(words) == 0
     watcher.join()
     assert b"--frame" in shown[0]
     assert b"\xff\xd8" in shown[0]
@@ -183,8 +182,21 @@ def test_the_live_page():
             LiveView(int(view.address.rstrip("/").rpartition(":")[2]))
 
 
-def test_an_image_without_a_name(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(Handler, "path", "/photo.jpg", raising=False)
-    assert fetch_image("rtsp://nowhere", tmp_path) is None
+def test_files_of_two_cameras_stay_apart(server, tmp_path):
+    one, two = (fetch_file(f"{server}/photo.jpg", tmp_path, number) for number in (1, 2))
+    assert one != two
+    assert one.read_bytes() == two.read_bytes() == PHOTO
+    assert fetch_file("rtsp://nowhere", tmp_path, 1) is None
+    assert fetch_file(f"{server}/camera", tmp_path, 1) is None
     with pytest.raises(UserError, match="cannot be read"):
-        fetch_image("http://127.0.0.1:9/", tmp_path)
+        fetch_file("http://127.0.0.1:9/", tmp_path, 1)
+
+
+def test_passwords_are_sent_and_hidden(server, tmp_path, capsys):
+    address = server.replace("://", "://me:p%40ss@")
+    assert fetch_file(f"{address}/secret.jpg", tmp_path, 1).read_bytes() == PHOTO
+    with pytest.raises(UserError, match="401") as error:
+        fetch_file(f"{server}/secret.jpg?password=p@ss", tmp_path, 1)
+    assert "p@ss" not in str(error.value)
+    for hidden in ("rtsp://me:pa@ss@cam/1", "rtsp://me:pa/ss@cam/1", "rtsp://me:secret@cam/1"):
+        assert hide_password(hidden) == "rtsp://cam/1"

@@ -115,7 +115,8 @@ def _calibrate(
     if not method.finds_people:  # crops come from the people that the bundled weights find
         finder = next(m for m in map(get_method, METHODS) if m.finds_people)
         own = method.prediction_overrides(finder.default_weights, [])
-        config = config_of(file, [*options.overrides, *_EXACT, *own])
+        settings = [*preset_overrides(file, options.preset), *options.overrides]
+        config = config_of(file, [*settings, *_EXACT, *own])
     skeleton = file.skeleton or load_skeleton(config.DATASET.SKELETON)
     model, _ = build_model_with_weights(config, file, skeleton)
     predictor = build_torch_predictor(config, model, skeleton, choose_device("cpu"), size)
@@ -123,9 +124,8 @@ def _calibrate(
 
 
 def _describe(target: Path, info: ExportInfo) -> str:
-    megabytes = sum(
-        part.stat().st_size for part in (target, target.with_suffix(".bin")) if part.is_file()
-    )
+    parts = [target, target.with_suffix(".bin")] if target.suffix == ".xml" else [target]
+    megabytes = sum(part.stat().st_size for part in parts)
     sides = "H x W, multiples of 32" if info.network.size is None else "{} x {}".format(
         *info.network.size
     )  # fmt: skip

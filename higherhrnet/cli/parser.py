@@ -153,7 +153,7 @@ def _predict(commands: _Commands) -> None:
         help="go on after a kill: leave out images whose people are in the output folder already",
     )
     predict.add_argument(
-        "--live", nargs="?", type=int, const=8001, metavar="PORT",
+        "--live", nargs="?", type=types.port, const=8001, metavar="PORT",
         help="show videos and cameras on a local page while they are predicted (port 8001)",
     )  # fmt: skip
     _add_drawing(predict)
@@ -204,7 +204,7 @@ def _export(commands: _Commands) -> None:
     )
     export.add_argument("--flip", action="store_true", help="do the flip test inside")
     export.add_argument(
-        "--decode", action="store_true", help="find peaks inside: places, scores and tags come out"
+        "--decode", action="store_true", help="find peaks inside: points, scores and tags come out"
     )
     _add_preset(export, "test settings that go along (default: the checkpoint's own)")
     export.add_argument(
@@ -236,7 +236,9 @@ def _serve(commands: _Commands) -> None:
         help=f"weights file, a name, or an exported network (default {DEFAULT_WEIGHTS})",
     )  # fmt: skip
     serve.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1: this machine alone")
-    serve.add_argument("--port", type=int, default=8000, help="default 8000; 0 takes a free one")
+    serve.add_argument(
+        "--port", type=types.port, default=8000, help="default 8000; 0 takes a free one"
+    )
     serve.add_argument(
         "--compare", nargs=1, default=[], metavar="MODEL",
         help="a model of the other method, for requests that name it and for the page",
@@ -414,7 +416,7 @@ def _bench(commands: _Commands) -> None:
     _add_weights(serve)
     serve.add_argument("--clients", type=positive, default=32)
     serve.add_argument("--requests", type=positive, default=2000)
-    serve.add_argument("--broken", type=float, default=0.05, help="share (default 0.05)")
+    serve.add_argument("--broken", type=types.share, default=0.05, help="share (default 0.05)")
     track = declare("track", "ids through a synthetic video whose ids are known")
     _add_weights(track)
     track.add_argument("--people", type=positive, nargs="+", default=[2, 4, 8])

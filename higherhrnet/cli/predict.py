@@ -44,7 +44,7 @@ from ..inference.prediction_files import (
     restore,
 )
 from ..inference.predictor import Predictor
-from ..inference.streams import Stream, fetch_image, hide_password
+from ..inference.streams import Stream, fetch_file, hide_password
 from ..inference.video import Camera, VideoFile
 from ..io.lock import lock_folder, remove_leftovers
 from ..methods.base import get_method, method_of
@@ -79,7 +79,6 @@ def predict(options: argparse.Namespace) -> int:
             smooth=options.smooth,
             skip_done=getattr(options, "skip_done", False),  # the demo has one image
         )
-        _fetch(inputs, wanted.output)
         also_read = [Path(name) for name in (options.boxes, options.weights) if name is not None]
         live = getattr(options, "live", None)
         with LiveView(live) if live is not None and group.main else nullcontext() as view:
@@ -89,16 +88,22 @@ def predict(options: argparse.Namespace) -> int:
             return predict_inputs(predictor, inputs, wanted, group, boxes, also_read, for_videos)
 
 
-def _fetch(inputs: Inputs, output: Path) -> None:
-    """Turn addresses of images into files; those of streams stay."""
-    streams = []
-    for address in inputs.addresses:
-        file = fetch_image(address, output / "fetched")
+def _fetch(inputs: Inputs, output: Path) -> Inputs:
+    """Addresses of images and videos become files; those of live streams stay."""
+    streams, files = [], []
+    for number, address in enumerate(inputs.addresses, 1):
+        file = fetch_file(address, output / "fetched", number)
         if file is None:
             streams.append(address)
         else:
-            inputs.images.append(file)
-    inputs.addresses[:] = streams
+            files.append(str(file))
+    found = find_inputs(files)
+    return dataclasses.replace(
+        inputs,
+        images=[*inputs.images, *found.images],
+        videos=[*inputs.videos, *found.videos],
+        addresses=streams,
+    )
 
 
 def demo(options: argparse.Namespace) -> int:
@@ -186,11 +191,13 @@ def predict_inputs(
         for_videos: makes the predictor of videos; the same if None.
     """
     group = group or ProcessGroup()
-    if boxes is not None and inputs.has_videos:
-        raise UserError("a box file serves images; for videos name a detector with --boxes")
-    _check_outputs(inputs, options, also_read)
     holds = lock_folder(options.output, "prediction", clean=False)
     with holds if group.main else nullcontext():
+        if inputs.addresses:
+            inputs = group.gather(_fetch(inputs, options.output) if group.main else inputs)[0]
+        if boxes is not None and inputs.has_videos:
+            raise UserError("a box file serves images; for videos name a detector with --boxes")
+        _check_outputs(inputs, options, also_read)
         done = _restore(inputs, options) if group.main else ()
         done = group.gather(done)[0]  # and nobody writes before the folder is ready
         return _predict_inputs(predictor, inputs, options, group, boxes, done, for_videos)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import signal
 from contextlib import suppress
 
@@ -40,7 +41,8 @@ def serve(options: argparse.Namespace) -> int:
     app = build_app(models, limits, test.batch_size, test.workers)
     config = uvicorn.Config(
         app, host=options.host, port=options.port, log_level="warning",
-        timeout_graceful_shutdown=int(options.timeout), ws_max_size=options.max_bytes,
+        timeout_graceful_shutdown=math.ceil(options.timeout), ws_max_size=options.max_bytes,
+        limit_concurrency=4 * options.queue + 64,
     )  # fmt: skip
     server = uvicorn.Server(config)
     try:

@@ -32,6 +32,22 @@ def above_zero(text: str) -> float:
     return value
 
 
+def port(text: str) -> int:
+    """A TCP port; 0 takes a free one."""
+    value = int(text)
+    if not 0 <= value < 2**16:
+        raise argparse.ArgumentTypeError(f"must be in 0..65535, not {text}")
+    return value
+
+
+def share(text: str) -> float:
+    """0 to 1."""
+    value = number(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be in 0..1, not {text}")
+    return value
+
+
 def seed(text: str) -> int:
     """A seed of random numbers."""
     value = int(text)

@@ -214,7 +214,8 @@ class TestSection:
     )
     PRECISION: str = setting(
         "auto",
-        "auto (bf16 where the hardware has it), fp32 (exact), bf16, fp16",
+        "auto (on a CPU the fastest, as measured; else bf16 where the hardware has it), "
+        "fp32 (exact), bf16, fp16",
         choices=("auto", "fp32", "bf16", "fp16"),
     )
     ENGINE: str = setting(

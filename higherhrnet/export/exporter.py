@@ -27,7 +27,7 @@ PRECISIONS = ("fp32", "fp16", "int8")
 Batches = Sequence[npt.NDArray[np.uint8]]
 """Network inputs (B, H, W, 3) that int8 is calibrated on."""
 _OPSET = 18
-_LARGEST = 128
+_LARGEST = 8192
 """Of a side, in units of 32 pixels."""
 
 
@@ -52,7 +52,7 @@ def export_graph(
     name = formats[target.suffix]
     if info.precision == "int8" and name == "torch_export":
         raise UserError("--precision int8 is for ONNX and OpenVINO, not for torch_export")
-    if info.precision == "fp16" and name == "onnx":
+    if info.precision == "fp16" and name != "openvino":  # which stores what it is given in halves
         graph.module.cast(torch.float16)
     with _quiet():
         program = trace(graph, info.network.size)

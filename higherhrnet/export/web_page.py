@@ -13,6 +13,7 @@ from typing import Any
 
 from ..errors import UserError, WriteError
 from ..inference.engines.exported import ExportInfo
+from ..io.atomic import atomic_write
 from ..io.download import download, verify
 from ..models.model_zoo import OFFLINE, cache_dir
 
@@ -55,7 +56,8 @@ def write_page(folder: Path, network: Path, info: ExportInfo, name: str) -> None
             shutil.copyfile(source, folder / "page" / source.name)
         for part in _RUNTIME:
             shutil.copyfile(runtime / part, folder / "page" / "ort" / part)
-        shutil.copyfile(network, folder / "page" / "model.onnx")
+        with atomic_write(folder / "page" / "model.onnx") as partial:
+            shutil.copyfile(network, partial)
         shutil.copyfile(assets / "demo.jpg", folder / "example.jpg")
         model = _describe(info, chosen, name)
         (folder / "page" / "model.json").write_text(json.dumps(model) + "\n")
@@ -99,6 +101,7 @@ def _fetch_runtime() -> Path:
         for part in _RUNTIME:
             source = members.extractfile(f"package/dist/{part}")
             assert source is not None
-            (folder / part).write_bytes(source.read())
+            with atomic_write(folder / part) as partial:
+                partial.write_bytes(source.read())
     archive.unlink()
     return folder

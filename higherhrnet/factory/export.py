@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import replace
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import torch
 from filelock import FileLock
 
 from .. import __version__
-from ..config import PoseConfig, to_yaml
+from ..config import PoseConfig, override_config, to_yaml
 from ..errors import UserError
 from ..export.exporter import FORMATS, Batches, export_graph
 from ..inference.engines.exported import ExportInfo
@@ -63,7 +65,7 @@ def export_network(
     """
     method = method_of(config)
     graph = method.build_graph(model, predictor, flip, candidates)
-    network = replace(graph.network, size=_check_size(size, graph.network))
+    network = replace(graph.network, size=_check_size(size, graph.network, config))
     own = preset_operating_point(file, preset).to_dict() if file.operating_point else None
     info = ExportInfo(
         method=method.name,
@@ -73,7 +75,7 @@ def export_network(
         precision=precision,
         config=to_yaml(config),
         operating_point=own,
-        presets=_presets(file, config, network),
+        presets=_presets(file, config, network, preset),
         version=__version__,
     )
     info = replace(info, predictors=_describe_predictors(info, predictor.skeleton, target))
@@ -81,7 +83,9 @@ def export_network(
     return info
 
 
-def _check_size(size: tuple[int, int] | None, network: NetworkSpec) -> tuple[int, int] | None:
+def _check_size(
+    size: tuple[int, int] | None, network: NetworkSpec, config: PoseConfig
+) -> tuple[int, int] | None:
     if network.size is not None and size not in (None, network.size):
         raise UserError(
             f"--size {size[0]} {size[1]}: this network reads crops of "
@@ -89,14 +93,31 @@ def _check_size(size: tuple[int, int] | None, network: NetworkSpec) -> tuple[int
         )
     if size is not None and (size[0] % 32 or size[1] % 32):
         raise UserError(f"--size {size[0]} {size[1]}: both sides must be multiples of 32")
+    if size is not None and len(getattr(config.TEST, "SCALE_FACTOR", (1.0,))) > 1:
+        raise UserError(
+            "--size is one input size, but TEST.SCALE_FACTOR has several scales; add --preset fast "
+            "or balanced, or TEST.SCALE_FACTOR '[1.0]'"
+        )
     return network.size or size
 
 
-def _presets(file: Checkpoint, config: PoseConfig, network: NetworkSpec) -> dict[str, Any]:
-    """The checkpoint's presets that the exported network can do."""
+def _presets(
+    file: Checkpoint, config: PoseConfig, network: NetworkSpec, exported: str | None
+) -> dict[str, Any]:
+    """The checkpoint's presets that the exported network can do. ``accurate``, which is what a
+    checkpoint does by itself, is one of them where another preset was exported."""
+    presets = dict(file.presets)
+    if exported is not None and "accurate" not in presets:
+        own = config_of(file)
+        keys = {key for preset in file.presets.values() for key in preset["settings"]}
+        presets["accurate"] = {
+            "settings": {key: _value(own, key) for key in sorted(keys)},
+            "operating_point": operating_point_of(file).to_dict(),
+        }
     kept = {}
-    for name, preset in file.presets.items():
-        varied = config_of(file, preset_overrides(file, name))
+    for name, preset in presets.items():
+        settings = [part for pair in preset["settings"].items() for part in pair]
+        varied = config_of(file, settings)
         if not contradictions(varied, config, network):
             kept[name] = dict(preset)
     return kept
@@ -110,11 +131,14 @@ def contradictions(wanted: PoseConfig, exported: PoseConfig, network: NetworkSpe
     if network.size is not None:
         keys += ["DATASET.INPUT_SIZE", "MODEL.IMAGE_SIZE", "TEST.SCALE_FACTOR"]
 
-    def value(config: PoseConfig, key: str) -> object:
-        section, name = key.split(".")
-        return getattr(getattr(config, section), name, None)
+    return [key for key in keys if _value(wanted, key) != _value(exported, key)]
 
-    return [key for key in keys if value(wanted, key) != value(exported, key)]
+
+def _value(config: PoseConfig, key: str) -> Any:
+    """Of a setting, plain; None where the method has no such key."""
+    section, name = key.split(".")
+    value = getattr(getattr(config, section), name, None)
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _describe_predictors(info: ExportInfo, skeleton: Skeleton, target: Path) -> dict[str, Any]:
@@ -123,6 +147,8 @@ def _describe_predictors(info: ExportInfo, skeleton: Skeleton, target: Path) -> 
     found = {}
     for name in (None, *(preset for preset in PRESETS if preset in info.presets)):
         config = config_of(file, preset_overrides(file, name))
+        if hasattr(config.TEST, "BBOX_SOURCE"):  # a detector is none of the file's business
+            config = override_config(config, ["TEST.BBOX_SOURCE", "ground_truth"])
         predictor = method_of(config).build_predictor(
             config, _NoEngine(), info.network, skeleton, torch.device("cpu"), _no_detector
         )
@@ -152,12 +178,14 @@ def cached_export(
 ) -> Path:
     """The network as a float32 file for ``TEST.ENGINE``, made once for each content.
 
-    It lies in ``exports/`` of the cache folder under a name of everything that decides it:
-    weights, joints, merging of outputs, versions.
+    It lies in ``exports/`` of the cache folder under a name of everything that decides it: network,
+    weights, joints, merging of outputs, versions. The settings inside are those of its first use,
+    and are not read.
     """
     runtime = config.TEST.ENGINE
-    digest = hashlib.sha256(f"{__version__} {torch.__version__} {runtime}".encode())
-    digest.update(to_yaml(config).encode())
+    outputs = getattr(config.TEST, "WITH_HEATMAPS", ())
+    decides = [config.MODEL, outputs, predictor.skeleton.to_dict(), runtime, _versions()]
+    digest = hashlib.sha256(repr(decides).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
@@ -167,6 +195,15 @@ def cached_export(
         if not target.is_file():
             export_network(file, config, model, predictor, target)
     return target
+
+
+def _versions() -> dict[str, str]:
+    names = ("onnx", "onnxscript", "openvino")
+    return {
+        "higherhrnet": __version__,
+        "torch": torch.__version__,
+        **{name: version(name) for name in names if find_spec(name) is not None},
+    }
 
 
 def calibration_batches(predictor: Predictor, images: Iterable[Image]) -> Batches:

@@ -126,7 +126,17 @@ def build_predictor(
         for key in ("COMPILE", "CUDA_GRAPHS"):
             if getattr(config.TEST, key):
                 raise UserError(f"TEST.{key} is for PyTorch, not for exported networks")
+        if config.TEST.PRECISION in ("bf16", "fp16"):
+            raise UserError(
+                f"TEST.PRECISION {config.TEST.PRECISION} is for PyTorch; an exported network has "
+                "its own (auto and fp32 are taken)"
+            )
     if is_export(file.path):
+        if runtime != "torch":
+            raise UserError(
+                f"TEST.ENGINE {runtime} is for weights; '{file.path}' is exported already, and "
+                "its suffix says what runs it"
+            )
         _check_export(config, file, skeleton)
         engine = open_export(file.path, str(device), config.TEST.PRECISION)
         predictor = method.build_predictor(

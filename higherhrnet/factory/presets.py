@@ -9,6 +9,7 @@ from typing import Any
 from ..config import PoseConfig
 from ..errors import UserError
 from ..evaluation.operating_point import OperatingPoint
+from ..inference.engines.exported import is_export
 from ..methods.base import method_of
 from ..models.weights import Checkpoint
 from .checkpoints import config_of, operating_point_of
@@ -31,6 +32,8 @@ def preset_settings(file: Checkpoint, name: str) -> dict[str, Any]:
         raise UserError(f"preset '{name}' must be one of {', '.join(PRESETS)}")
     if name in file.presets:
         return dict(file.presets[name]["settings"])
+    if is_export(file.path):
+        raise UserError(f"'{file.path}' was exported without preset {name}")
     return dict(method_of(config_of(file)).presets.get(name, {}))
 
 

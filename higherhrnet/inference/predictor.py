@@ -52,6 +52,11 @@ class Preprocessed:
         """Images of equal buckets can go through the network together."""
         return None
 
+    @property
+    def pixels(self) -> int:
+        """Of all that the network gets of the image."""
+        return 0
+
 
 class Maps(Protocol):
     """What the network saw in an image, for drawings of it."""

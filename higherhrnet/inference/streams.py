@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import re
+import shutil
 import threading
 import time
 import urllib.error
@@ -18,16 +20,15 @@ from urllib.parse import unquote, urlsplit
 
 from ..errors import UserError
 from ..io.atomic import atomic_write
-from .video import Frame, import_pyav, upright_image
+from .video import Frame, Image, import_pyav, upright_image
 
 _log = logging.getLogger(__name__)
 _ADDRESS = re.compile(r"(rtsps?|https?)://", re.IGNORECASE)
-_LARGEST = 200 << 20
-"""Bytes of an image."""
 _TIMEOUT = 10.0
 """Seconds until a server must answer, and between two frames."""
 _PATIENCE = 60.0
-"""Seconds for which a stream that broke off is tried again."""
+_FIRST_WAIT, _LONGEST_WAIT = 0.5, 8.0
+"""Seconds between two tries to connect again."""
 
 
 def is_address(name: str) -> bool:
@@ -36,51 +37,80 @@ def is_address(name: str) -> bool:
 
 
 def hide_password(address: str) -> str:
-    """An address for messages and files."""
-    return re.sub(r"://[^/@]*@", "://", address)
+    """An address for messages and files: without user, password and query."""
+    scheme, _, rest = address.partition("://")
+    path, _, query = rest.partition("?")
+    return f"{scheme}://{path.rpartition('@')[2]}" + ("?…" if query else "")
 
 
-def fetch_image(address: str, folder: Path) -> Path | None:
-    """Save the image at a web address in a folder; None if there is a stream or a video.
+def fetch_file(address: str, folder: Path, number: int) -> Path | None:
+    """Save the image or video at a web address in a folder; None if there is a live stream.
+
+    Args:
+        address: ``http(s)://…``; others are streams.
+        folder: where it goes.
+        number: begins its name, so that two cameras' ``snapshot.jpg`` stay apart.
 
     Raises:
-        UserError: nothing answers, or it is a web page.
+        UserError: nothing answers, or it is a web page, or it broke off.
     """
     if not address.lower().startswith("http"):
         return None
     shown = hide_password(address)
     try:
-        with urllib.request.urlopen(address, timeout=_TIMEOUT) as response:
+        with urllib.request.urlopen(_request(address), timeout=_TIMEOUT) as response:
             kind = response.headers.get_content_type()
             if kind in ("text/html", "application/xhtml+xml"):
                 raise UserError(f"'{shown}' is a web page, no image and no stream")
-            if not kind.startswith("image/"):
-                return None
-            data = response.read(_LARGEST + 1)
-    except (OSError, HTTPException, ValueError) as error:
-        is_status = isinstance(error, urllib.error.HTTPError)
-        reason = error if is_status else getattr(error, "reason", None) or error
-        raise UserError(f"'{shown}' cannot be read: {reason}") from error
-    if len(data) > _LARGEST:
-        raise UserError(f"'{shown}' has more than {_LARGEST >> 20} MiB")
-    name = Path(unquote(urlsplit(address).path)).name or "image"
-    if "." not in name:
-        name += "." + kind.removeprefix("image/").partition("+")[0]
-    file = folder / re.sub(r"[^\w.-]", "_", name)
-    with atomic_write(file) as partial:
-        partial.write_bytes(data)
+            size = response.headers.get("Content-Length")
+            if size is None and not kind.startswith("image/"):
+                return None  # without an end
+            file = folder / _file_name(address, number, kind)
+            with atomic_write(file) as partial, partial.open("wb") as target:
+                shutil.copyfileobj(response, target)
+                if size is not None and target.tell() != int(size):
+                    raise UserError(f"'{shown}' broke off; try again")
+    except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError, ValueError) as e:
+        raise UserError(f"'{shown}' cannot be read: {_reason(e, address)}") from e
     return file
 
 
-class Stream:
-    """A stream or video at an address.
+def _request(address: str) -> urllib.request.Request:
+    """A request whose user and password go where HTTP has them (RFC 7617)."""
+    scheme, _, rest = address.partition("://")
+    place, slash, path = rest.partition("/")
+    user, _, host = place.rpartition("@")
+    request = urllib.request.Request(f"{scheme}://{host}{slash}{path}")
+    if user:
+        token = base64.b64encode(unquote(user).encode()).decode()
+        request.add_header("Authorization", f"Basic {token}")
+    return request
 
-    Of a live one only the newest frame is given, however long the caller takes, and it is connected
-    to again when it breaks off. A video that has an end is read to it, frame by frame.
+
+def _file_name(address: str, number: int, kind: str) -> str:
+    name = re.sub(r"[^\w.-]", "_", Path(unquote(urlsplit(address).path)).name).strip(".") or "file"
+    if "." not in name:
+        name += "." + kind.partition("/")[2].partition("+")[0]
+    return f"{number}_{name}"
+
+
+def _reason(error: Exception, address: str) -> str:
+    """Why, without what the address keeps secret."""
+    is_status = isinstance(error, urllib.error.HTTPError)
+    reason = str(error if is_status else getattr(error, "reason", None) or error)
+    secret = address.partition("://")[2].rpartition("@")[0]
+    return reason.replace(secret, "…") if secret else reason
+
+
+class Stream:
+    """A live stream at an address.
+
+    Only the newest frame is given, however long the caller takes, and it is connected to again when
+    it breaks off. (What has an end is a file: :func:`fetch_file`.)
 
     Args:
         address: ``rtsp://…`` or ``http(s)://…``.
-        patience: seconds for which a live stream that broke off is tried again.
+        patience: seconds without a frame after which a stream that broke off is given up.
 
     Raises:
         UserError: PyAV is not installed, nothing answers, or there is no video.
@@ -95,14 +125,10 @@ class Stream:
         self._container = self._open()
         stream = self._container.streams.video[0]
         self.rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
-        self.is_live = not self._container.duration
 
     def __iter__(self) -> Iterator[Frame]:
         """Frames with the seconds since the first one."""
-        if self.is_live:
-            yield from _Newest(self._live_frames())
-        else:
-            yield from self._frames(self._container, 0)
+        yield from _Newest(self._frames())
 
     def _open(self) -> Any:
         av = import_pyav()
@@ -118,42 +144,37 @@ class Stream:
         container.streams.video[0].thread_type = "AUTO"
         return container
 
-    def _frames(self, container: Any, number: int) -> Iterator[Frame]:
+    def _frames(self) -> Iterator[Frame]:
+        """Frames of one connection after the other."""
+        begun = last = time.perf_counter()
+        number, wait = 0, _FIRST_WAIT
+        container: Any = self._container
+        while True:
+            for image in self._images(container):
+                last, wait = time.perf_counter(), _FIRST_WAIT
+                yield Frame(number, last - begun, image)
+                number += 1
+            container = None
+            while container is None:
+                if time.perf_counter() - last > self._patience:
+                    _log.error("stream '%s' did not come back", self.name)
+                    return
+                _log.info("stream '%s' ended; connecting again", self.name)
+                time.sleep(wait)
+                wait = min(2 * wait, _LONGEST_WAIT)
+                with suppress(UserError):
+                    container = self._open()
+
+    def _images(self, container: Any) -> Iterator[Image]:
+        """What one connection gives."""
         av = import_pyav()
-        start = time.perf_counter()
         try:
             for frame in container.decode(video=0):
-                seconds = time.perf_counter() - start
-                if not self.is_live and frame.time is not None:
-                    seconds = float(frame.time)
-                yield Frame(number, seconds, upright_image(frame))
-                number += 1
+                yield upright_image(frame)
         except av.error.FFmpegError as error:
-            _log.info("stream '%s' broke off: %s", self.name, error.strerror or error)
+            _log.info("stream '%s': %s", self.name, error.strerror or error)
         finally:
             container.close()
-
-    def _live_frames(self) -> Iterator[Frame]:
-        """Frames of one connection after the other."""
-        begun = time.perf_counter()
-        number, container = 0, self._container
-        while container is not None:
-            for frame in self._frames(container, number):
-                yield Frame(number, time.perf_counter() - begun, frame.image)
-                number += 1
-            container = self._reconnect()
-
-    def _reconnect(self) -> Any:
-        """A new connection; None if there was none for long enough."""
-        deadline, wait = time.perf_counter() + self._patience, 0.5
-        while time.perf_counter() < deadline:
-            _log.info("stream '%s' ended; connecting again", self.name)
-            time.sleep(wait)
-            wait = min(2 * wait, 8.0)
-            with suppress(UserError):
-                return self._open()
-        _log.error("stream '%s' did not come back within %.0f s", self.name, self._patience)
-        return None
 
 
 class _Newest:

@@ -89,6 +89,7 @@ class VideoFile:
 
     Attributes:
         path: the file.
+        shape: (H, W) of its frames, before they are turned; zeros if it does not tell.
         rate: frames a second, on average.
         count: frames, as far as the file tells or its length lets guess; 0 if it does not.
         announced: frames that the file says it holds; 0 if it does not.
@@ -118,8 +119,9 @@ class VideoFile:
         if context is None:
             self._container.close()
             raise UserError(f"video '{path}' has a codec that FFmpeg does not know")
-        if context.width and context.height:
-            check_size((context.height, context.width), f"video '{path}'")
+        self.shape = (int(context.height or 0), int(context.width or 0))
+        if all(self.shape):
+            check_size(self.shape, f"video '{path}'")
         self.origin = 0.0
         self.rate = Fraction(self._stream.average_rate or self._stream.guessed_rate or 25)
         self.count = self.announced = int(self._stream.frames)

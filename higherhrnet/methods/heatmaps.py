@@ -106,7 +106,7 @@ def gaussian_blur(heatmap: npt.NDArray[np.float32], sigma: float) -> npt.NDArray
 
 
 def gaussian_blur_on_device(heatmaps: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Maps (B, K, H, W), H and W above 3 sigma, under the Gaussian of :func:`smoothed`."""
+    """Maps (B, K, H, W), H and W above 3 sigma, under the Gaussian of :func:`gaussian_blur`."""
     from torch.nn import functional as F
 
     radius = int(3 * sigma)
@@ -126,7 +126,7 @@ class Peaks:
     Attributes:
         xy: (M, 2) int64 pixels.
         score: (M,) float32 score.
-        place: (M, 2) float64, where the joint is more exactly; see :class:`SubPixel`.
+        location: (M, 2) float64, where the joint is more exactly; see :class:`SubPixel`.
         tags: (M, T) float32 tags read there.
         dropped: further maxima beyond the most that were wanted.
     """

@@ -12,9 +12,10 @@ import base64
 import contextlib
 import json
 import logging
+import re
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -26,10 +27,11 @@ import numpy.typing as npt
 from starlette.applications import Starlette
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
+from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from .. import __version__
@@ -61,7 +63,9 @@ class Limits:
         body: bytes of an image's request.
         video: bytes of a video's.
         pixels: of an image.
-        seconds: from a request's last byte to its answer, and between two of its bytes.
+        inputs: pixels of the network's inputs for an image, all views together.
+        seconds: for an image's bytes, from its last byte to its answer, and of silence.
+        upload: seconds for a video's bytes.
         videos: at the same time.
         clients: live connections at the same time.
     """
@@ -70,7 +74,9 @@ class Limits:
     body: int = 20 << 20
     video: int = 500 << 20
     pixels: int = 50_000_000
+    inputs: int = 16_000_000
     seconds: float = 60.0
+    upload: float = 300.0
     videos: int = 1
     clients: int = 8
 
@@ -116,6 +122,7 @@ def build_app(
             UserError: _explain,
             QueueFullError: _explain,
             TimeoutError: _explain,
+            ClientDisconnect: _explain,
         },
         lifespan=lifespan,
     )
@@ -131,6 +138,8 @@ async def _explain(_: Request, error: Exception) -> Response:
         return JSONResponse(busy, 503, {"Retry-After": _RETRY_AFTER})
     if isinstance(error, TimeoutError):
         return JSONResponse({"error": "it took longer than the server allows"}, 504)
+    if isinstance(error, ClientDisconnect):
+        return Response(status_code=400)  # nobody reads it
     assert isinstance(error, HTTPException)
     return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 
@@ -160,7 +169,7 @@ class _Service:
         self._models = {model.method: model for model in models}
         self._first = models[0]
         self._limits = limits
-        self.queue = BatchQueue(batch_size, workers, limits.queue)
+        self.queue = BatchQueue(batch_size, workers, limits.queue, limits.inputs)
         self._metrics = Metrics(lambda: self.queue.inside)
         self._videos = asyncio.Semaphore(limits.videos)
         self._clients = 0
@@ -205,16 +214,18 @@ class _Service:
             path = Path(file.name)
             try:
                 with file:
-                    async for part in self._parts(request, self._limits.video):
-                        file.write(part)
-                video = await run_in_threadpool(_open_video, path)
+                    limits = self._limits
+                    async for part in self._parts(request, limits.video, limits.upload):
+                        await run_in_threadpool(file.write, part)
+                video = await run_in_threadpool(_open_video, path, self._limits.pixels)
             except BaseException:
                 path.unlink(missing_ok=True)
                 raise
         except BaseException:
             self._videos.release()
             raise
-        return StreamingResponse(self._frames(wish, video, path), media_type="application/x-ndjson")
+        lines = self._frames(wish, video, path)
+        return _PatientResponse(lines, self._limits.seconds, media_type="application/x-ndjson")
 
     async def _frames(self, wish: _Wish, video: VideoFile, path: Path) -> AsyncIterator[str]:
         tracker = Tracker(wish.predictor.skeleton)
@@ -227,7 +238,7 @@ class _Service:
                     with self._metrics.request("frame") as done:
                         answer = await self._patiently(wish, frame.image)
                         people = tracker.update(wish.people(answer), frame.time)
-                        line |= self._describe(wish, answer, people)
+                        line |= await run_in_threadpool(self._describe, wish, answer, people)
                         done(answer.seconds, len(people))
                 yield json.dumps(line) + "\n"
         except (UserError, TimeoutError) as error:  # the status was sent long ago
@@ -246,30 +257,36 @@ class _Service:
         if self._clients >= self._limits.clients:
             await socket.close(1013, "as many live connections as may be")
             return
-        await socket.accept()
-        self._clients += 1
-        tracker, start = Tracker(wish.predictor.skeleton), time.perf_counter()
+        self._clients += 1  # before anything is waited for, so that nobody slips in
         try:
-            while True:
-                data = await socket.receive_bytes()
-                begun = time.perf_counter()
-                try:
-                    with self._metrics.request("live") as done:
-                        image = await run_in_threadpool(self._decode, data)
-                        answer = await self._patiently(wish, image)
-                        people = tracker.update(wish.people(answer), begun - start)
-                        body = await run_in_threadpool(self._describe, wish, answer, people)
-                        total = {"total": time.perf_counter() - begun}
-                        body["seconds"] = _round(answer.seconds | total)
-                        done(answer.seconds, len(people))
-                except (UserError, TimeoutError) as error:
-                    body = {"error": str(error) or "it took too long"}
-                await socket.send_json(body)
-        except (WebSocketDisconnect, KeyError):  # gone, or text instead of bytes
-            with contextlib.suppress(RuntimeError):
-                await socket.close(1003)
+            await socket.accept()
+            await self._watch(socket, wish)
+        except WebSocketDisconnect:
+            pass
         finally:
             self._clients -= 1
+
+    async def _watch(self, socket: WebSocket, wish: _Wish) -> None:
+        tracker, start = Tracker(wish.predictor.skeleton), time.perf_counter()
+        while True:
+            try:
+                data = await asyncio.wait_for(socket.receive_bytes(), self._limits.seconds)
+            except (TimeoutError, KeyError):  # silence, or text instead of bytes
+                await socket.close(1008)
+                return
+            begun = time.perf_counter()
+            try:
+                with self._metrics.request("live") as done:
+                    image = await run_in_threadpool(self._decode, data)
+                    answer = await self._patiently(wish, image)
+                    people = tracker.update(wish.people(answer), begun - start)
+                    body = await run_in_threadpool(self._describe, wish, answer, people)
+                    total = {"total": time.perf_counter() - begun}
+                    body["seconds"] = _round(answer.seconds | total)
+                    done(answer.seconds, len(people))
+            except (UserError, TimeoutError) as error:
+                body = {"error": str(error) or "it took too long"}
+            await socket.send_json(body)
 
     def _wish(self, query: Mapping[str, str], video: bool = False) -> _Wish:
         known = {"preset", "method", "min_score", "min_keypoint_score", "fields", "raw"}
@@ -300,17 +317,17 @@ class _Service:
             raise HTTPException(400, f"raw must be true or false, not '{raw}'")
         return _Wish(model.predictors[preset], point, fields, raw == "true")
 
-    async def _parts(self, request: Request, most: int) -> AsyncIterator[bytes]:
-        """A request's body, piece by piece; its size and slowness have limits."""
+    async def _parts(self, request: Request, most: int, seconds: float) -> AsyncIterator[bytes]:
+        """A request's body, piece by piece; its size and its time have limits."""
         too_large = HTTPException(413, f"more than {most >> 20} MiB")
         announced = request.headers.get("content-length", "0")
         if announced.isdigit() and int(announced) > most:
             raise too_large
-        size = 0
+        size, deadline = 0, time.monotonic() + seconds
         stream = request.stream()
         while True:
             try:
-                part = await asyncio.wait_for(anext(stream), self._limits.seconds)
+                part = await asyncio.wait_for(anext(stream), max(deadline - time.monotonic(), 0))
             except StopAsyncIteration:
                 return
             size += len(part)
@@ -319,20 +336,24 @@ class _Service:
             yield part
 
     async def _image_bytes(self, request: Request) -> bytes:
-        body = b"".join([part async for part in self._parts(request, self._limits.body)])
+        limits = self._limits
+        parts = [part async for part in self._parts(request, limits.body, limits.seconds)]
+        body = b"".join(parts)
         kind = request.headers.get("content-type", "")
         if not kind.startswith("multipart/form-data"):
             return body
-        try:
-            return _first_file(kind, body)
-        except ValueError as error:
-            raise HTTPException(400, f"the form cannot be read: {error}") from error
+        found = _first_file(kind, body)
+        if found is None:
+            raise HTTPException(400, "the form holds no file")
+        return found
 
     def _decode(self, data: bytes) -> npt.NDArray[np.uint8]:
         if not data:
             raise UserError("the request holds no image")
         size = read_size(data)
-        if size is not None and size[0] * size[1] > self._limits.pixels:
+        if size is None:
+            raise UserError("the request is no image of a known kind: send JPEG, PNG or WebP")
+        if size[0] * size[1] > self._limits.pixels:
             raise UserError(
                 f"the image has {size[1]}x{size[0]} pixels; this server takes "
                 f"{self._limits.pixels // 10**6} million"
@@ -357,7 +378,8 @@ class _Service:
                     raise TimeoutError from None
                 await asyncio.sleep(0.05)
                 continue
-            return await asyncio.wait_for(asyncio.wrap_future(future), self._limits.seconds)
+            left = max(deadline - time.perf_counter(), 0)
+            return await asyncio.wait_for(asyncio.wrap_future(future), left)
 
     def _describe(self, wish: _Wish, answer: Answer, poses: Poses) -> dict[str, Any]:
         """The answer's JSON: people as COCO's results have them, best first."""
@@ -405,26 +427,55 @@ def _number(query: Mapping[str, str], name: str) -> float | None:
     return value
 
 
-def _open_video(path: Path) -> VideoFile:
+class _PatientResponse(StreamingResponse):
+    """A stream that ends when its reader takes nothing for so many seconds."""
+
+    def __init__(self, lines: AsyncIterator[str], seconds: float, media_type: str) -> None:
+        super().__init__(lines, media_type=media_type)
+        self._lines, self._seconds = lines, seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def patiently(message: Message) -> None:
+            await asyncio.wait_for(send(message), self._seconds)
+
+        try:
+            await super().__call__(scope, receive, patiently)
+        finally:
+            if isinstance(self._lines, AsyncGenerator):
+                await self._lines.aclose()
+
+
+def _open_video(path: Path, most: int) -> VideoFile:
     try:
-        return VideoFile(path)
+        video = VideoFile(path)
     except UserError as error:
         raise UserError(str(error).replace(f"'{path}'", "of the request")) from error
+    if video.shape[0] * video.shape[1] > most:
+        raise UserError(
+            f"the video has {video.shape[1]}x{video.shape[0]} pixels, which is too much"
+        )
+    return video
 
 
-def _first_file(kind: str, body: bytes) -> bytes:
-    """The first file of a multipart form."""
-    from email.parser import BytesParser
-    from email.policy import HTTP
+_MOST_PARTS = 20
 
-    message = BytesParser(policy=HTTP).parsebytes(
-        b"Content-Type: " + kind.encode("latin-1", "replace") + b"\r\n\r\n" + body
-    )
-    for part in message.iter_parts() if message.is_multipart() else ():
-        if part.get_filename() is not None or part.get_content_maintype() == "image":
-            payload = part.get_payload(decode=True)
-            return payload if isinstance(payload, bytes) else b""
-    raise ValueError("it holds no file")
+
+def _first_file(kind: str, body: bytes) -> bytes | None:
+    """The first file of a multipart form (RFC 7578); None if there is none."""
+    found = re.search(r'boundary=(?:"([^"]+)"|([^;\s]+))', kind)
+    if found is None:
+        return None
+    limit = b"--" + (found[1] or found[2]).encode("latin-1", "replace")
+    start = body.find(limit)
+    for _ in range(_MOST_PARTS):
+        end = body.find(b"\r\n" + limit, start + len(limit))
+        if start < 0 or end < 0:
+            return None
+        head, blank, payload = body[start + len(limit) : end].partition(b"\r\n\r\n")
+        if blank and (b"filename=" in head or b"image/" in head):
+            return payload
+        start = end + 2
+    return None
 
 
 def _png(values: npt.NDArray[np.float32]) -> str:

@@ -11,12 +11,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import UserError
 from ..inference.predictor import Maps, Predictor, Preprocessed, Scene
 from ..inference.stats import InferenceStats
 from ..outputs import View
@@ -66,10 +68,13 @@ class BatchQueue:
         batch_size: most images that go through the network together.
         workers: threads that preprocess, and as many that decode.
         capacity: images that may wait or be worked on.
+        most_pixels: of the network's inputs for one image, all views together.
     """
 
-    def __init__(self, batch_size: int, workers: int, capacity: int) -> None:
-        self._batch_size, self._capacity = batch_size, capacity
+    def __init__(
+        self, batch_size: int, workers: int, capacity: int, most_pixels: int = 1 << 26
+    ) -> None:
+        self._batch_size, self._capacity, self._most = batch_size, capacity, most_pixels
         self._inside = 0
         self._waiting: deque[_Job] = deque()
         self._changed = threading.Condition()
@@ -128,6 +133,11 @@ class BatchQueue:
             with job.stats.timed("read"):
                 image = job.read()
             job.prepared = job.predictor.preprocess(Scene(image), job.stats)
+            if job.prepared.pixels > self._most:
+                raise UserError(
+                    f"an image of {image.shape[1]}x{image.shape[0]} pixels is too long and narrow "
+                    "for this server"
+                )
         except Exception as error:  # the client's image, or a bug: the request's answer
             _fail(job, error)
             return
@@ -162,16 +172,15 @@ class BatchQueue:
         try:
             prepared = [job.prepared for job in batch if job.prepared is not None]
             views = batch[0].predictor.forward(prepared, stats)
-        except Exception as error:
+            for job, own in zip(batch, views, strict=True):
+                inside = sum(job.stats.seconds.values())
+                job.stats.seconds["wait"] = start - job.arrived - inside
+                for stage, seconds in stats.seconds.items():
+                    job.stats.seconds[stage] += seconds
+                self._decoders.submit(self._decode, job, own)
+        except Exception as error:  # the thread goes on for the others
             for job in batch:
                 _fail(job, error)
-            return
-        for job, own in zip(batch, views, strict=True):
-            inside = sum(job.stats.seconds.values())
-            job.stats.seconds["wait"] = start - job.arrived - inside
-            for stage, seconds in stats.seconds.items():
-                job.stats.seconds[stage] += seconds
-            self._decoders.submit(self._decode, job, own)
 
     def _decode(self, job: _Job, views: list[View]) -> None:
         try:
@@ -182,10 +191,10 @@ class BatchQueue:
         except Exception as error:
             _fail(job, error)
             return
-        if not job.future.cancelled():
+        with suppress(InvalidStateError):  # given up at this moment
             job.future.set_result(answer)
 
 
 def _fail(job: _Job, error: Exception) -> None:
-    if not job.future.cancelled():
+    with suppress(InvalidStateError):
         job.future.set_exception(error)

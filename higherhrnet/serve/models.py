@@ -60,7 +60,7 @@ class ServedModel:
 def serve_model(
     name: str, device: str, overrides: Sequence[Any], boxes_from: str | None = None
 ) -> ServedModel:
-    """Load a checkpoint; its presets share one network.
+    """Load a checkpoint; its presets share one engine.
 
     Args:
         name: weights, a name, or an exported network.

@@ -48,7 +48,7 @@ def openapi(model: ServedModel, methods: Sequence[str], body: int) -> dict[str, 
             "track": {"type": "integer", "description": "in videos"},
         },
     }
-    people = {
+    people: dict[str, Any] = {
         "type": "object",
         "required": ["image", "method", "people"],
         "properties": {
@@ -62,6 +62,12 @@ def openapi(model: ServedModel, methods: Sequence[str], body: int) -> dict[str, 
             "heatmap": {"type": "string", "description": "PNG as a data address"},
             "tag_map": {"type": "string", "description": "PNG as a data address"},
         },
+    }
+    number = {"type": "number"}
+    line = {  # of a video
+        "type": "object",
+        "properties": people["properties"]
+        | {"frame": {"type": "integer"}, "time": number, "error": {"type": "string"}},
     }
     query = [
         _parameter("preset", {"enum": list(model.predictors)}, "test settings"),
@@ -77,9 +83,11 @@ def openapi(model: ServedModel, methods: Sequence[str], body: int) -> dict[str, 
         for status, text in _ERRORS.items()
     }
 
-    def post(text: str, kinds: Sequence[str], answer: str) -> dict[str, Any]:
+    def post(
+        text: str, kinds: Sequence[str], answer: str, schema: dict[str, Any]
+    ) -> dict[str, Any]:
         content = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in kinds}
-        found = {"description": "the people", "content": {answer: {"schema": people}}}
+        found = {"description": "the people", "content": {answer: {"schema": schema}}}
         return {
             "post": {
                 "summary": text,
@@ -107,9 +115,12 @@ def openapi(model: ServedModel, methods: Sequence[str], body: int) -> dict[str, 
             f"{body >> 20} MiB.",
         },
         "paths": {
-            "/predict": post("People in an image", images, "application/json"),
+            "/predict": post("People in an image", images, "application/json", people),
             "/predict/video": post(
-                "People in a video, a line of JSON a frame", ("video/mp4",), "application/x-ndjson"
+                "People in a video, a line of JSON a frame",
+                ("video/mp4",),
+                "application/x-ndjson",
+                line,
             ),
             "/model": get("What is served", "application/json"),
             "/healthz": get("Whether it answers", "application/json"),

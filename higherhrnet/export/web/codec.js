@@ -64,7 +64,6 @@ export class Codec {
     const maps = new Maps(outputs, this);
     const people = this.assemble(maps, this.group(maps));
     if (this.codec.refine) this.refine(maps, people);
-    const { view } = this.fit(image);
     const { center, scale } = this.fit(image, maps.shape);
     for (const person of people) {
       const mean = person.tags.reduce((sum, tag) => sum.map((s, t) => s + tag[t]), zeros(maps.depth));
@@ -78,7 +77,7 @@ export class Codec {
         else person.visibility[k] = ABSENT;
       }
     }
-    return this.withoutDuplicates(people)
+    return this.withoutDuplicates(people.filter((person) => person.visibility.some(Boolean)))
       .sort((a, b) => b.score - a.score)
       .map((person) => this.describe(person));
   }

@@ -1,4 +1,4 @@
-"""``TEST.PRECISION auto`` on a CPU: the fastest of what gives the same poses, measured once.
+"""``TEST.PRECISION auto`` on a CPU: the fastest of what is near enough, measured once.
 
 What is fastest depends on the processor: bfloat16 halves the time where it is multiplied natively
 and multiplies it where it is not; fused batch norms and channels-last memory gain on some and lose
@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -43,9 +44,7 @@ def choose_way(model: nn.Module, ways: Mapping[str, Way]) -> str:
         f"{type(model).__name__} of {numbers}",
     ])  # fmt: skip
     file = cache_dir() / "precision.json"
-    known: dict[str, str] = {}
-    with suppress(OSError, ValueError):
-        known = json.loads(file.read_text())
+    known = _read(file)
     if known.get(key) in ways:
         _log.debug("precision auto: %s, as measured before (%s)", known[key], file)
         return known[key]
@@ -61,10 +60,17 @@ def choose_way(model: nn.Module, ways: Mapping[str, Way]) -> str:
     with suppress(OSError):  # a cache that cannot be written is measured again
         file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(file.with_suffix(".lock")):
-            with suppress(OSError, ValueError):
-                known = json.loads(file.read_text())
-            write_json(file, known | {key: best})
+            write_json(file, _read(file) | {key: best})
     return best
+
+
+def _read(file: Path) -> dict[str, str]:
+    """What was measured before; nothing if the file is missing or damaged."""
+    with suppress(OSError, ValueError):
+        known = json.loads(file.read_text())
+        if isinstance(known, dict):
+            return known
+    return {}
 
 
 def _measure(ways: Mapping[str, Way]) -> dict[str, float]:

@@ -6,6 +6,7 @@ Nothing here needs PyTorch, so that a program with NumPy, OpenCV and a runtime c
 from __future__ import annotations
 
 import json
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -168,7 +169,10 @@ def _engine_of(path: Path) -> type[ExportedEngine]:
     if not path.is_file():
         raise UserError(f"exported network '{path}' does not exist")
     module, name = SUFFIXES[path.suffix]
-    engine: type[ExportedEngine] = getattr(import_module(f".{module}", __package__), name)
+    try:
+        engine: type[ExportedEngine] = getattr(import_module(f".{module}", __package__), name)
+    except ImportError as error:
+        raise UserError(f"'{path}' needs PyTorch, which is not installed here") from error
     return engine
 
 
@@ -188,6 +192,24 @@ def parse_info(path: Path, text: str | None) -> ExportInfo:
         raise UserError(f"'{path}': {error}") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"'{path}' is damaged: its description cannot be read: {error}") from error
+
+
+def thread_count() -> int:
+    """What ``OMP_NUM_THREADS`` asks for, as PyTorch reads it; 0 leaves it to the runtime."""
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(first) if first.isdigit() else 0
+
+
+def check_device(device: str, runtime: str, known: Sequence[str]) -> None:
+    """That a runtime can compute where the user wants.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if device.partition(":")[0] not in known:
+        raise UserError(
+            f"{runtime} computes on {' and '.join(known)} here, not on '{device}': --device cpu"
+        )
 
 
 def first_line(error: Exception) -> str:

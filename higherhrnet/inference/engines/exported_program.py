@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from ...errors import UserError
-from .exported import METADATA, ExportedEngine, ExportInfo, first_line, parse_info
+from .exported import METADATA, ExportedEngine, ExportInfo, check_device, first_line, parse_info
 
 
 class ExportedProgramEngine(ExportedEngine):
@@ -26,15 +27,21 @@ class ExportedProgramEngine(ExportedEngine):
     @classmethod
     def open(cls, path: Path, device: str, precision: str) -> ExportedProgramEngine:
         """See :func:`exported.open_export`; the file decides precision and device."""
-        if device != "cpu":
-            raise UserError(f"'{path}' was exported for the CPU, not for '{device}': --device cpu")
+        check_device(device, "torch.export", ("cpu",))
         program, info = _load(path)
         return cls(path, info, device, program.module())
 
     @classmethod
     def read_info(cls, path: Path) -> ExportInfo:
         """See :class:`ExportedEngine`."""
-        return _load(path)[1]
+        try:
+            with zipfile.ZipFile(path) as archive:
+                ends = f"extra/{METADATA}"
+                names = [name for name in archive.namelist() if name.endswith(ends)]
+                text = archive.read(names[0]).decode() if names else None
+        except (OSError, zipfile.BadZipFile, UnicodeDecodeError) as error:
+            raise UserError(f"'{path}' is no exported program: {first_line(error)}") from error
+        return parse_info(path, text)
 
     @torch.inference_mode()
     def run(

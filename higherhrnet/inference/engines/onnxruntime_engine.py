@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import UserError
-from .exported import METADATA, ExportedEngine, ExportInfo, first_line, parse_info
+from .exported import (
+    METADATA,
+    ExportedEngine,
+    ExportInfo,
+    check_device,
+    first_line,
+    parse_info,
+    thread_count,
+)
 
 
 class OnnxRuntimeEngine(ExportedEngine):
@@ -28,10 +35,11 @@ class OnnxRuntimeEngine(ExportedEngine):
         """See :func:`exported.open_export`; the file decides the precision."""
         runtime = _import(path)
         options = runtime.SessionOptions()
-        options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0") or 0)
+        options.intra_op_num_threads = thread_count()
         # Spinning threads take a processor from whatever else runs, decoding among it.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         providers: list[Any] = ["CPUExecutionProvider"]
+        check_device(device, "ONNX Runtime", ("cpu", "cuda"))
         if device.startswith("cuda"):
             if "CUDAExecutionProvider" not in runtime.get_available_providers():
                 raise UserError(
@@ -41,6 +49,10 @@ class OnnxRuntimeEngine(ExportedEngine):
             number = int(device.partition(":")[2] or 0)
             providers.insert(0, ("CUDAExecutionProvider", {"device_id": number}))
         session = _open(runtime, path, options, providers)
+        if device != "cpu" and session.get_providers()[0] == "CPUExecutionProvider":
+            raise UserError(
+                f"ONNX Runtime cannot use '{device}' (CUDA or cuDNN does not fit): --device cpu"
+            )
         return cls(path, _info(path, session), device, session)
 
     @classmethod

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import UserError
-from .exported import METADATA, ExportedEngine, ExportInfo, first_line, parse_info
+from .exported import (
+    METADATA,
+    ExportedEngine,
+    ExportInfo,
+    check_device,
+    first_line,
+    parse_info,
+    thread_count,
+)
 
 
 class OpenVinoEngine(ExportedEngine):
@@ -27,17 +34,20 @@ class OpenVinoEngine(ExportedEngine):
     def open(cls, path: Path, device: str, precision: str) -> OpenVinoEngine:
         """See :func:`exported.open_export`."""
         runtime = _import(path)
-        if device != "cpu":
-            raise UserError(f"OpenVINO computes on the CPU here, not on '{device}': --device cpu")
+        check_device(device, "OpenVINO", ("cpu",))
         settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
-        threads = int(os.environ.get("OMP_NUM_THREADS", "0") or 0)
-        if threads:
+        if threads := thread_count():
             settings["INFERENCE_NUM_THREADS"] = threads
         if precision == "fp32":  # else bfloat16 where the processor has it
             settings["INFERENCE_PRECISION_HINT"] = "f32"
         core = runtime.Core()
         model = _read(core, path)
-        return cls(path, _info(path, model), device, core.compile_model(model, "CPU", settings))
+        try:
+            compiled = core.compile_model(model, "CPU", settings)
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise UserError(f"OpenVINO cannot prepare '{path}' on this CPU: {reason}") from error
+        return cls(path, _info(path, model), device, compiled)
 
     @classmethod
     def read_info(cls, path: Path) -> ExportInfo:

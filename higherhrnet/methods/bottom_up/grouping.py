@@ -144,7 +144,7 @@ class People:
 
     Attributes:
         xy: (N, K, 2) int64 pixels, (0, 0) where missing.
-        place: (N, K, 2) float64 the same more exactly, sub-pixel.
+        location: (N, K, 2) float64 the same more exactly, sub-pixel.
         score: (N, K) float32 score, 0 where missing.
         tags: (N, K, T) float32 tags read at the candidates.
     """

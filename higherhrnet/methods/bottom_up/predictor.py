@@ -109,6 +109,11 @@ class PreprocessedImage(Preprocessed):
         """Images whose inputs have the same sizes."""
         return tuple(tuple(images.shape) for images, _ in self.inputs)
 
+    @property
+    def pixels(self) -> int:
+        """See :class:`Preprocessed`."""
+        return sum(images.size // 3 for images, _ in self.inputs)
+
 
 @dataclass(kw_only=True)
 class BottomUpPredictor(Predictor):

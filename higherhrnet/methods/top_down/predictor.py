@@ -46,6 +46,11 @@ class Crops(Preprocessed):
     boxes: Boxes
     inputs: npt.NDArray[np.uint8]
 
+    @property
+    def pixels(self) -> int:
+        """See :class:`Preprocessed`."""
+        return self.inputs.size // 3
+
 
 @dataclass(kw_only=True)
 class TopDownPredictor(Predictor):

@@ -190,12 +190,15 @@ function save(name, blob) {
 }
 
 async function startWebcam() {
+  state.ticket++; // an answer for an earlier image comes too late
+  $("webcam").disabled = true;
   const stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 640 } } });
   const video = document.createElement("video");
   video.muted = true;
   video.playsInline = true;
   video.srcObject = stream;
   await video.play();
+  $("webcam").disabled = false;
   state.live = { stream, video };
   $("webcam").textContent = "Stop the webcam";
   $("webcam").setAttribute("aria-pressed", "true");
@@ -241,7 +244,12 @@ $("file").addEventListener("change", (event) => {
 $("example").addEventListener("click", async () => load(await (await fetch("example.jpg")).blob()));
 $("webcam").addEventListener("click", () => {
   if (state.live) stopWebcam();
-  else startWebcam().catch((error) => fail(`The webcam cannot be opened: ${error.message}`));
+  else {
+    startWebcam().catch((error) => {
+      $("webcam").disabled = false;
+      fail(`The webcam cannot be opened: ${error.message}`);
+    });
+  }
 });
 for (const name of ["dragenter", "dragover"]) {
   document.addEventListener(name, (event) => {
