@@ -1,6 +1,8 @@
 """8-bit integers for weights and activations, calibrated on images.
 
-The last convolution of every output stays in floats: heatmaps and tags are read to hundredths.
+The last convolution of every output stays in floats, since heatmaps and tags are read to
+hundredths, and so do the layers of doubled resolution before it: 0.4 AP for a tenth of the speed
+(OpenVINO, ``val_mini``).
 """
 
 from __future__ import annotations
@@ -15,8 +17,8 @@ import numpy.typing as npt
 from ..errors import UserError
 
 Batches = Sequence[npt.NDArray[np.uint8]]
-_KEPT = "final_layer"
-"""In the names of the weights of the convolutions that give outputs."""
+_KEPT = ("final_layer", "deconv_layers")
+"""In the names of the weights of convolutions that stay in floats."""
 
 
 def quantize_onnx(file: Path, batches: Batches) -> Path:
@@ -31,7 +33,7 @@ def quantize_onnx(file: Path, batches: Batches) -> Path:
     prepared = file.with_name("prepared.onnx")
     quant_pre_process(str(file), str(prepared), skip_symbolic_shape=True)
     nodes = onnx.load(prepared).graph.node
-    kept = [node.name for node in nodes if any(_KEPT in name for name in node.input)]
+    kept = [node.name for node in nodes if any(map(_is_kept, node.input))]
     target = file.with_name("integers.onnx")
     quantization.quantize_static(
         str(prepared),
@@ -75,8 +77,11 @@ def quantize_openvino(model: Any, batches: Batches) -> Any:
 def _reads_kept(op: Any) -> bool:
     if "Convolution" not in op.get_type_name():
         return False
-    weights = op.input_value(1).get_node()
-    return _KEPT in weights.get_friendly_name()
+    return _is_kept(op.input_value(1).get_node().get_friendly_name())
+
+
+def _is_kept(name: str) -> bool:
+    return any(part in name for part in _KEPT)
 
 
 class _Reader:
