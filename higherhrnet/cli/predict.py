@@ -291,7 +291,7 @@ def _predict_videos(
 ) -> None:
     """One after another; a file that is no video is reported and passed over."""
     sources: list[Path | int | str] = [*inputs.videos, *inputs.cameras, *inputs.addresses]
-    labels = [f"camera:{s}" if isinstance(s, int) else hide_password(str(s)) for s in sources]
+    labels = [_label(source) for source in sources]
     outputs = [options.output / name for name in _video_names(labels, options)]
     for number, (source, label, output) in enumerate(zip(sources, labels, outputs, strict=True), 1):
         file = source if isinstance(source, Path) else None
@@ -312,6 +312,12 @@ def _predict_videos(
             print(f"{label}: {counts.images - before} frames{where}")
         if interrupt is not None:
             raise interrupt
+
+
+def _label(source: Path | int | str) -> str:
+    if isinstance(source, int):
+        return f"camera:{source}"
+    return hide_password(source) if isinstance(source, str) else str(source)
 
 
 def _open_source(source: Path | int | str) -> Source:

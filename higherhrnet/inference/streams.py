@@ -38,6 +38,7 @@ def is_address(name: str) -> bool:
 
 def hide_password(address: str) -> str:
     """An address for messages and files: without user, password and query."""
+    assert is_address(address), address
     scheme, _, rest = address.partition("://")
     path, _, query = rest.partition("?")
     return f"{scheme}://{path.rpartition('@')[2]}" + ("?…" if query else "")
