@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,16 @@ Batches = Sequence[npt.NDArray[np.uint8]]
 _OPSET = 18
 _LARGEST = 8192
 """Of a side, in units of 32 pixels."""
+
+
+class _Job(NamedTuple):
+    """What a writer of one format needs."""
+
+    program: torch.export.ExportedProgram
+    graph: ExportGraph
+    info: ExportInfo
+    target: Path
+    calibration: Batches
 
 
 def export_graph(
@@ -56,7 +66,7 @@ def export_graph(
         graph.module.cast(torch.float16)
     with _quiet():
         program = trace(graph, info.network.size)
-        _WRITERS[name](program, graph, info, target, calibration)
+        _WRITERS[name](_Job(program, graph, info, target, calibration))
 
 
 def trace(graph: ExportGraph, size: tuple[int, int] | None) -> torch.export.ExportedProgram:
@@ -79,37 +89,25 @@ def trace(graph: ExportGraph, size: tuple[int, int] | None) -> torch.export.Expo
         )
 
 
-def _write_program(
-    program: torch.export.ExportedProgram,
-    graph: ExportGraph,
-    info: ExportInfo,
-    target: Path,
-    calibration: Batches,
-) -> None:
-    with atomic_write(target) as partial:
+def _write_program(job: _Job) -> None:
+    with atomic_write(job.target) as partial:
         whole = partial.with_name(f"{partial.name}.pt2")  # torch wants its suffix
         try:
-            torch.export.save(program, whole, extra_files={METADATA: info.to_json()})
+            torch.export.save(job.program, whole, extra_files={METADATA: job.info.to_json()})
             whole.replace(partial)
         finally:
             whole.unlink(missing_ok=True)
 
 
-def _write_onnx(
-    program: torch.export.ExportedProgram,
-    graph: ExportGraph,
-    info: ExportInfo,
-    target: Path,
-    calibration: Batches,
-) -> None:
-    with atomic_write(target) as partial, TemporaryDirectory() as folder:
-        file = _to_onnx(program, graph, Path(folder))
-        if info.precision == "int8":
-            file = quantization.quantize_onnx(file, calibration)
+def _write_onnx(job: _Job) -> None:
+    with atomic_write(job.target) as partial, TemporaryDirectory() as folder:
+        file = _to_onnx(job.program, job.graph, Path(folder))
+        if job.info.precision == "int8":
+            file = quantization.quantize_onnx(file, job.calibration)
         import onnx
 
         model = onnx.load(file)
-        onnx.helper.set_model_props(model, {METADATA: info.to_json()})
+        onnx.helper.set_model_props(model, {METADATA: job.info.to_json()})
         onnx.save(model, partial)
 
 
@@ -131,34 +129,24 @@ def _to_onnx(program: torch.export.ExportedProgram, graph: ExportGraph, folder: 
     return file
 
 
-def _write_openvino(
-    program: torch.export.ExportedProgram,
-    graph: ExportGraph,
-    info: ExportInfo,
-    target: Path,
-    calibration: Batches,
-) -> None:
+def _write_openvino(job: _Job) -> None:
     try:
         import openvino
     except ImportError as error:
         raise UserError("exporting needs OpenVINO: pip install 'higherhrnet[export]'") from error
     with TemporaryDirectory() as folder:
-        model = openvino.convert_model(_to_onnx(program, graph, Path(folder)))
-        if info.precision == "int8":
-            model = quantization.quantize_openvino(model, calibration)
-        model.set_rt_info(info.to_json(), [METADATA, "info"])
+        model = openvino.convert_model(_to_onnx(job.program, job.graph, Path(folder)))
+        if job.info.precision == "int8":
+            model = quantization.quantize_openvino(model, job.calibration)
+        model.set_rt_info(job.info.to_json(), [METADATA, "info"])
         written = Path(folder) / "network.xml"
-        openvino.save_model(model, written, compress_to_fp16=info.precision == "fp16")
+        openvino.save_model(model, written, compress_to_fp16=job.info.precision == "fp16")
         for suffix in (".bin", ".xml"):  # the file that users name comes last
-            with atomic_write(target.with_suffix(suffix)) as partial:
+            with atomic_write(job.target.with_suffix(suffix)) as partial:
                 partial.write_bytes(written.with_suffix(suffix).read_bytes())
 
 
-_Write = Callable[
-    [torch.export.ExportedProgram, ExportGraph, ExportInfo, Path, Batches],
-    None,
-]
-_WRITERS: dict[str, _Write] = {
+_WRITERS: dict[str, Callable[[_Job], None]] = {
     "onnx": _write_onnx,
     "openvino": _write_openvino,
     "torch_export": _write_program,
