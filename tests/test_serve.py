@@ -26,9 +26,10 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from higherhrnet.serve import batching
-from higherhrnet.serve.app import Limits, build_app
+from higherhrnet.serve.app import build_app
 from higherhrnet.serve.batching import BatchQueue, QueueFullError
 from higherhrnet.serve.models import serve_model
+from higherhrnet.serve.requests import Limits
 
 PHOTO = (ROOT / "higherhrnet" / "assets" / "demo.jpg").read_bytes()
 SMALL = ["TEST.PRECISION", "fp32", "DATASET.INPUT_SIZE", 128]

@@ -17,8 +17,9 @@ def serve(options: argparse.Namespace) -> int:
     try:
         import uvicorn
 
-        from ..serve.app import Limits, build_app
+        from ..serve.app import build_app
         from ..serve.models import serve_model
+        from ..serve.requests import Limits
     except ImportError as error:
         raise UserError(
             f"serving needs the package {error.name}: pip install 'higherhrnet[serve]'"
