@@ -86,7 +86,7 @@ def test_a_wrong_plan_is_one_sentence(tmp_path, change, sentence):
         plan.read_plan(tmp_path / "p.yaml")
 
 
-@pytest.mark.parametrize("processes", ["1", "2"])
+@pytest.mark.parametrize("processes", ["1", pytest.param("2", marks=pytest.mark.slow)])
 def test_a_whole_ablation_runs_once_and_reports(tmp_path, processes, capsys):
     (tmp_path / "tiny.yaml").write_text(TINY)
     (tmp_path / "top_down.yaml").write_text(TOP_DOWN)

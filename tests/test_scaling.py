@@ -507,6 +507,7 @@ def write_shapes(folder, count):
                 cv2.imwrite(str(folder / split / name / f"{i}.png"), image)
 
 
+@pytest.mark.slow
 def test_a_backbone_is_pretrained_on_class_folders_and_starts_a_pose_training(tmp_path):
     write_shapes(tmp_path / "shapes", 24)
     text = f"""
