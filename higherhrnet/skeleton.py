@@ -175,6 +175,11 @@ class Skeleton:
             **({"aliases": dict(self.aliases)} if self.aliases else {}),
         }
 
+    def to_drawing(self) -> dict[str, Any]:
+        """:meth:`to_dict` with the limbs as rows and each joint's side, for drawing elsewhere."""
+        limbs, sides = [list(limb) for limb in self.limbs], [side.value for side in self.sides]
+        return self.to_dict() | {"limbs": limbs, "sides": sides}
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Skeleton:
         """Inverse of :meth:`to_dict`.

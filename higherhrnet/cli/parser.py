@@ -172,7 +172,10 @@ def _demo(commands: _Commands) -> None:
 
 def _export(commands: _Commands) -> None:
     export = commands.add_parser(
-        "export", epilog=TAIL, help="write a network for ONNX Runtime, OpenVINO, TensorRT"
+        "export",
+        parents=[_offline()],
+        epilog=TAIL,
+        help="write a network for ONNX Runtime, OpenVINO, TensorRT or the browser",
     )
     export.add_argument(
         "weights", metavar="MODEL", help=f"weights file, or a name like {DEFAULT_WEIGHTS}"

@@ -34,10 +34,7 @@ def above_zero(text: str) -> float:
 
 def port(text: str) -> int:
     """A TCP port; 0 takes a free one."""
-    value = int(text)
-    if not 0 <= value < 2**16:
-        raise argparse.ArgumentTypeError(f"must be in 0..65535, not {text}")
-    return value
+    return _whole(text, 2**16 - 1)
 
 
 def share(text: str) -> float:
@@ -50,9 +47,13 @@ def share(text: str) -> float:
 
 def seed(text: str) -> int:
     """A seed of random numbers."""
+    return _whole(text, 2**32 - 1)
+
+
+def _whole(text: str, most: int) -> int:
     value = int(text)
-    if not 0 <= value < 2**32:
-        raise argparse.ArgumentTypeError(f"must be in 0..{2**32 - 1}, not {text}")
+    if not 0 <= value <= most:
+        raise argparse.ArgumentTypeError(f"must be in 0..{most}, not {text}")
     return value
 
 

@@ -66,11 +66,7 @@ def write_page(folder: Path, network: Path, info: ExportInfo, name: str) -> None
 
 
 def _describe(info: ExportInfo, chosen: Any, name: str) -> dict[str, Any]:
-    skeleton = info.skeleton
-    described = skeleton.to_dict() | {
-        "limbs": [list(limb) for limb in skeleton.limbs],
-        "sides": [side.value for side in skeleton.sides],
-    }
+    described = info.skeleton.to_drawing()
     point = chosen["operating_point"]
     return {
         "predictor": chosen["settings"],

@@ -130,7 +130,6 @@ def contradictions(wanted: PoseConfig, exported: PoseConfig, network: NetworkSpe
         keys += ["TEST.FLIP_TEST", "TEST.SHIFT_HEATMAP"]
     if network.size is not None:
         keys += ["DATASET.INPUT_SIZE", "MODEL.IMAGE_SIZE", "TEST.SCALE_FACTOR"]
-
     return [key for key in keys if _value(wanted, key) != _value(exported, key)]
 
 
@@ -146,9 +145,7 @@ def _describe_predictors(info: ExportInfo, skeleton: Skeleton, target: Path) -> 
     file = Checkpoint(target, {}, info.config, skeleton, info.operating_point, presets=info.presets)
     found = {}
     for name in (None, *(preset for preset in PRESETS if preset in info.presets)):
-        config = config_of(file, preset_overrides(file, name))
-        if hasattr(config.TEST, "BBOX_SOURCE"):  # a detector is none of the file's business
-            config = override_config(config, ["TEST.BBOX_SOURCE", "ground_truth"])
+        config = without_detector(config_of(file, preset_overrides(file, name)))
         predictor = method_of(config).build_predictor(
             config, _NoEngine(), info.network, skeleton, torch.device("cpu"), _no_detector
         )
@@ -158,6 +155,13 @@ def _describe_predictors(info: ExportInfo, skeleton: Skeleton, target: Path) -> 
             "operating_point": point.to_dict(),
         }
     return found
+
+
+def without_detector(config: PoseConfig) -> PoseConfig:
+    """The same, but boxes come with the images: a detector is none of a network's business."""
+    if not hasattr(config.TEST, "BBOX_SOURCE"):
+        return config
+    return override_config(config, ["TEST.BBOX_SOURCE", "ground_truth"])
 
 
 class _NoEngine:

@@ -10,7 +10,7 @@ import torch
 
 from ..config import PoseConfig
 from ..errors import UserError
-from ..inference.engines.exported import is_export, open_export, read_info
+from ..inference.engines.exported import ExportInfo, is_export, open_export, read_info
 from ..inference.engines.torch_engine import TorchEngine
 from ..inference.predictor import Predictor
 from ..methods.base import method_of
@@ -21,7 +21,7 @@ from ..outputs import NetworkSpec
 from ..skeleton import Skeleton, load_skeleton
 from .checkpoints import config_of, open_network, upsample_mode_of
 from .device import choose_device
-from .export import cached_export, contradictions
+from .export import cached_export, contradictions, without_detector
 from .presets import preset_operating_point, preset_overrides
 
 
@@ -137,20 +137,24 @@ def build_predictor(
                 f"TEST.ENGINE {runtime} is for weights; '{file.path}' is exported already, and "
                 "its suffix says what runs it"
             )
-        _check_export(config, file, skeleton)
         engine = open_export(file.path, str(device), config.TEST.PRECISION)
+        _check_export(config, file, engine.info, skeleton)
         predictor = method.build_predictor(
             config, engine, engine.info.network, skeleton, device, _load_detector
         )
         return predictor, f"exported {engine.info.precision} network, run by {engine.runtime}"
     model, loaded = build_model_with_weights(config, file, skeleton)
-    predictor = build_torch_predictor(config, model, skeleton, device)
-    if runtime != "torch":
-        path = cached_export(file, config, model.to("cpu"), predictor)
-        engine = open_export(path, str(device), config.TEST.PRECISION)
-        predictor = method.build_predictor(
-            config, engine, engine.info.network, skeleton, device, _load_detector
-        )
+    if runtime == "torch":
+        return build_torch_predictor(config, model, skeleton, device), str(loaded)
+    described = build_torch_predictor(
+        without_detector(config), model, skeleton, torch.device("cpu")
+    )
+    engine = open_export(
+        cached_export(file, config, model, described), str(device), config.TEST.PRECISION
+    )
+    predictor = method.build_predictor(
+        config, engine, engine.info.network, skeleton, device, _load_detector
+    )
     return predictor, str(loaded)
 
 
@@ -178,13 +182,14 @@ def check_network(config: PoseConfig, file: Checkpoint, skeleton: Skeleton) -> N
         UserError: it is of another model, or was exported for another protocol.
     """
     if is_export(file.path):
-        _check_export(config, file, skeleton)
+        _check_export(config, file, read_info(file.path), skeleton)
     else:
         build_model_with_weights(config, file, skeleton)
 
 
-def _check_export(config: PoseConfig, file: Checkpoint, skeleton: Skeleton) -> None:
-    info = read_info(file.path)
+def _check_export(
+    config: PoseConfig, file: Checkpoint, info: ExportInfo, skeleton: Skeleton
+) -> None:
     if info.skeleton.joints != skeleton.joints:
         raise UserError(
             f"'{file.path}' predicts the joints of skeleton '{info.skeleton.name}' in their order, "

@@ -43,17 +43,12 @@ class ServedModel:
 
     def describe(self) -> dict[str, Any]:
         """For clients."""
-        skeleton = self.skeleton
         return {
             "name": self.name,
             "method": self.method,
             "presets": list(self.predictors),
             "operating_points": {n: p.to_dict() for n, p in self.operating_points.items()},
-            "skeleton": skeleton.to_dict()
-            | {
-                "limbs": [list(limb) for limb in skeleton.limbs],
-                "sides": [side.value for side in skeleton.sides],
-            },
+            "skeleton": self.skeleton.to_drawing(),
         }
 
 

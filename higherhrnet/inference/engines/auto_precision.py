@@ -30,13 +30,13 @@ _ROUNDS = 3
 Way = Callable[[torch.Tensor], Any]
 
 
-def choose_way(model: nn.Module, ways: Mapping[str, Way]) -> str:
-    """The fastest way to compute a network on this machine.
+def choose_way(model: nn.Module, builders: Mapping[str, Callable[[], Way]]) -> Way:
+    """The fastest way to compute a network on this machine, measured if it is not known.
 
     Args:
         model: the network.
-        ways: (B, 3, H, W) uint8 images → outputs, by name; the first one wins ties of a few
-            percent.
+        builders: make ways, (B, 3, H, W) uint8 images → outputs, by name; the first one wins ties
+            of a few percent.
     """
     numbers = sum(parameter.numel() for parameter in model.parameters())
     key = " | ".join([
@@ -45,9 +45,10 @@ def choose_way(model: nn.Module, ways: Mapping[str, Way]) -> str:
     ])  # fmt: skip
     file = cache_dir() / "precision.json"
     known = _read(file)
-    if known.get(key) in ways:
+    if known.get(key) in builders:
         _log.debug("precision auto: %s, as measured before (%s)", known[key], file)
-        return known[key]
+        return builders[known[key]]()
+    ways = {name: build() for name, build in builders.items()}
     seconds = _measure(ways)
     first = next(iter(ways))
     best = min(seconds, key=lambda name: seconds[name])
@@ -61,7 +62,7 @@ def choose_way(model: nn.Module, ways: Mapping[str, Way]) -> str:
         file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(file.with_suffix(".lock")):
             write_json(file, _read(file) | {key: best})
-    return best
+    return ways[best]
 
 
 def _read(file: Path) -> dict[str, str]:

@@ -194,6 +194,20 @@ def parse_info(path: Path, text: str | None) -> ExportInfo:
         raise UserError(f"'{path}' is damaged: its description cannot be read: {error}") from error
 
 
+def import_runtime(module: str, name: str, path: Path) -> Any:
+    """The package that runs a file.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise UserError(
+            f"'{path}' needs {name}: pip install {module} (or higherhrnet[export])"
+        ) from error
+
+
 def thread_count() -> int:
     """What ``OMP_NUM_THREADS`` asks for, as PyTorch reads it; 0 leaves it to the runtime."""
     first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()

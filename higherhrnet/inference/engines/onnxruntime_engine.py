@@ -16,6 +16,7 @@ from .exported import (
     ExportInfo,
     check_device,
     first_line,
+    import_runtime,
     parse_info,
     thread_count,
 )
@@ -33,7 +34,7 @@ class OnnxRuntimeEngine(ExportedEngine):
     @classmethod
     def open(cls, path: Path, device: str, precision: str) -> OnnxRuntimeEngine:
         """See :func:`exported.open_export`; the file decides the precision."""
-        runtime = _import(path)
+        runtime = import_runtime("onnxruntime", "ONNX Runtime", path)
         options = runtime.SessionOptions()
         options.intra_op_num_threads = thread_count()
         # Spinning threads take a processor from whatever else runs, decoding among it.
@@ -58,7 +59,7 @@ class OnnxRuntimeEngine(ExportedEngine):
     @classmethod
     def read_info(cls, path: Path) -> ExportInfo:
         """See :class:`ExportedEngine`."""
-        runtime = _import(path)
+        runtime = import_runtime("onnxruntime", "ONNX Runtime", path)
         options = runtime.SessionOptions()
         options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
         return _info(path, _open(runtime, path, options, ["CPUExecutionProvider"]))
@@ -70,16 +71,6 @@ class OnnxRuntimeEngine(ExportedEngine):
         found: list[npt.NDArray[np.float32]]
         found = self._session.run(list(outputs), {"images": np.ascontiguousarray(images)})
         return found
-
-
-def _import(path: Path) -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise UserError(
-            f"'{path}' needs ONNX Runtime: pip install onnxruntime (or higherhrnet[export])"
-        ) from error
-    return onnxruntime
 
 
 def _open(runtime: Any, path: Path, options: Any, providers: Sequence[Any]) -> Any:

@@ -16,6 +16,7 @@ from .exported import (
     ExportInfo,
     check_device,
     first_line,
+    import_runtime,
     parse_info,
     thread_count,
 )
@@ -33,7 +34,7 @@ class OpenVinoEngine(ExportedEngine):
     @classmethod
     def open(cls, path: Path, device: str, precision: str) -> OpenVinoEngine:
         """See :func:`exported.open_export`."""
-        runtime = _import(path)
+        runtime = import_runtime("openvino", "OpenVINO", path)
         check_device(device, "OpenVINO", ("cpu",))
         settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if threads := thread_count():
@@ -52,7 +53,7 @@ class OpenVinoEngine(ExportedEngine):
     @classmethod
     def read_info(cls, path: Path) -> ExportInfo:
         """See :class:`ExportedEngine`."""
-        return _info(path, _read(_import(path).Core(), path))
+        return _info(path, _read(import_runtime("openvino", "OpenVINO", path).Core(), path))
 
     def run(
         self, images: npt.NDArray[np.uint8], outputs: Sequence[str]
@@ -61,16 +62,6 @@ class OpenVinoEngine(ExportedEngine):
         # The arrays are copies: the next images overwrite what the request holds.
         found = self._request.infer([np.ascontiguousarray(images)], share_inputs=True)
         return [found[name] for name in outputs]
-
-
-def _import(path: Path) -> Any:
-    try:
-        import openvino
-    except ImportError as error:
-        raise UserError(
-            f"'{path}' needs OpenVINO: pip install openvino (or higherhrnet[export])"
-        ) from error
-    return openvino
 
 
 def _read(core: Any, path: Path) -> Any:
