@@ -10,6 +10,7 @@ ENV PATH=/opt/higherhrnet/bin:$PATH PYTHONUNBUFFERED=1
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY higherhrnet higherhrnet
+COPY configs configs
 RUN python3 -m venv /opt/higherhrnet && pip install --no-cache-dir ".[video]"
 
 USER pose

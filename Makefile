@@ -1,12 +1,13 @@
 # make demo   installs, finds people in a photograph, writes output/demo/demo_poses.jpg
 # make test   installs, runs the tests
 # make test-web   the pages in a real browser: needs Chromium, Node.js and npm
+# make test-wheel  the wheel, installed into an empty environment and used in an empty folder
 # make docs   builds the documentation into site/
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-web lint docs install clean
+.PHONY: demo test test-web test-wheel lint docs install clean
 
 demo: install
 	$(BIN)/higherhrnet demo --output output/demo
@@ -17,6 +18,9 @@ test: install
 test-web: install
 	cd tests/web && npm install --no-package-lock --no-audit --no-fund --silent
 	$(BIN)/python -m pytest -m web tests/test_web.py
+
+test-wheel: install
+	sh tests/wheel.sh $(BIN) $(PYTHON)
 
 lint: install
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
@@ -34,4 +38,4 @@ $(VENV)/installed: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) output site build *.egg-info
+	rm -rf $(VENV) output site build dist

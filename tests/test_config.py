@@ -317,3 +317,43 @@ def test_an_option_that_is_a_setting_is_answered(capsys):
 def test_the_reference_page_is_current():
     """Else: python -m higherhrnet.config.reference > docs/config.md"""
     assert (ROOT / "docs" / "config.md").read_text() == render_reference()
+
+
+def test_paths_are_relative_to_the_config_then_to_the_working_folder(tmp_path, monkeypatch):
+    (tmp_path / "set" / "images").mkdir(parents=True)
+    (tmp_path / "work" / "there").mkdir(parents=True)
+    (tmp_path / "set" / "mouse.yaml").touch()
+    config = tmp_path / "set" / "config.yaml"
+    config.write_text(
+        "DATASET: {ROOT: images, SKELETON: mouse.yaml, TRAIN: [{TRAIN: a.json, ROOT: .}, "
+        "{TRAIN: b.json, ROOT: there}]}\nMODEL: {PRETRAINED: higherhrnet_w18_mini}\n"
+    )
+    monkeypatch.chdir(tmp_path / "work")
+    read = read_config("../set/config.yaml")
+    assert read.DATASET.ROOT == "../set/images"
+    assert read.DATASET.SKELETON == "../set/mouse.yaml"
+    assert [entry.ROOT for entry in read.DATASET.TRAIN] == ["../set", "there"]
+    assert read.MODEL.PRETRAINED == "higherhrnet_w18_mini"
+    # What is given beside the file is relative to the working folder.
+    assert read_config(config, ["DATASET.ROOT", "images"]).DATASET.ROOT == "images"
+
+
+def test_bundled_configs_by_name_from_any_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    expected = read_config(ROOT / "configs/coco/higherhrnet_w32_512.yaml")
+    for name in ("coco/higherhrnet_w32_512", "configs/coco/higherhrnet_w32_512.yaml"):
+        assert read_config(name) == expected
+    tigers = read_config("atrw/hrnet_w32_256x256")
+    assert load_skeleton(tigers.DATASET.SKELETON).name == "atrw"
+    given = read_config("coco/hrnet_w32_256x192", ["DATASET.SKELETON", "skeletons/atrw.yaml"])
+    assert load_skeleton(given.DATASET.SKELETON).name == "atrw"
+    with pytest.raises(UserError, match="did you mean 'coco/higherhrnet_w32_512'"):
+        read_config("coco/higherhrnet_w32_51")
+    assert main(["configs", "list"]) == 0
+    assert "coco/higherhrnet_w32_512 " in capsys.readouterr().out
+    assert main(["configs", "copy", "atrw/hrnet_w32_256x256", "mine.yaml"]) == 0
+    assert load_skeleton(read_config("mine.yaml").DATASET.SKELETON).name == "atrw"
+    assert main(["configs", "copy", "atrw/hrnet_w32_256x256", "mine.yaml"]) == 2
+    assert "'mine.yaml' exists already" in capsys.readouterr().err
+    assert main(["configs", "show", "mine.yaml", "TRAIN.LR", "0.5"]) == 0
+    assert "LR: 0.5" in capsys.readouterr().out

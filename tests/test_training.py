@@ -1,6 +1,7 @@
 """The training side, on drawn images: views, batches, loop, checkpoints, resuming."""
 
 import json
+import logging
 import math
 import os
 import signal
@@ -26,6 +27,7 @@ from higherhrnet.datasets.loader import (
 from higherhrnet.datasets.transforms import warp_annotations, warp_sample
 from higherhrnet.errors import UserError
 from higherhrnet.evaluation.evaluator import evaluate
+from higherhrnet.factory import training as training_factory
 from higherhrnet.factory.checkpoints import open_checkpoint, upsample_mode_of
 from higherhrnet.factory.data import build_dataset
 from higherhrnet.factory.training import train
@@ -603,3 +605,22 @@ def test_the_clock_of_a_budget(monkeypatch):
     for budget.fraction in (0.2, 0.4, 0.8):
         found.append(schedule.lr_lambdas[0](0))
     assert found == pytest.approx([1, 0.1, 0.01])
+
+
+def test_early_stopping_ends_after_validations_without_a_gain(tmp_path, monkeypatch, caplog):
+    measured = iter([0.0, 0.0, 0.0, 0.2, 0.3, 0.3, 0.1, 0.9])
+    real = training_factory.run_validation
+
+    def validate(*arguments):
+        result = real(*arguments)
+        result.metrics["AP"] = next(measured)
+        return result
+
+    monkeypatch.setattr(training_factory, "run_validation", validate)
+    caplog.set_level(logging.INFO)
+    config = tiny("TRAIN.EARLY_STOPPING", 2, "TRAIN.END_EPOCH", 20)
+    progress = train(config, tmp_path, "cpu")
+    # Zeros at the beginning are no reason to give up; 0.3 again and 0.1 are no gain.
+    assert (progress.epoch, progress.best) == (7, 0.3)
+    assert "stopped after epoch 7 of 20: no gain in 2 validations" in caplog.text
+    assert train(config, tmp_path, "cpu", resume=True).epoch == 7

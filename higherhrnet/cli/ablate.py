@@ -15,7 +15,7 @@ from ..training.signals import StoppedError
 def ablate(options: argparse.Namespace) -> int:
     """Run a plan and write its report."""
     plan = read_plan(options.plan)
-    output = options.output or Path("output") / options.plan.stem
+    output = options.output or Path("output") / plan.title
     command = " ".join(["higherhrnet", *sys.argv[1:]])
     try:
         results = run_ablation(

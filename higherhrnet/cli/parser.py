@@ -11,7 +11,7 @@ from . import types
 
 DEFAULT_WEIGHTS = "higherhrnet_w18_mini"
 TAIL = "KEY VALUE pairs change settings of the config, e.g. TEST.FLIP_TEST False."
-_CONFIG_HELP = "YAML file, e.g. one in configs/"
+_CONFIG_HELP = "YAML file, or a name (higherhrnet configs list) like coco/higherhrnet_w32_512"
 _Commands = Any
 """What ``ArgumentParser.add_subparsers`` returns."""
 
@@ -36,6 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
         _ablate,
         _weights,
         _data,
+        _configs,
         _bench,
     ):
         declare(commands)
@@ -340,8 +341,28 @@ def _weights(commands: _Commands) -> None:
     average.add_argument("--half", action="store_true", help="store float16")
 
 
+def _configs(commands: _Commands) -> None:
+    configs = commands.add_parser("configs", help="list, show and copy bundled configs and plans")
+    verbs = configs.add_subparsers(required=True, metavar="COMMAND")
+
+    def declare(name: str, settings: bool = False, **options: Any) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = verbs.add_parser(name, **options)
+        parser.set_defaults(module="configs", function=f"{name}_bundled", settings=settings)
+        return parser
+
+    declare("list", help="their names, with what they are for")
+    show = declare("show", True, epilog=TAIL, help="print one")
+    show.add_argument("name", metavar="NAME")
+    show.add_argument("--full", action="store_true", help="with every setting, defaults included")
+    copy = declare("copy", help="copy one, to change it")
+    copy.add_argument("name", metavar="NAME")
+    copy.add_argument("target", metavar="FILE", nargs="?", type=Path, help="default: its own name")
+
+
 def _data(commands: _Commands) -> None:
-    data = commands.add_parser("data", help="check, count, prepare and synthesize data sets")
+    data = commands.add_parser(
+        "data", help="import, check, count, prepare and synthesize data sets"
+    )
     verbs = data.add_subparsers(required=True, metavar="COMMAND")
 
     def declare(name: str, settings: bool = True, **options: Any) -> argparse.ArgumentParser:
@@ -367,6 +388,43 @@ def _data(commands: _Commands) -> None:
     prepare.add_argument(
         "--offline", action="store_true", help="download nothing; say what to download by hand"
     )
+    imported = declare(
+        "import",
+        False,
+        help="bring in labels of another tool: SLEAP, DeepLabCut, Label Studio, CVAT, YOLO, COCO, "
+        "AlphaTracker",
+    )
+    imported.set_defaults(module="labels")
+    imported.add_argument(
+        "source", metavar="SOURCE", type=Path, help="file of labels, its folder, or a .zip of it"
+    )
+    imported.add_argument("folder", metavar="OUT", type=Path, help="new folder")
+    imported.add_argument(
+        "--split", type=types.inner_share, metavar="SHARE",
+        help="share of images to train on, by video where there are several (default: the source's "
+        "own split, else 0.8)",
+    )  # fmt: skip
+    imported.add_argument(
+        "--images", type=Path, metavar="DIR", help="where images or the video are, if elsewhere"
+    )
+    imported.add_argument(
+        "--skeleton", metavar="FILE_OR_NAME",
+        help="skeleton of these joints: order, bones, flip pairs and sigmas",
+    )  # fmt: skip
+    imported.add_argument("--format", choices=types.LABEL_FORMATS, help="default: by content")
+    split = declare("split", False, help="split a COCO-format file in two")
+    split.set_defaults(module="labels")
+    split.add_argument("file", metavar="FILE.json", type=Path)
+    split.add_argument(
+        "--split", type=types.inner_share, default=0.8, metavar="SHARE",
+        help="share of images to train on, by video_id where there are several (default 0.8)",
+    )  # fmt: skip
+    split.add_argument("--output", type=Path, metavar="DIR", help="default: beside the file")
+    skeleton = declare("skeleton", False, help="the skeleton YAML that labels describe")
+    skeleton.set_defaults(module="labels")
+    skeleton.add_argument("source", metavar="SOURCE", type=Path, help="as for data import")
+    skeleton.add_argument("--format", choices=types.LABEL_FORMATS, help="default: by content")
+    skeleton.add_argument("--output", type=Path, metavar="FILE.yaml", help="default: print it")
     synthetic = declare("synthetic", False, help="write synthetic people in COCO's layout")
     synthetic.add_argument("folder", metavar="DIR", type=Path)
     synthetic.add_argument("--images", type=int, required=True, metavar="N")

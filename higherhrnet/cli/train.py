@@ -31,6 +31,11 @@ def train(options: argparse.Namespace) -> int:
     if options.plan:
         _print_plan(config, options.device)
         return 0
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 and not options.resume:
+        from ..research.training_plan import tell_hours
+
+        if hours := tell_hours(config, choose_device(options.device)):
+            print(hours)
     run = train_poses(config, output, options.device, options.resume)
     if is_main_process():
         best_file = output / "best.safetensors"

@@ -7,6 +7,11 @@ import math
 import os
 from pathlib import Path
 
+LABEL_FORMATS = (
+    "coco", "cvat", "label_studio", "yolo", "deeplabcut", "sleap", "alphatracker"
+)  # fmt: skip
+"""Tools whose labels are read; :data:`datasets.importers.sources.FORMATS`, without its imports."""
+
 
 def positive(text: str) -> int:
     """A whole number above 0."""
@@ -45,6 +50,14 @@ def share(text: str) -> float:
     return value
 
 
+def inner_share(text: str) -> float:
+    """Above 0 and below 1."""
+    value = number(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"must be above 0 and below 1, not {text}")
+    return value
+
+
 def seed(text: str) -> int:
     """A seed of random numbers."""
     return _whole(text, 2**32 - 1)
@@ -68,7 +81,11 @@ def side(text: str) -> int:
 def default_output(config: str) -> Path:
     """Where a command that was given a config writes: ``output/coco/NAME`` for
     ``configs/coco/NAME.yaml``."""
+    from ..config.library import find_bundled
+
     path = Path(config)
+    if not path.is_file():
+        path = find_bundled(path) or path
     if path.name == "config.yaml":
         # Training wrote it beside its checkpoint; further results belong there too.
         return path.parent

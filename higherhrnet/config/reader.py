@@ -12,6 +12,7 @@ import typing
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, asdict, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from yacs.config import CfgNode
 from ..errors import UserError
 from ..io import yaml
 from . import migrate
-from .schema import SCHEMAS, Config, Rule, sections_of
+from .library import find_bundled, find_config
+from .schema import SCHEMAS, Config, Rule, rules_of, sections_of
 
 _log = logging.getLogger(__name__)
 Pairs = list[tuple[str, Any]]
@@ -32,25 +34,34 @@ def read_config(path: str | Path, overrides: Sequence[Any] = ()) -> Config:
     """Defaults, then a YAML file, then ``KEY, VALUE, …``; checked.
 
     Files of older versions and the official YAMLs are translated, see
-    :mod:`config.migrate`.
+    :mod:`config.migrate`. Paths in the file are relative to it where they exist there, else to the
+    working folder.
+
+    Args:
+        path: a file, or the name of a bundled one, e.g. ``coco/higherhrnet_w32_512``.
+        overrides: what is to differ; paths in them are relative to the working folder.
 
     Raises:
         UserError: the file is missing or not YAML, a key is unknown or another method's, or a value
             is wrong; the message names it.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"config file '{path}' does not exist")
-    return parse_config(path.read_bytes(), overrides, source=str(path))
+    path = find_config(path)
+    return parse_config(path.read_bytes(), overrides, source=str(path), folder=path.parent)
 
 
 def parse_config(
-    text: str | bytes, overrides: Sequence[Any] = (), source: str = "config", quiet: bool = False
+    text: str | bytes,
+    overrides: Sequence[Any] = (),
+    source: str = "config",
+    quiet: bool = False,
+    folder: Path | None = None,
 ) -> Config:
     """Like :func:`read_config`, from YAML text; values may be YAML or what they mean.
 
     Args:
+        text, overrides, source: the file's content, what differs, and its name for messages.
         quiet: say nothing of keys that were translated, as for a checkpoint's own config.
+        folder: where paths in the text are looked for first.
     """
     try:
         loaded = yaml.parse(text) or {}
@@ -77,7 +88,41 @@ def parse_config(
     for note in [] if quiet else [*notes, *more_notes]:
         _log.warning("%s", note)
     own = {key for key, _ in more}
+    pairs = [(key, _find_path(key, value, folder)) for key, value in pairs]
+    more = [(key, _find_path(key, value, None)) for key, value in more]
     return _build([*pairs, *more], lambda key: _OVERRIDES if key in own else f"'{source}'")
+
+
+def _find_path(key: str, value: Any, folder: Path | None) -> Any:
+    """A setting that names a file or folder, with the config's folder before it if it is there; a
+    bundled skeleton wherever it lies."""
+    if isinstance(value, list) and key == "DATASET.TRAIN":
+        return [
+            {k: _find_path(f"DATASET.{k}", v, folder) for k, v in entry.items()}
+            if isinstance(entry, dict)
+            else entry
+            for entry in value
+        ]
+    kind = _path_kinds().get(key)
+    if kind is None or not isinstance(value, str) or not value or "$" in value:
+        return value
+    found = None if folder is None else folder / value
+    if found is not None and (found.is_dir() if kind == "folder" else found.is_file()):
+        return str(found)
+    if value.endswith((".yaml", ".yml")) and not Path(value).is_file():
+        return str(find_bundled(Path(value)) or value)
+    return value
+
+
+@cache
+def _path_kinds() -> dict[str, str]:
+    """Settings that may be paths, of any method, and their kind."""
+    return {
+        f"{section}.{key}": rule.path
+        for schema in SCHEMAS.values()
+        for section, key, rule in rules_of(schema)
+        if rule.path
+    }
 
 
 def override_config(config: C, overrides: Sequence[Any]) -> C:

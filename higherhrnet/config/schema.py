@@ -25,6 +25,7 @@ class Rule:
         multiple: whole numbers must be multiples of it.
         per_output: a list with one entry for each output of the network, 1/4 first; a single entry
             stands for all outputs.
+        path: ``file`` or ``folder``: it may be one, relative to the config or the working folder.
     """
 
     help: str
@@ -34,6 +35,7 @@ class Rule:
     above: bool = False
     multiple: int = 1
     per_output: bool = False
+    path: str = ""
 
 
 def setting(default: Any, help: str, **rule: Any) -> Any:
@@ -55,7 +57,9 @@ class ModelSection:
     UPSAMPLE_MODE: str = setting(
         "nearest", "upsampling in the exchange; published: nearest", choices=("nearest", "bilinear")
     )
-    PRETRAINED: str = setting("", "weights file or zoo name to start from; its backbone must fit")
+    PRETRAINED: str = setting(
+        "", "weights file or zoo name to start from; its backbone must fit", path="file"
+    )
 
 
 @dataclass(frozen=True)
@@ -63,9 +67,9 @@ class TrainSet:
     """One of several training sets; what it leaves empty is the config's."""
 
     TRAIN: str = setting("", "split of training, or an annotation file below ROOT")
-    ROOT: str = setting("", "folder of the data set")
+    ROOT: str = setting("", "folder of the data set", path="folder")
     IMAGE_DIR: str = setting("", "image folder or .zip below ROOT")
-    SKELETON: str = setting("", "the set's own; its joints are matched by name")
+    SKELETON: str = setting("", "the set's own; its joints are matched by name", path="file")
     CATEGORIES: tuple[str, ...] = setting((), "names of the categories that are people")
     SHARE: float = setting(
         0.0, "share of an epoch's views; 0 shows every image once", low=0, high=1
@@ -77,7 +81,9 @@ class DatasetSection:
     DATASET: str = setting(
         "coco", "coco (any COCO-format keypoints), synthetic, or MODULE:FUNCTION"
     )
-    ROOT: str = setting("data/coco", "folder of the data set; ${VARIABLES} are filled in")
+    ROOT: str = setting(
+        "data/coco", "folder of the data set; ${VARIABLES} are filled in", path="folder"
+    )
     TRAIN: str | tuple[TrainSet, ...] = setting(
         "train2017",
         "split of training, or an annotation file below ROOT; or a list of these and of "
@@ -89,7 +95,9 @@ class DatasetSection:
     TEST_LIMIT: int = setting(0, "use only the first N images; 0 uses all", low=0)
     SYNTHETIC_IMAGES: int = setting(0, "synthetic images mixed into every epoch", low=0)
     SKELETON: str = setting(
-        "coco", "coco, crowdpose, mpii, a YAML file, or auto: what the annotation file describes"
+        "coco",
+        "coco, crowdpose, mpii, a YAML file, or auto: what the annotation file describes",
+        path="file",
     )
     CATEGORIES: tuple[str, ...] = setting(
         (), "names of the categories that are people; empty takes those with the skeleton's joints"
@@ -190,6 +198,9 @@ class TrainSection:
     )
     UNFREEZE_EPOCH: int = setting(0, "from this epoch on they are trained too; 0 never", low=0)
     VALIDATE_EVERY: int = setting(10, "epochs between validations", low=1)
+    EARLY_STOPPING: int = setting(
+        0, "validations without a gain after which training ends; 0 never", low=0
+    )
     SAVE_EVERY: int = setting(0, "steps between checkpoints within an epoch; 0 for none", low=0)
     KEEP_CHECKPOINTS: int = setting(0, "checkpoints of epochs that are kept beside the last", low=0)
     WORKERS: int = setting(4, "processes that load images", low=0)
@@ -385,7 +396,9 @@ class TopDownTrain(TrainSection):
 @dataclass(frozen=True)
 class TopDownTest(TestSection):
     BBOX_SOURCE: str = setting(
-        "ground_truth", "ground_truth, a COCO result file, a detector, or bottom-up weights"
+        "ground_truth",
+        "ground_truth, a COCO result file, a detector, or bottom-up weights",
+        path="file",
     )
     BBOX_THRE: float = setting(0.0, "lowest score of a box", low=0, high=1)
     BBOX_JITTER: float = setting(
@@ -408,7 +421,9 @@ class TopDownTest(TestSection):
 
 @dataclass(frozen=True)
 class ClassifierDataset:
-    ROOT: str = setting("data/imagenet", "folder of the splits; ${VARIABLES} are filled in")
+    ROOT: str = setting(
+        "data/imagenet", "folder of the splits; ${VARIABLES} are filled in", path="folder"
+    )
     TRAIN: str = setting("train", "folder of class folders below ROOT")
     TEST: str = setting("val", "folder of class folders below ROOT")
     INPUT_SIZE: int = setting(224, "side of a view", low=32, multiple=32)

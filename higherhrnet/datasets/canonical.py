@@ -19,7 +19,7 @@ from ..poses import is_labeled
 from ..skeleton import SKELETONS, Skeleton
 
 Record = dict[str, Any]
-_SIGMA = 0.05
+UNKNOWN_SIGMA = 0.05
 """OKS falloff of joints of which nothing is known, between those of an elbow and an eye."""
 _USUAL = {0, 1, 2}
 _FROM_BOX = "it is computed from their box or joints"
@@ -124,7 +124,7 @@ def skeleton_from_file(
         name=str(first.get("name") or file.stem),
         joints=joints,
         bones=bones,
-        sigmas=(_SIGMA,) * len(joints),
+        sigmas=(UNKNOWN_SIGMA,) * len(joints),
         grouping_order=joints,
         flip_pairs=flip_pairs_from_names(joints),
     )

@@ -44,6 +44,7 @@ from ..training.callbacks import (
     BestCheckpoint,
     Callback,
     Curves,
+    EarlyStopping,
     LastWeights,
     Logging,
     PeriodicCheckpoint,
@@ -326,7 +327,8 @@ def build_callbacks(config: Config, log: RunLog | None, best: BestCheckpoint) ->
     written: list[Callback] = [] if log is None else [Logging(log)]
     drawn: list[Callback] = [] if log is None else [Curves(log)]
     t = config.TRAIN
-    return [best, *written, PeriodicCheckpoint(t.SAVE_EVERY, t.KEEP_CHECKPOINTS), *drawn]
+    ended: list[Callback] = [EarlyStopping()] if t.EARLY_STOPPING else []
+    return [best, *written, PeriodicCheckpoint(t.SAVE_EVERY, t.KEEP_CHECKPOINTS), *drawn, *ended]
 
 
 def build_settings(config: Config, device: torch.device, metric: str) -> loop.Settings:
@@ -345,6 +347,7 @@ def build_settings(config: Config, device: torch.device, metric: str) -> loop.Se
         cuda_graphs=t.CUDA_GRAPHS,
         freeze_bn=t.BN_MODE == "frozen",
         unfreeze_epoch=t.UNFREEZE_EPOCH,
+        early_stopping=t.EARLY_STOPPING,
     )
 
 

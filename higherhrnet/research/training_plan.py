@@ -26,6 +26,8 @@ from .bench.train import measure
 
 _SMALL = 128
 """Side of a view that is measured on a CPU in place of a larger one, pixels."""
+_WORTH_TELLING = 2000
+"""Views from which on a training's hours are told before it starts."""
 _COPIES = 4
 """Of every parameter: itself, its gradient and Adam's two moments, each in float32."""
 
@@ -193,6 +195,17 @@ def plan_training(
                     torch.cuda.reset_peak_memory_stats(device)
                 rows.append(row)
     return lines, rows
+
+
+def tell_hours(config: PoseConfig, device: torch.device) -> str:
+    """One sentence on how long a training will take on this machine; takes some seconds.
+
+    Empty for one that will be over in minutes, or that says itself what fits into its time.
+    """
+    t = config.TRAIN
+    if t.MINUTES or _count_views(config) * t.END_EPOCH < _WORTH_TELLING:
+        return ""
+    return next(iter(describe_hours(config, device)), "")
 
 
 def describe_hours(config: PoseConfig, device: torch.device) -> list[str]:

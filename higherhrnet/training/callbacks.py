@@ -58,10 +58,28 @@ class BestCheckpoint(Callback):
         """See :class:`Callback`."""
         value = record.get(trainer.settings.metric)
         # Of equals the later one has seen more: a metric that stays at 0 says nothing of the first.
-        if value is not None and value >= trainer.progress.best:
+        if value is None:
+            return
+        trainer.progress.since_best += trainer.progress.best > 0  # it may begin with 0s
+        if value > trainer.progress.best:
+            trainer.progress.since_best = 0
+        if value >= trainer.progress.best:
             trainer.progress.best = value
             if trainer.group.main:
                 self._save(trainer.weights)
+
+
+class EarlyStopping(Callback):
+    """Says that a training ended because it gained no more; :class:`BestCheckpoint` counts."""
+
+    def on_train_end(self, trainer: Trainer) -> None:
+        """See :class:`Callback`."""
+        progress, settings = trainer.progress, trainer.settings
+        if trainer.group.main and settings.early_stopping <= progress.since_best:
+            _log.info(
+                "stopped after epoch %d of %d: no gain in %d validations (TRAIN.EARLY_STOPPING)",
+                progress.epoch, settings.epochs, progress.since_best,
+            )  # fmt: skip
 
 
 class LastWeights(Callback):

@@ -85,6 +85,7 @@ class Settings:
         cuda_graphs: and replay its forward and backward passes as CUDA graphs.
         freeze_bn: keep batch norms as they were loaded: running statistics, not the batch's.
         unfreeze_epoch: epoch (from 0) at which frozen parameters are trained too; 0 never.
+        early_stopping: validations without a gain after which the training ends; 0 never.
     """
 
     epochs: int
@@ -97,6 +98,7 @@ class Settings:
     cuda_graphs: bool = False
     freeze_bn: bool = False
     unfreeze_epoch: int = 0
+    early_stopping: int = 0
 
 
 @dataclass
@@ -109,6 +111,7 @@ class Progress:
         metric: its name.
         sums, counted: this epoch's losses so far, and of how many steps.
         steps: steps an epoch; 0 if not known.
+        since_best: validations since the best one.
         fraction, seconds: of a training by time, how much of its schedule is over, and how long it
             took.
     """
@@ -120,6 +123,7 @@ class Progress:
     sums: dict[str, float] = field(default_factory=dict)
     counted: int = 0
     steps: int = 0
+    since_best: int = 0
     fraction: float = 0.0
     seconds: float = 0.0
 
@@ -237,7 +241,10 @@ class Trainer:
         return self.budget is not None and self.budget.fraction >= 1
 
     def _is_done(self, epoch: int) -> bool:
-        """Whether so many epochs end the training, or its time is over."""
+        """Whether so many epochs end the training, or its time is over, or it gains no more."""
+        patience = self.settings.early_stopping
+        if patience and self.progress.since_best >= patience:
+            return True
         return self._is_out_of_time if self.budget else epoch >= self.settings.epochs
 
     def train_one_epoch(self) -> LossMeter:

@@ -24,6 +24,7 @@ from typing import Any
 
 import yaml
 
+from ...config.library import find_config
 from ...errors import UserError
 from ...io import yaml as strict_yaml
 
@@ -95,8 +96,7 @@ def read_plan(path: Path) -> Plan:
     Raises:
         UserError: the file is missing, or a key, run or evaluation is unknown.
     """
-    if not path.is_file():
-        raise UserError(f"ablation plan '{path}' does not exist")
+    path = find_config(path, "ablation plan")
     try:
         loaded = strict_yaml.parse(path.read_bytes())
     except UserError as error:

@@ -1,0 +1,1 @@
+"""Labels of other tools → images, COCO-format JSON and a skeleton."""

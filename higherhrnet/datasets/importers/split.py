@@ -1,0 +1,56 @@
+"""Which images are trained on, and which are kept to validate."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+_MOST_GROUPS = 40
+"""Groups that are looked through for the best sum; of more, some are simply trained on."""
+
+
+def split_by_group(
+    groups: Sequence[str], share: float, seed: int = 0
+) -> tuple[list[int], list[int], str]:
+    """Rows to train on, rows to validate on, and how they were told apart.
+
+    Frames of one video are nearly the same image: with several videos, whole videos are kept for
+    validation. Else images are drawn.
+
+    Args:
+        groups: video of each image; empty text where there is none.
+        share: of the images that are trained on, 0..1.
+        seed: of the choice.
+    """
+    generator = np.random.default_rng(seed)
+    count = len(groups)
+    wanted = min(max(round(count * (1 - share)), 1), count - 1) if count > 1 else 0
+    sizes = Counter(groups)
+    if len(sizes) < 2 or (len(sizes) == count and "" not in sizes):
+        chosen = set(generator.permutation(count)[:wanted].tolist())
+        how = "images to validate were chosen at random"
+        if len(sizes) == 1 and "" not in sizes:
+            how += ", all from one video: frames beside one another are alike, and AP on them says "
+            how += "little of other videos"
+    else:
+        kept = _choose_groups(sizes, wanted, generator)
+        chosen = {row for row, group in enumerate(groups) if group in kept}
+        how = f"by video: {len(sizes) - len(kept)} to train on, {len(kept)} to validate"
+    train = [row for row in range(count) if row not in chosen]
+    return train, sorted(chosen), how
+
+
+def _choose_groups(
+    sizes: Counter[str], wanted: int, generator: np.random.Generator
+) -> frozenset[str]:
+    """The groups whose sizes sum up nearest to ``wanted``: at least one, and not all."""
+    names = sorted(sizes)
+    order = [names[row] for row in generator.permutation(len(names))]
+    best: dict[int, frozenset[str]] = {0: frozenset()}
+    for name in order[:_MOST_GROUPS]:  # subset sums: at most one way for each number of images
+        for total, members in list(best.items()):
+            best.setdefault(total + sizes[name], members | {name})
+    usable = [t for t, members in best.items() if 0 < len(members) < len(names)]
+    return best[min(usable, key=lambda total: (abs(total - wanted), total))]
