@@ -57,10 +57,10 @@ def draw_people(
             for a, b in skeleton.limbs:
                 if here[a] and here[b]:
                     thickness = width if sure[person, [a, b]].all() else max(1, width // 2)
-                    color = rim if outline else _limb_color(skeleton, a, b)
+                    color = rim if outline else limb_color(skeleton, a, b)
                     _line(image, joints[a], joints[b], color, thickness + (2 if outline else 0))
         for joint in np.flatnonzero(here):
-            color = _joint_color(skeleton, int(joint))
+            color = joint_color(skeleton, int(joint))
             radius = max(2, round(width * 0.9))
             if sure[person, joint]:
                 _dot(image, joints[joint], radius + 1, rim, -1)
@@ -135,11 +135,11 @@ def _limb_width(extent: float, image: tuple[int, ...]) -> int:
     return round(float(np.clip(0.02 * extent, 2, max(2.0, 0.015 * max(image)))))
 
 
-def _joint_color(skeleton: Skeleton, joint: int) -> Color:
+def joint_color(skeleton: Skeleton, joint: int) -> Color:
     return skeleton.colors[joint] if skeleton.colors else COLORS[skeleton.sides[joint]]
 
 
-def _limb_color(skeleton: Skeleton, a: int, b: int) -> Color:
+def limb_color(skeleton: Skeleton, a: int, b: int) -> Color:
     return skeleton.colors[b] if skeleton.colors else COLORS[_limb_side(skeleton, a, b)]
 
 

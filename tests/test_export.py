@@ -192,7 +192,7 @@ class Block:
             raise ImportError(name)
 sys.meta_path.insert(0, Block())
 import higherhrnet.methods.exported, higherhrnet.inference.pipeline
-import higherhrnet.inference.tracking
+import higherhrnet.inference.tracking, higherhrnet.poses.conversions
 import higherhrnet.methods.bottom_up.predictor, higherhrnet.methods.top_down.predictor
 import higherhrnet.inference.engines.onnxruntime_engine
 import higherhrnet.inference.engines.openvino_engine

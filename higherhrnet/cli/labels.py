@@ -9,6 +9,7 @@ from pathlib import Path
 from ..config.library import find_bundled, find_config
 from ..datasets.importers.sources import read_labels, unpacked
 from ..datasets.importers.write import format_skeleton, make_skeleton, split_file, write_labels
+from ..datasets.label_files import write_label_files
 from ..errors import UserError
 from ..io.atomic import atomic_write
 from ..skeleton import Skeleton, load_skeleton
@@ -40,6 +41,15 @@ def import_data(options: argparse.Namespace) -> int:
         f"  higherhrnet train {config} --output {output}\n"
         f"  higherhrnet predict YOUR_IMAGES --weights {output}/best.safetensors"
     )
+    return 0
+
+
+def export_data(options: argparse.Namespace) -> int:
+    """Write predictions as another tool takes them."""
+    images, people = write_label_files(
+        options.predictions, options.output, options.to, options.min_score, options.prefix
+    )
+    print(f"{people} people in {images} images; {options.output}")
     return 0
 
 

@@ -149,6 +149,9 @@ def _predict(commands: _Commands) -> None:
         f"like {DEFAULT_WEIGHTS} (bundled), or a COCO result file, or annotations with boxes",
     )
     predict.add_argument(
+        "--recursive", action="store_true", help="look into folders' subfolders, too"
+    )
+    predict.add_argument(
         "--skip-done",
         action="store_true",
         help="go on after a kill: leave out images whose people are in the output folder already",
@@ -412,6 +415,27 @@ def _data(commands: _Commands) -> None:
         help="skeleton of these joints: order, bones, flip pairs and sigmas",
     )  # fmt: skip
     imported.add_argument("--format", choices=types.LABEL_FORMATS, help="default: by content")
+    exported = declare(
+        "export", False, help="predictions as label files, to correct them in another tool"
+    )
+    exported.set_defaults(module="labels")
+    exported.add_argument(
+        "predictions", metavar="PREDICTIONS.json", type=Path,
+        help="what predict wrote, or any COCO file with keypoints",
+    )  # fmt: skip
+    exported.add_argument("output", metavar="OUT", type=Path, help="new file; yolo: new folder")
+    exported.add_argument(
+        "--to", required=True, choices=("coco", "label_studio", "yolo"),
+        help="coco: what CVAT, COCO Annotator, FiftyOne and others import",
+    )  # fmt: skip
+    exported.add_argument(
+        "--min-score", type=types.number, default=0.0, metavar="SCORE",
+        help="leave out people scoring less",
+    )  # fmt: skip
+    exported.add_argument(
+        "--prefix", default="", metavar="ADDRESS",
+        help="label_studio: what stands before image names, e.g. /data/local-files/?d=images/",
+    )  # fmt: skip
     split = declare("split", False, help="split a COCO-format file in two")
     split.set_defaults(module="labels")
     split.add_argument("file", metavar="FILE.json", type=Path)

@@ -62,7 +62,7 @@ def predict(options: argparse.Namespace) -> int:
     if "none" in options.show and len(options.show) > 1:
         others = " ".join(word for word in options.show if word != "none")
         raise UserError(f"--show none and --show {others} contradict each other")
-    inputs = find_inputs(options.inputs)
+    inputs = find_inputs(options.inputs, getattr(options, "recursive", False))
     if inputs.skipped and is_main_process():
         print(f"higherhrnet: {describe_skipped(inputs.skipped)}", file=sys.stderr)
     device = choose_device(options.device)

@@ -18,7 +18,8 @@ from ..config import PoseConfig, override_config, to_yaml
 from ..errors import UserError
 from ..export.exporter import FORMATS, Batches, export_graph
 from ..inference.engines.exported import ExportInfo
-from ..inference.predictor import Image, Predictor
+from ..inference.predictor import Predictor
+from ..io.pixels import Image
 from ..methods.base import method_of
 from ..models.model_zoo import cache_dir
 from ..models.pose_model import PoseModel

@@ -17,12 +17,13 @@ from .. import visualization
 from ..boxes import Boxes, find_boxes
 from ..errors import UserError
 from ..io.images import count_frames, read_annotated, read_image
+from ..io.pixels import Image
 from ..poses import Poses
 from . import pipeline
 from .inputs import output_names
 from .live_view import LiveView
 from .prediction_files import PredictionWriter
-from .predictor import Image, Maps, Predictor, Scene
+from .predictor import Maps, Predictor, Scene
 from .stats import InferenceStats
 from .tracking import OneEuro, Tracker
 from .video import Frame

@@ -55,8 +55,12 @@ class Inputs:
         return bool(self.videos or self.cameras or self.addresses)
 
 
-def find_inputs(names: Sequence[str]) -> Inputs:
-    """Files named by paths, folders (not their subfolders) and globs, cameras, and addresses.
+def find_inputs(names: Sequence[str], recursive: bool = False) -> Inputs:
+    """Files named by paths, folders and globs, cameras, and addresses.
+
+    Args:
+        names: as the user wrote them.
+        recursive: look into folders' subfolders, too.
 
     Raises:
         UserError: an input does not exist, or a folder or glob holds no images or videos.
@@ -71,24 +75,26 @@ def find_inputs(names: Sequence[str]) -> Inputs:
         elif is_address(name):
             addresses[name] = None
         else:
-            for file in _files(name, skipped):
+            for file in _files(name, skipped, recursive):
                 found.setdefault(os.path.abspath(file), file)  # noqa: PTH100  links are kept apart
     videos = [path for path in found.values() if path.suffix.lower() in VIDEO_SUFFIXES]
     images = [path for path in found.values() if path.suffix.lower() not in VIDEO_SUFFIXES]
     return Inputs(images, videos, list(cameras), list(addresses), list(skipped))
 
 
-def _files(name: str, skipped: dict[Path, None]) -> list[Path]:
+def _files(name: str, skipped: dict[Path, None], recursive: bool) -> list[Path]:
     """Files that are read; ``skipped`` gets those that are images or videos but of other kinds."""
     path = Path(os.path.expanduser(name))  # noqa: PTH111  which takes unknown users for names
     if path.is_file():
         return [path]  # whatever its name says; reading will tell
     if path.is_dir():
-        there = list(path.iterdir())
+        there = list(path.rglob("*") if recursive else path.iterdir())
         nothing = (
             f"folder '{name}' holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}) and no "
             f"videos ({', '.join(sorted(VIDEO_SUFFIXES))})"
         )
+        if not recursive and any(entry.is_dir() for entry in there):
+            nothing += "; --recursive looks into its folders"
     elif glob.has_magic(name):
         there = [Path(p) for p in glob.glob(str(path), recursive=True)]  # noqa: PTH207
         nothing = f"nothing that is an image or a video matches '{name}'"

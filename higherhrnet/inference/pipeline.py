@@ -16,16 +16,14 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from itertools import repeat
-from pathlib import Path
 from typing import Any, TypeVar
 
 import cv2
-import numpy as np
 
 from ..errors import UserError, lack_of
-from ..io.images import read_image
+from ..io.pixels import ImageLike, is_single, keep_pixels, to_pixels
 from ..poses import Poses
-from .predictor import BoxesLike, Image, Maps, Predictor, Preprocessed, Scene
+from .predictor import BoxesLike, Maps, Predictor, Preprocessed, Scene
 from .stats import InferenceStats
 
 Job = TypeVar("Job")
@@ -190,9 +188,10 @@ class _Run:
 
 def predict_many(
     predictor: Predictor,
-    images: Iterable[Image | str | Path],
+    images: Iterable[ImageLike],
     boxes: Iterable[BoxesLike] | None = None,
     on_error: Callable[[int, UserError], object] | None = None,
+    channel_order: str = "RGB",
 ) -> Generator[Poses, None, None]:
     """Poses of many images, in their order: read ahead, and batched as the predictor is set.
 
@@ -200,16 +199,17 @@ def predict_many(
 
     Args:
         predictor: makes the predictions.
-        images: files, or (H, W, 3) uint8 RGB arrays.
+        images: files, bytes, arrays, Pillow images or tensors, as the predictor takes them.
         boxes: of the people in each image, for a top-down predictor; see its call.
         on_error: called with the index of an image that cannot be read, and why; its poses are
             then empty and the others follow. Without it the error is raised.
+        channel_order: ``RGB``, or ``BGR`` for arrays as OpenCV reads them.
 
     Raises:
         UserError: ``images`` is one image; or what a call of the predictor would raise for one
             of them, or too few or too many boxes, when it is their turn.
     """
-    if isinstance(images, str | Path) or (isinstance(images, np.ndarray) and images.ndim == 3):
+    if is_single(images):
         raise UserError("predict_many takes several images; call the predictor for one")
 
     def load(job: tuple[Any, Any]) -> Scene:
@@ -219,20 +219,19 @@ def predict_many(
                 "predict_many wants boxes for each image, and was given "
                 + ("fewer" if own is _END else "more")
             )
-        pixels = read_image(image) if isinstance(image, str | Path) else image
-        return Scene(pixels, predictor.check_boxes(own))
+        return Scene(to_pixels(image, channel_order), predictor.check_boxes(own))
 
     return _poses(predictor, run(predictor, _pairs(images, boxes), load), on_error)
 
 
 def _pairs(
-    images: Iterable[Image | str | Path], boxes: Iterable[BoxesLike] | None
+    images: Iterable[ImageLike], boxes: Iterable[BoxesLike] | None
 ) -> Iterator[tuple[Any, Any]]:
     """Images with their boxes; ``_END`` stands for the one of which there are fewer."""
     of_images: Iterator[Any] = repeat(None) if boxes is None else iter(boxes)
     for image in images:
         # Images are read ahead, and callers may fill the same array again.
-        yield image.copy() if isinstance(image, np.ndarray) else image, next(of_images, _END)
+        yield keep_pixels(image), next(of_images, _END)
     if boxes is not None and next(of_images, _END) is not _END:
         yield _END, None
 

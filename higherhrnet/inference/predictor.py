@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple, Protocol, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -14,14 +13,14 @@ import numpy.typing as npt
 from ..boxes import Boxes
 from ..errors import UserError
 from ..evaluation.operating_point import OperatingPoint
-from ..io.images import check_size, read_image
+from ..io.images import check_size
+from ..io.pixels import Image, ImageLike, as_several, to_pixels
 from ..outputs import View
 from ..poses import Poses
 from ..skeleton import Skeleton
 from .engines.base import Engine
 from .stats import InferenceStats
 
-Image = npt.NDArray[np.uint8]
 BoxesLike = Boxes | npt.NDArray[Any] | Sequence[Sequence[float]]
 
 
@@ -90,29 +89,49 @@ class Predictor(ABC):
     method: ClassVar[str]
     finds_people: ClassVar[bool]
 
-    def __call__(self, image: Image | str | Path, boxes: BoxesLike | None = None) -> Poses:
-        """Poses of the people in an image: (H, W, 3) uint8 RGB, or a file.
+    @overload
+    def __call__(
+        self, image: list[Any] | tuple[Any, ...], boxes: Any = None, channel_order: str = "RGB"
+    ) -> list[Poses]: ...
+
+    @overload
+    def __call__(
+        self, image: ImageLike, boxes: BoxesLike | None = None, channel_order: str = "RGB"
+    ) -> Poses: ...
+
+    def __call__(self, image: Any, boxes: Any = None, channel_order: str = "RGB") -> Any:
+        """Poses of the people in an image, or a list of those in each of several.
 
         Args:
-            image: the image.
-            boxes: top-down: where people are, if it is known: (N, 4) left, top, width, height.
-                Bottom-up predictors find people themselves and take none.
+            image: a file, bytes of one, a Pillow image, an (H, W, 3) array of uint8 or of floats
+                0..1, a gray one, a torch tensor (3, H, W); or a list, a tuple or a batch (four
+                dimensions) of these. See :mod:`higherhrnet.io.pixels`.
+            boxes: top-down: where people are, if it is known: (N, 4) left, top, width, height; of
+                several images a list of these. Bottom-up predictors find people themselves and
+                take none.
+            channel_order: ``RGB``, or ``BGR`` for arrays as OpenCV reads them.
 
         Raises:
             UserError: the file cannot be read, the array is not an image, the boxes are wrong or
                 of no use, or there are neither boxes nor a detector.
         """
-        return self.predict(image, boxes)[0]
+        several = as_several(image)
+        if several is None:
+            return self.predict(image, boxes, channel_order=channel_order)[0]
+        from .pipeline import predict_many  # which imports this module
+
+        return list(predict_many(self, several, boxes, channel_order=channel_order))
 
     def predict(
         self,
-        image: Image | str | Path,
+        image: ImageLike,
         boxes: BoxesLike | None = None,
         stats: InferenceStats | None = None,
+        channel_order: str = "RGB",
     ) -> tuple[Poses, Maps]:
         """Poses, and the maps they were found on."""
         stats = stats or InferenceStats()
-        pixels = read_image(image) if isinstance(image, str | Path) else image
+        pixels = to_pixels(image, channel_order)
         prepared = self.preprocess(Scene(pixels, self.check_boxes(boxes)), stats)
         (views,) = self.forward([prepared], stats)
         return self.postprocess(prepared, views, stats)
@@ -133,15 +152,9 @@ class Predictor(ABC):
         """Prepare an image for the network; may run in several threads.
 
         Raises:
-            UserError: the array is not an image.
+            UserError: it is no image, or too large.
         """
-        image = scene.image
-        if not _is_image(image):
-            raise UserError(
-                "an image must be an (H, W, 3) uint8 RGB array with at least one pixel, not "
-                f"{type(image).__name__} {getattr(image, 'shape', '')} "
-                f"{getattr(image, 'dtype', '')}"
-            )
+        image = to_pixels(scene.image)
         check_size(image.shape[:2], "an image")
         with stats.timed("preprocess"):
             # A flipped or channel-swapped view is an array that torch does not take.
@@ -172,7 +185,7 @@ class Predictor(ABC):
         poses, maps = self.decode(prepared, views, stats)
         if self.operating_point is not None:  # the margin around an image is not part of it
             poses = self.operating_point.apply(poses.within(prepared.shape), self.skeleton)
-        return poses, maps
+        return replace(poses, skeleton=self.skeleton), maps
 
     @abstractmethod
     def decode(
@@ -186,13 +199,3 @@ class Predictor(ABC):
         """Heatmaps (K, h, w), and tags (K or 1, h', w') if there are any, that cover exactly an
         image (H, W)."""
         return maps.dense_heatmaps(), maps.dense_tags()
-
-
-def _is_image(image: Any) -> bool:
-    return (
-        isinstance(image, np.ndarray)
-        and image.dtype == np.uint8
-        and image.ndim == 3
-        and image.shape[2] == 3
-        and image.size > 0
-    )

@@ -87,14 +87,14 @@ def decode(data: bytes, name: str, upright: bool = False) -> npt.NDArray[np.uint
         image = _imdecode(data, cv2.IMREAD_COLOR_RGB | keep)
         if upright and image is not None and data[4:12] == b"ftypavif":  # OpenCV does not turn it
             header = read_header(BytesIO(data), count=False)
-            image = _turn(image, header.orientation if header else 1)
+            image = turn_upright(image, header.orientation if header else 1)
     if image is None:
         raise UserError(f"image '{name}' cannot be decoded")
     check_size(image.shape[:2], f"image '{name}'")
     return np.asarray(image, np.uint8)
 
 
-def _turn(image: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
+def turn_upright(image: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
     """An image as its EXIF orientation wants it to be shown."""
     if orientation in _TURNED:
         image = np.swapaxes(image, 0, 1)

@@ -50,9 +50,13 @@ def read_yolo(file: Path, images: Path | None = None) -> Labels:
     classes = dict(enumerate(classes)) if isinstance(classes, list) else classes
     root = images or _find_root(file, str(values.get("path") or ""))
     frames: list[Frame] = []
+    seen: set[Path] = set()  # sets without images to validate on name the same folder twice
     without = 0
     for key, split in _SPLITS.items():
         for image in _list_images(root, values.get(key), file, key):
+            if image in seen:
+                continue
+            seen.add(image)
             labels = _label_file(image)
             if not labels.is_file():
                 without += 1
@@ -104,7 +108,7 @@ def _read_flip_pairs(indices: Any, joints: tuple[str, ...], file: Path) -> Bones
 
 def _find_root(file: Path, named: str) -> Path:
     """``path`` of the YAML, if it is there; else the YAML's own folder."""
-    for root in (Path(named), file.parent / named, file.parent / Path(named).name):
+    for root in (file.parent / named, Path(named), file.parent / Path(named).name):
         if named and root.is_dir():
             return root
     return file.parent

@@ -13,7 +13,8 @@ from torch import nn
 
 from ...boxes import Boxes
 from ...errors import UserError
-from ...inference.predictor import Image, Predictor
+from ...inference.predictor import Predictor
+from ...io.pixels import Image
 from ...models.model_zoo import OFFLINE
 
 DETECTORS = (

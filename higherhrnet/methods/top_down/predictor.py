@@ -16,8 +16,9 @@ from ...boxes import Boxes
 from ...errors import UserError
 from ...evaluation.oks import oks_nms, soft_oks_nms
 from ...inference.engines.base import Engine
-from ...inference.predictor import Image, Predictor, Preprocessed, Scene
+from ...inference.predictor import Predictor, Preprocessed, Scene
 from ...inference.stats import InferenceStats
+from ...io.pixels import Image
 from ...outputs import Outputs, View, to_host
 from ...poses import Poses
 from ...skeleton import Skeleton

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from . import drawing, geometry
-from .errors import UserError
-from .geometry import Affine
-from .skeleton import Skeleton
+from .. import drawing, geometry
+from ..errors import UserError
+from ..geometry import Affine
+from ..skeleton import Skeleton
 
 Image = npt.NDArray[np.uint8]
 
+_ARRAYS = ("xy", "score", "person_score", "visibility", "tag", "track")
 ABSENT, REFINED, SEEN = 0, 1, 2
 """Visibility of a joint. Annotated: unlabeled, labeled but hidden, visible. Predicted: missing,
 filled in from the heatmap by refine, found as a peak."""
@@ -65,6 +66,7 @@ class Poses:
         visibility: (N, K) int8, one of ABSENT, REFINED, SEEN.
         tag: (N, T) float64, the mean of each person's tags; T = 0 where there are none.
         track: (N,) int64, number of the same person through a video; -1 where not followed.
+        skeleton: the joints' names and bones, where they are known: predictors say them.
     """
 
     xy: npt.NDArray[np.float64]
@@ -73,6 +75,7 @@ class Poses:
     visibility: npt.NDArray[np.int8]
     tag: npt.NDArray[np.float64]
     track: npt.NDArray[np.int64]
+    skeleton: Skeleton | None = None
 
     def __post_init__(self) -> None:
         n, k = self.xy.shape[:2]
@@ -83,6 +86,18 @@ class Poses:
 
     def __len__(self) -> int:
         return len(self.xy)
+
+    def __repr__(self) -> str:
+        people = "1 person" if len(self) == 1 else f"{len(self)} people"
+        best = f", scores to {self.person_score.max():.2f}" if len(self) else ""
+        of = "" if self.skeleton is None else f" of skeleton '{self.skeleton.name}'"
+        return f"Poses({people}, {self.xy.shape[1]} joints{of}{best})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the people drawn, and a table of their scores."""
+        from .conversions import to_html
+
+        return to_html(self)
 
     @classmethod
     def empty(cls, joints: int) -> Poses:
@@ -130,7 +145,8 @@ class Poses:
         rows = np.asarray(people)
         if rows.size == 0:
             rows = rows.astype(np.int64)
-        return Poses(*(getattr(self, part.name)[rows] for part in fields(self)))
+        chosen: dict[str, Any] = {name: getattr(self, name)[rows] for name in _ARRAYS}
+        return replace(self, **chosen)
 
     def filter(self, person: float = 0.0, joint: float = 0.0) -> Poses:
         """Keep people scoring at least ``person`` and make joints below ``joint`` absent.
@@ -176,12 +192,17 @@ class Poses:
     @staticmethod
     def concatenate(parts: Sequence[Poses]) -> Poses:
         """All people of at least one set, in order."""
-        return Poses(
-            *(np.concatenate([getattr(p, part.name) for p in parts]) for part in fields(Poses))
-        )
+        joined: dict[str, Any] = {
+            name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS
+        }
+        return replace(parts[0], **joined)
 
-    def draw(self, image: Image, skeleton: Skeleton) -> Image:
+    def draw(self, image: Image, skeleton: Skeleton | None = None) -> Image:
         """The image with the people on it, the most confident on top.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            skeleton: whose bones are drawn; that of the poses if None.
 
         Limbs are colored by side and as wide as suits the person's size; a dark rim keeps them
         visible on any ground. A joint that refine filled in (or that is annotated as hidden) is a
@@ -196,24 +217,41 @@ class Poses:
             ordered.xy,
             ordered.visibility > ABSENT,
             ~ordered.refined,
-            skeleton,
+            self.require_skeleton(skeleton),
             labels=[str(track) for track in ordered.track] if followed else (),
             rims=[drawing.color_of(track) for track in ordered.track] if followed else (),
         )
         return canvas
 
-    def to_rows(self, skeleton: Skeleton) -> list[dict[str, Any]]:
-        """One row for every present joint, for a table: ``pandas.DataFrame(poses.to_rows(s))``.
+    def require_skeleton(self, skeleton: Skeleton | None = None) -> Skeleton:
+        """The given skeleton, or that of the poses.
+
+        Raises:
+            UserError: neither is known, or it has another number of joints.
+        """
+        found = skeleton or self.skeleton
+        if found is None:
+            raise UserError("these poses do not know their skeleton; give one")
+        if len(found) != self.xy.shape[1]:
+            raise UserError(
+                f"skeleton '{found.name}' has {len(found)} joints, but the poses have "
+                f"{self.xy.shape[1]}"
+            )
+        return found
+
+    def to_rows(self, skeleton: Skeleton | None = None) -> list[dict[str, Any]]:
+        """One row for every present joint; :meth:`to_dataframe` makes a table of them.
 
         Columns: person (number in this image), track, person_score, joint (name), x, y (pixels),
         score, refined (by refine).
         """
+        joints = self.require_skeleton(skeleton).joints
         return [
             {
                 "person": int(person),
                 "track": int(self.track[person]),
                 "person_score": float(self.person_score[person]),
-                "joint": skeleton.joints[joint],
+                "joint": joints[joint],
                 "x": float(self.xy[person, joint, 0]),
                 "y": float(self.xy[person, joint, 1]),
                 "score": float(self.score[person, joint]),
@@ -234,6 +272,64 @@ class Poses:
             }
             for person, score in zip(keypoints, self.person_score, strict=True)
         ]
+
+    def to_dataframe(self, skeleton: Skeleton | None = None) -> Any:
+        """:meth:`to_rows` as a pandas ``DataFrame``.
+
+        Raises:
+            UserError: pandas is not installed.
+        """
+        from .conversions import to_dataframe
+
+        return to_dataframe(self, skeleton)
+
+    def to_json(self, skeleton: Skeleton | None = None) -> str:
+        """JSON text: ``{"joints": […], "people": [{"score", "box", "keypoints": {name: [x, y,
+        score]}}]}``, absent joints left out; ``track`` where people are followed."""
+        from .conversions import to_json
+
+        return to_json(self, skeleton)
+
+    def to_yolo(self, shape: tuple[int, int], category: int = 0) -> str:
+        """Lines of an Ultralytics YOLO-pose label file, for an image (H, W): class, box and
+        ``x y visibility`` of every joint, as fractions of the sides."""
+        from .conversions import to_yolo
+
+        return to_yolo(self, shape, category)
+
+    def to_label_studio(
+        self, shape: tuple[int, int], image: str, skeleton: Skeleton | None = None
+    ) -> dict[str, Any]:
+        """A Label Studio task with the people as predictions: keypoints in a rectangle each.
+
+        Args:
+            shape: (H, W) of the image.
+            image: its address, as Label Studio is to load it.
+            skeleton: names the joints; that of the poses if None.
+        """
+        from .conversions import to_label_studio
+
+        return to_label_studio(self, shape, image, skeleton)
+
+    def to_supervision(self) -> Any:
+        """A ``supervision.KeyPoints``, for its annotators and metrics.
+
+        Raises:
+            UserError: supervision is not installed.
+        """
+        from .conversions import to_supervision
+
+        return to_supervision(self)
+
+    def to_fiftyone(self, shape: tuple[int, int], label: str = "person") -> Any:
+        """A ``fiftyone.Keypoints`` for a sample whose image is (H, W).
+
+        Raises:
+            UserError: fiftyone is not installed.
+        """
+        from .conversions import to_fiftyone
+
+        return to_fiftyone(self, shape, label)
 
     @classmethod
     def from_coco(cls, records: Sequence[Mapping[str, Any]], skeleton: Skeleton) -> Poses:

@@ -1,0 +1,158 @@
+"""COCO-format predictions → files that labeling tools take, to be corrected and imported again."""
+
+from __future__ import annotations
+
+import shutil
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import UserError
+from ..io.atomic import atomic_write, write_json
+from ..poses import Poses
+from ..skeleton import Skeleton
+from .annotations import check_annotations, read_annotations
+from .canonical import canonicalize, skeleton_from_file
+from .importers.labels import ImageIndex
+
+Record = dict[str, Any]
+
+
+def write_label_files(
+    predictions: Path, output: Path, tool: str, min_score: float = 0.0, prefix: str = ""
+) -> tuple[int, int]:
+    """Write people for a labeling tool; returns how many images and people.
+
+    Args:
+        predictions: ``predictions.json``, or any COCO file with keypoints. Frames of videos are
+            left out: they are no files.
+        output: new file; of YOLO a new folder.
+        tool: ``coco``, ``label_studio`` or ``yolo``.
+        min_score: people scoring less are left out.
+        prefix: of image addresses in Label Studio.
+
+    Raises:
+        UserError: the file is none, or the output exists.
+    """
+    if output.exists() and (output.is_file() or any(output.iterdir())):
+        raise UserError(f"'{output}' exists already")
+    loaded = read_annotations(predictions)
+    check_annotations(loaded, predictions)
+    skeleton = skeleton_from_file(loaded, predictions)
+    canonicalize(loaded, predictions, skeleton)
+    images = [image for image in loaded["images"] if "frame" not in image]
+    if not images:
+        raise UserError(f"'{predictions}' lists no images (frames of videos are no files)")
+    people: dict[Any, list[Record]] = defaultdict(list)
+    for record in loaded["annotations"]:
+        if record.get("score", 1.0) >= min_score and not record.get("iscrowd"):
+            people[record["image_id"]].append(record)
+    write = {"coco": _write_coco, "label_studio": _write_label_studio, "yolo": _write_yolo}[tool]
+    write(images, people, skeleton, output, predictions, prefix)
+    return len(images), sum(len(people[image["id"]]) for image in images)
+
+
+def _write_coco(
+    images: Sequence[Record],
+    people: dict[Any, list[Record]],
+    skeleton: Skeleton,
+    output: Path,
+    source: Path,
+    prefix: str,
+) -> None:
+    """What CVAT's "COCO Keypoints 1.0" and other importers want: whole visibilities, plain file
+    names, an empty segmentation, and nothing that COCO has not."""
+    kept = ("image_id", "keypoints", "num_keypoints", "bbox", "area")
+    annotations: list[Record] = []
+    for image in images:
+        for record in people[image["id"]]:
+            own = {key: record[key] for key in kept if key in record}
+            annotations.append(
+                {"id": len(annotations) + 1, "category_id": 1, "iscrowd": 0, "segmentation": []}
+                | own
+            )
+    name = "person" if any(skeleton.upper) else skeleton.name
+    category = {"id": 1, "name": name, "supercategory": "", "keypoints": list(skeleton.joints)}
+    category["skeleton"] = [[a + 1, b + 1] for a, b in skeleton.limbs]
+    keys = ("id", "width", "height")
+    write_json(
+        output,
+        {
+            "licenses": [],
+            "info": {"description": "predicted by higherhrnet, to be corrected"},
+            "categories": [category],
+            "images": [
+                {key: image[key] for key in keys} | {"file_name": Path(image["file_name"]).name}
+                for image in images
+            ],
+            "annotations": annotations,
+        },
+    )
+
+
+def _write_label_studio(
+    images: Sequence[Record],
+    people: dict[Any, list[Record]],
+    skeleton: Skeleton,
+    output: Path,
+    source: Path,
+    prefix: str,
+) -> None:
+    """Tasks with predictions, and beside them the labeling interface that these need."""
+    tasks = []
+    for image in images:
+        poses = Poses.from_coco(people[image["id"]], skeleton)
+        shape = (image["height"], image["width"])
+        address = prefix + (Path(image["file_name"]).name if prefix else image["file_name"])
+        tasks.append(poses.to_label_studio(shape, address, skeleton))
+    write_json(output, tasks)
+    label = "person" if any(skeleton.upper) else skeleton.name
+    joints = "".join(f'    <Label value="{joint}"/>\n' for joint in skeleton.joints)
+    with atomic_write(output.with_suffix(".interface.xml")) as partial:
+        partial.write_text(
+            '<View>\n  <Image name="image" value="$image"/>\n'
+            f'  <RectangleLabels name="box" toName="image">\n    <Label value="{label}"/>\n'
+            "  </RectangleLabels>\n"
+            f'  <KeyPointLabels name="keypoint" toName="image">\n{joints}  </KeyPointLabels>\n'
+            "</View>\n"
+        )
+
+
+def _write_yolo(
+    images: Sequence[Record],
+    people: dict[Any, list[Record]],
+    skeleton: Skeleton,
+    output: Path,
+    source: Path,
+    prefix: str,
+) -> None:
+    index = ImageIndex(source.parent, Path())
+    taken: set[str] = set()
+    for image in images:
+        file = index.find(image["file_name"])
+        name, number = file.name, 1
+        while name in taken:
+            number += 1
+            name = f"{file.stem}_{number}{file.suffix}"
+        taken.add(name)
+        if not file.is_file():
+            raise UserError(f"image '{image['file_name']}' does not exist")
+        poses = Poses.from_coco(people[image["id"]], skeleton)
+        with atomic_write(output / "images" / "train" / name) as partial:
+            shutil.copyfile(file, partial)
+        with atomic_write(output / "labels" / "train" / f"{Path(name).stem}.txt") as partial:
+            partial.write_text(poses.to_yolo((image["height"], image["width"])))
+    values = {
+        "train": "images/train",
+        "val": "images/train",
+        "kpt_shape": [len(skeleton), 3],
+        "flip_idx": skeleton.flip_indices.tolist(),
+        "names": {0: "person" if any(skeleton.upper) else skeleton.name},
+        "kpt_names": {0: list(skeleton.joints)},
+        "skeleton": [list(limb) for limb in skeleton.limbs],
+    }
+    with atomic_write(output / "data.yaml") as partial:
+        partial.write_text(yaml.safe_dump(values, sort_keys=False, default_flow_style=None))
