@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 __all__ = [
     "Boxes",
+    "Callback",
     "Poses",
     "Skeleton",
     "UserError",
@@ -21,22 +22,27 @@ __all__ = [
     "load",
     "predict_many",
     "read_image",
+    "train",
 ]
 
 if TYPE_CHECKING:
     from .boxes import Boxes
     from .errors import UserError
     from .factory.inference import load
+    from .factory.training import train
     from .inference.pipeline import predict_many
     from .io.images import read_image
     from .poses import Poses
     from .skeleton import Skeleton
+    from .training.callbacks import Callback
 
 
 _MODULES = {
     "load": "factory.inference",
     "predict_many": "inference.pipeline",
     "read_image": "io.images",
+    "train": "factory.training",
+    "Callback": "training.callbacks",
     "Boxes": "boxes",
     "UserError": "errors",
     "Poses": "poses",

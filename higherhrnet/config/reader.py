@@ -27,6 +27,8 @@ from .schema import SCHEMAS, Config, Rule, rules_of, sections_of
 _log = logging.getLogger(__name__)
 Pairs = list[tuple[str, Any]]
 _OVERRIDES = "the overrides"
+_ALIASES = {"DATASET.KIND": "DATASET.DATASET"}
+"""Further names of settings, like those beside them: MODEL.HEAD, LOSS.KIND."""
 C = typing.TypeVar("C", bound=Config)
 
 
@@ -87,10 +89,15 @@ def parse_config(
     more, more_notes = migrate.former(_parse_overrides(overrides), _OVERRIDES, pairs)
     for note in [] if quiet else [*notes, *more_notes]:
         _log.warning("%s", note)
-    own = {key for key, _ in more}
+    pairs, more = (_use_main_names(each) for each in (pairs, more))
     pairs = [(key, _find_path(key, value, folder)) for key, value in pairs]
     more = [(key, _find_path(key, value, None)) for key, value in more]
+    own = {key for key, _ in more}
     return _build([*pairs, *more], lambda key: _OVERRIDES if key in own else f"'{source}'")
+
+
+def _use_main_names(pairs: Pairs) -> Pairs:
+    return [(_ALIASES.get(key.upper(), key), value) for key, value in pairs]
 
 
 def _find_path(key: str, value: Any, folder: Path | None) -> Any:

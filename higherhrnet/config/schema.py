@@ -43,6 +43,9 @@ def setting(default: Any, help: str, **rule: Any) -> Any:
     return field(default=default, metadata={"rule": Rule(help, **rule)})
 
 
+_HEAD = "PACKAGE:NAME that makes a head of your own; empty for the published one"
+_KIND = "PACKAGE:NAME that makes losses of your own; empty for the published ones"
+
 # Sections that methods share
 
 
@@ -78,9 +81,7 @@ class TrainSet:
 
 @dataclass(frozen=True)
 class DatasetSection:
-    DATASET: str = setting(
-        "coco", "coco (any COCO-format keypoints), synthetic, or MODULE:FUNCTION"
-    )
+    DATASET: str = setting("coco", "coco (any COCO-format keypoints), synthetic, or PACKAGE:NAME")
     ROOT: str = setting(
         "data/coco", "folder of the data set; ${VARIABLES} are filled in", path="folder"
     )
@@ -204,6 +205,10 @@ class TrainSection:
     SAVE_EVERY: int = setting(0, "steps between checkpoints within an epoch; 0 for none", low=0)
     KEEP_CHECKPOINTS: int = setting(0, "checkpoints of epochs that are kept beside the last", low=0)
     WORKERS: int = setting(4, "processes that load images", low=0)
+    LOGGERS: tuple[str, ...] = setting(
+        ("tensorboard",),
+        "beside log.jsonl: tensorboard, wandb, mlflow, trackio, or PACKAGE:NAME",
+    )
     SEED: int = setting(0, "of all random numbers", low=0, high=2**32 - 1)
 
 
@@ -246,6 +251,7 @@ class TestSection:
 
 @dataclass(frozen=True)
 class BottomUpModel(ModelSection):
+    HEAD: str = setting("", _HEAD)
     TAG_PER_JOINT: bool = setting(True, "one tag map for each joint; False: one for all")
     TAG_DIM: int = setting(1, "dimension of a tag; published: 1", low=1, high=16)
     SCALE_ADAPTIVE: bool = setting(
@@ -292,6 +298,7 @@ class BottomUpDataset(DatasetSection):
 
 @dataclass(frozen=True)
 class BottomUpLossSection:
+    KIND: str = setting("", _KIND)
     WITH_AE_LOSS: tuple[bool, ...] = setting(
         (True, False), "one entry for each output, 1/4 first: does it predict tags?"
     )
@@ -359,6 +366,7 @@ class BottomUpTest(TestSection):
 
 @dataclass(frozen=True)
 class TopDownModel(ModelSection):
+    HEAD: str = setting("", _HEAD)
     IMAGE_SIZE: tuple[int, int] = setting(
         (192, 256), "width and height of a person's crop", low=32, multiple=32
     )
@@ -380,6 +388,7 @@ class TopDownDataset(DatasetSection):
 
 @dataclass(frozen=True)
 class TopDownLossSection:
+    KIND: str = setting("", _KIND)
     OHKM_TOPK: int = setting(0, "only a person's so many worst joints count; 0 counts all", low=0)
     JOINT_WEIGHTS: tuple[float, ...] = setting(
         (), "a factor for each joint; none weighs all alike", low=0

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..config import ClassifierConfig, to_yaml
+from ..config import ClassifierConfig
 from ..datasets.image_folder import ClassBatch, ClassFolder, collate_classes
 from ..datasets.loader import Loader
 from ..errors import UserError
@@ -23,7 +23,6 @@ from ..models.normalization import normalize
 from ..models.weights import load_backbone, write_official
 from ..training import loop
 from ..training.callbacks import BestCheckpoint
-from ..training.logger import RunLog
 from ..training.signals import SignalHandler, StoppedError
 from .checkpoints import open_checkpoint
 from .data import build_sampler
@@ -33,6 +32,7 @@ from .training import (
     build_optimizer,
     build_scheduler,
     build_settings,
+    open_log,
     prepare_for_training,
     start_run,
 )
@@ -74,7 +74,7 @@ def pretrain(
         sampler = build_sampler(config, len(train_set), group)
         batches = Loader(train_set, sampler, config.TRAIN.WORKERS, collate_classes)
         stack.callback(batches.close)
-        log = stack.enter_context(RunLog(output, to_yaml(config))) if group.main else None
+        log = stack.enter_context(open_log(output, config)) if group.main else None
         signals = SignalHandler()
 
         def to_device(batch: ClassBatch) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,9 +7,9 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch import nn
 
 from .. import visualization
 from ..boxes import Boxes
-from ..config import Config, PoseConfig, to_yaml
+from ..config import Config, PoseConfig, override_config, read_config, to_yaml
 from ..datasets.base import PoseDataset
 from ..datasets.loader import lost_workers
 from ..distributed import ProcessGroup, init_distributed
@@ -51,6 +51,7 @@ from ..training.callbacks import (
 )
 from ..training.device_batch import BatchToDevice
 from ..training.logger import RunLog
+from ..training.loggers import build_loggers
 from ..training.signals import SignalHandler, StoppedError
 from .checkpoints import open_checkpoint, skeleton_of
 from .data import build_dataset, build_loader, find_skeleton, report_findings
@@ -63,15 +64,32 @@ _BUDGET_EMA_DECAY = 0.998
 
 
 def train(
-    config: PoseConfig, output: Path, device_name: str = "auto", resume: bool = False
+    config: PoseConfig | str | Path,
+    output: str | Path = "output/train",
+    device_name: str = "auto",
+    resume: bool = False,
+    overrides: Sequence[Any] = (),
+    callbacks: Sequence[Callback] = (),
+    criterion: loop.Criterion | None = None,
 ) -> loop.Progress:
-    """Train what the config says into a folder; returns how far it came, and the best metric.
+    """Train what a config says into a folder; returns how far it came, and the best metric.
+
+    Args:
+        config: a config, its file, or the name of a bundled one.
+        output: the folder.
+        device_name: ``auto``, ``cpu``, ``cuda``, ``mps``.
+        resume: go on from the folder's last checkpoint.
+        overrides: ``KEY, VALUE, …`` over a config that is named.
+        callbacks: called after the built-in ones; see :class:`training.callbacks.Callback`.
+        criterion: (outputs, targets) → named losses whose sum is minimized, in place of the
+            config's.
 
     Writes ``last.pth`` (to resume), ``best.safetensors`` (by AP, MPII's top-down by PCKh),
     ``config.yaml``, ``log.jsonl``, ``curves.png`` and ``tensorboard/``. Under ``torchrun`` the
     processes share every batch and the first one writes. With ``TRAIN.MINUTES`` it ends in time,
     validated once, and ``best.safetensors`` is there even if a signal ends it.
     """
+    config, output = _read_pose_config(config, overrides), Path(output)
     budget = TimeBudget(60 * config.TRAIN.MINUTES) if config.TRAIN.MINUTES else None
     with start_run(config, output, device_name, resume) as (group, device), ExitStack() as stack:
         method, skeleton = method_of(config), find_skeleton(config)
@@ -92,7 +110,7 @@ def train(
         metric = main_metric(
             dataset.annotations, dataset.skeleton, config.TEST.EVALUATION, method.finds_people
         )
-        log = stack.enter_context(RunLog(output, to_yaml(config))) if group.main else None
+        log = stack.enter_context(open_log(output, config)) if group.main else None
         signals = SignalHandler()
         operating_point: dict[str, float] = {}
 
@@ -121,16 +139,16 @@ def train(
                 operating_point=operating_point or None,
             )  # fmt: skip
 
-        callbacks = build_callbacks(config, log, BestCheckpoint(save_best))
+        called = build_callbacks(config, log, BestCheckpoint(save_best))
         if budget is not None:
             budget.reserve = group.max(estimate_validation(predictor, dataset, boxes_of, group))
             check_budget(budget)
-            callbacks.append(LastWeights(save_best))
+            called.append(LastWeights(save_best))
         network = prepare_for_training(config, model, device)
         optimizer = build_optimizer(config, model)
         trainer = loop.Trainer(
             model=network,
-            criterion=method.build_criterion(config, model),
+            criterion=criterion or method.build_criterion(config, model),
             batches=batches,
             to_device=to_device,
             optimizer=optimizer,
@@ -138,7 +156,7 @@ def train(
             ema=build_ema(config, model),
             settings=build_settings(config, device, metric),
             validate=validate,
-            callbacks=callbacks,
+            callbacks=[*called, *callbacks],
             folder=output,
             metadata=metadata_of(to_yaml(config), skeleton),
             group=group,
@@ -146,6 +164,29 @@ def train(
             budget=budget,
         )
         return trainer.fit(resume)
+
+
+def _read_pose_config(config: PoseConfig | str | Path, overrides: Sequence[Any]) -> PoseConfig:
+    found = (
+        read_config(config, overrides)
+        if isinstance(config, str | Path)
+        else override_config(config, overrides)
+    )
+    method_of(found)  # a classifier finds no people
+    assert isinstance(found, PoseConfig)
+    return found
+
+
+def open_log(output: Path, config: Config) -> RunLog:
+    """The log of a run, with the loggers that its config names."""
+    settings = {
+        f"{section}.{key}": value
+        for section, values in asdict(config).items()
+        for key, value in values.items()
+    }
+    return RunLog(
+        output, to_yaml(config), lambda: build_loggers(config.TRAIN.LOGGERS, output, settings)
+    )
 
 
 def estimate_validation(

@@ -27,10 +27,12 @@ from ..errors import UserError
 from ..inference.engines.base import Engine
 from ..inference.predictor import Predictor
 from ..inference.types import BoxesOf, Diagnostics
+from ..models.custom_head import CustomHeadModel
 from ..models.pose_model import PoseModel
 from ..models.state_dict import Architecture
 from ..models.weights import Checkpoint
 from ..outputs import Head, NetworkSpec
+from ..plugins import load_object
 from ..poses import Poses
 from ..skeleton import Skeleton
 from ..structures import KeypointIndices, Targets
@@ -211,6 +213,27 @@ class Method(ABC, Generic[C]):
     @abstractmethod
     def describe_dropped(self, config: C, dropped: Mapping[str, int]) -> list[str]:
         """What the limits dropped, in words."""
+
+
+def build_custom_head_model(config: Any, joints: int) -> PoseModel:
+    """The backbone with the head that ``MODEL.HEAD`` names; see :class:`CustomHeadModel`."""
+    m = config.MODEL
+    return CustomHeadModel(
+        joints,
+        load_object(m.HEAD, "MODEL.HEAD"),
+        m.WIDTH,
+        num_modules=m.NUM_MODULES,
+        num_blocks=m.NUM_BLOCKS,
+        upsample_mode=m.UPSAMPLE_MODE,
+        activation_checkpointing=config.TRAIN.ACTIVATION_CHECKPOINTING,
+    )
+
+
+def build_custom_criterion(config: Any, model: PoseModel) -> Criterion:
+    """What ``LOSS.KIND`` names, called as ``name(config, model)``: (outputs, targets) → named
+    losses."""
+    made: Criterion = load_object(config.LOSS.KIND, "LOSS.KIND")(config, model)
+    return made
 
 
 METHODS = {"bottom-up": "bottom_up", "top-down": "top_down"}

@@ -1,10 +1,10 @@
-"""What a run writes: JSON lines and TensorBoard events."""
+"""What a run writes: JSON lines, and whatever its loggers write."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,30 +14,27 @@ import numpy.typing as npt
 
 from ..errors import UserError, WriteError
 from ..io.atomic import atomic_write
+from .loggers import Logger
 
 
 class RunLog:
-    """Writes into a folder: ``log.jsonl`` (one line an epoch), TensorBoard events, the config.
+    """Writes into a folder: ``log.jsonl`` (one line an epoch) and the config; tells loggers.
 
     Nothing is written before :meth:`begin`: a run that cannot be resumed stays as it is.
 
     Args:
         folder: made if need be.
         config: the run's settings as YAML.
+        make_loggers: makes those that are told, too, when the run begins.
     """
 
-    def __init__(self, folder: Path, config: str) -> None:
+    def __init__(
+        self, folder: Path, config: str, make_loggers: Callable[[], list[Logger]] = list
+    ) -> None:
         self._folder, self._config = folder, config
         self._lines = folder / "log.jsonl"
-        self._opened: Any = None
-
-    @property
-    def _board(self) -> Any:
-        if self._opened is None:
-            from torch.utils.tensorboard import SummaryWriter  # takes a second
-
-            self._opened = SummaryWriter(str(self._folder / "tensorboard"))
-        return self._opened
+        self._make_loggers = make_loggers
+        self._loggers: list[Logger] = []
 
     def __enter__(self) -> RunLog:
         return self
@@ -48,8 +45,8 @@ class RunLog:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._opened is not None:
-            self._opened.close()
+        for logger in self._loggers:
+            logger.close()
 
     def records(self) -> list[dict[str, Any]]:
         """The lines written so far, those of interrupted runs included.
@@ -73,18 +70,19 @@ class RunLog:
         return records
 
     def begin(self, epochs: int) -> None:
-        """Write the config, and drop lines of epochs after the first ``epochs``, which will be done
-        again."""
+        """Write the config, start the loggers, and drop lines of epochs after the first ``epochs``,
+        which will be done again."""
         with atomic_write(self._folder / "config.yaml") as partial:
             partial.write_text(self._config)
         kept = [record for record in self.records() if record["epoch"] <= epochs]
         with atomic_write(self._lines) as partial:
             partial.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        self._loggers = self._make_loggers()
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Curves on TensorBoard."""
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+        """Numbers of a step."""
+        for logger in self._loggers:
+            logger.scalars(step, values)
 
     def epoch(self, record: Mapping[str, Any]) -> None:
         """One JSON line, and its numbers as curves; NaN and infinity, which JSON lacks, become
@@ -101,9 +99,10 @@ class RunLog:
         numbers = {k: v for k, v in clean.items() if isinstance(v, int | float)}
         self.scalars(record["epoch"], {f"epoch/{name}": v for name, v in numbers.items()})
         for number, alarm in enumerate(record.get("alarms", ())):
-            self._board.add_text(f"alarm/{number}", alarm, record["epoch"])
+            for logger in self._loggers:
+                logger.text(record["epoch"], f"alarm/{number}", alarm)
 
     def images(self, step: int, images: Mapping[str, npt.NDArray[np.uint8]]) -> None:
-        """(H, W, 3) RGB images on TensorBoard."""
-        for name, image in images.items():
-            self._board.add_image(name, image, step, dataformats="HWC")
+        """(H, W, 3) RGB images of an epoch."""
+        for logger in self._loggers:
+            logger.images(step, images)

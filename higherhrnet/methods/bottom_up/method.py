@@ -26,7 +26,14 @@ from ...models.weights import Checkpoint
 from ...outputs import Head, NetworkSpec
 from ...plugins import load_object
 from ...skeleton import Skeleton
-from ..base import Criterion, ExportGraph, LoadPredictor, Method
+from ..base import (
+    Criterion,
+    ExportGraph,
+    LoadPredictor,
+    Method,
+    build_custom_criterion,
+    build_custom_head_model,
+)
 from .codec import BottomUpCodec
 from .graph import build_graph
 from .grouping import ASSIGNMENTS, Grouping
@@ -46,9 +53,11 @@ class BottomUp(Method[BottomUpConfig]):
         "balanced": {"TEST.SCALE_FACTOR": [1.0], "TEST.FLIP_TEST": True},
     }
 
-    def build_model(self, config: BottomUpConfig, joints: int) -> HigherHRNet:
+    def build_model(self, config: BottomUpConfig, joints: int) -> PoseModel:
         """See :class:`Method`."""
         m = config.MODEL
+        if m.HEAD:
+            return build_custom_head_model(config, joints)
         return HigherHRNet(
             joints=joints,
             width=m.WIDTH,
@@ -94,6 +103,8 @@ class BottomUp(Method[BottomUpConfig]):
     def build_criterion(self, config: BottomUpConfig, model: PoseModel) -> Criterion:
         """See :class:`Method`."""
         loss = config.LOSS
+        if loss.KIND:
+            return build_custom_criterion(config, model)
         return BottomUpLoss(
             model.heads,
             heatmap_factors=loss.HEATMAPS_LOSS_FACTOR,

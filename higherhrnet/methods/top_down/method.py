@@ -31,7 +31,14 @@ from ...models.weights import Checkpoint
 from ...outputs import Head, NetworkSpec
 from ...skeleton import Skeleton
 from ...structures import Sample
-from ..base import Criterion, ExportGraph, LoadPredictor, Method
+from ..base import (
+    Criterion,
+    ExportGraph,
+    LoadPredictor,
+    Method,
+    build_custom_criterion,
+    build_custom_head_model,
+)
 from .codec import TopDownCodec
 from .detectors import DETECTORS, BottomUpDetector, build_torchvision_detector
 from .graph import build_graph
@@ -54,9 +61,11 @@ class TopDown(Method[TopDownConfig]):
     default_weights = "hrnet_w18_mini"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"fast": {"TEST.FLIP_TEST": False}}
 
-    def build_model(self, config: TopDownConfig, joints: int) -> PoseHRNet:
+    def build_model(self, config: TopDownConfig, joints: int) -> PoseModel:
         """See :class:`Method`."""
         m = config.MODEL
+        if m.HEAD:
+            return build_custom_head_model(config, joints)
         return PoseHRNet(
             joints=joints,
             width=m.WIDTH,
@@ -82,6 +91,8 @@ class TopDown(Method[TopDownConfig]):
 
     def build_criterion(self, config: TopDownConfig, model: PoseModel) -> Criterion:
         """See :class:`Method`."""
+        if config.LOSS.KIND:
+            return build_custom_criterion(config, model)
         weights = config.LOSS.JOINT_WEIGHTS
         if len(weights) not in (0, model.joints):
             raise UserError(
