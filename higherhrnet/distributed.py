@@ -1,6 +1,7 @@
 """Several processes training one network: ranks and collectives.
 
-Started by ``torchrun``, which sets ``RANK``, ``WORLD_SIZE`` and ``LOCAL_RANK``. Gradients travel
+Started by ``torchrun`` or as in :mod:`.launch`, which set ``RANK``, ``WORLD_SIZE`` and
+``LOCAL_RANK``. Gradients travel
 by torch's DistributedDataParallel (NCCL on GPUs, gloo on CPUs); what is exchanged here travels by
 gloo on CPUs and never waits for a GPU.
 """
@@ -34,7 +35,7 @@ class ProcessGroup:
     Attributes:
         rank: number of this process, 0 for the one that writes.
         size: how many there are.
-        local_rank: number of this process on its machine.
+        local_rank: number of this process on its machine, or that of its GPU.
         control: the CPU group, if there are several.
     """
 
@@ -133,12 +134,16 @@ def init_distributed(on_gpu: bool, patience: timedelta | None = None) -> Iterato
         return
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     if on_gpu:
-        if local_rank >= torch.cuda.device_count():
+        there = torch.cuda.device_count()
+        # Slurm can show each task its own GPU alone; it is number 0 then.
+        gpu = 0 if there == 1 and "SLURM_PROCID" in os.environ else local_rank
+        if gpu >= there:
             raise UserError(
-                f"process {local_rank} has no GPU: this machine has {torch.cuda.device_count()}; "
+                f"process {local_rank} has no GPU: this machine has {there}; "
                 "start as many processes as GPUs (torchrun --nproc_per_node)"
             )
-        torch.cuda.set_device(local_rank)
+        torch.cuda.set_device(gpu)
+        local_rank = gpu
     dist.init_process_group("nccl" if on_gpu else "gloo", timeout=patience)
     control = dist.new_group(backend="gloo", timeout=patience) if on_gpu else dist.group.WORLD
     try:

@@ -22,7 +22,7 @@ LAYERS = (
     ("inference", "training"),
     ("datasets", "evaluation", "models"),
     ("visualization", "plugins", "distributed"),
-    ("structures", "outputs", "boxes"),
+    ("structures", "outputs", "boxes", "launch"),
     ("poses",),
     ("drawing",),
     ("skeleton", "geometry", "device_constants"),

@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from ..errors import RunError, UserError, WriteError, lack_of
+from ..launch import adopt_slurm
 from .overrides import check_overrides, split_overrides, suggest_setting
 from .parser import build_parser
+from .processes import start_several
 
 _ENVIRONMENT = (
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM,
@@ -51,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from .messages import configure_logging
 
         configure_logging(getattr(options, "verbose", False))
+        adopt_slurm()
+        start_several(options, arguments)
         command = getattr(import_module(f".{options.module}", __name__), options.function)
         status: int = command(options)
         return status

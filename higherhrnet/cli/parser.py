@@ -34,6 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
         _export,
         _serve,
         _ablate,
+        _submit,
         _weights,
         _data,
         _configs,
@@ -55,6 +56,19 @@ def _device() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False, parents=[_offline()])
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:N or mps")
     parser.add_argument("--verbose", action="store_true", help="say what was chosen, and why")
+    return parser
+
+
+def _gpus() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False, parents=[_output()])
+    parser.add_argument(
+        "--gpus", type=types.positive, metavar="N", help="N processes, one a GPU (by torchrun)"
+    )
+    parser.add_argument(
+        "--restarts", type=types.whole, default=0, metavar="N",
+        help="with --gpus: start all anew, up to N times, when one is lost; training goes on from "
+        "its last checkpoint",
+    )  # fmt: skip
     return parser
 
 
@@ -87,7 +101,7 @@ def _add_preset(parser: argparse.ArgumentParser, help: str) -> None:
 
 def _train(commands: _Commands) -> None:
     train = commands.add_parser(
-        "train", parents=[_output()], epilog=TAIL, help="train what a config describes"
+        "train", parents=[_gpus()], epilog=TAIL, help="train what a config describes"
     )
     train.add_argument("config", metavar="CONFIG", help=_CONFIG_HELP)
     train.add_argument("--resume", action="store_true", help="go on from DIR/last.pth")
@@ -105,7 +119,7 @@ def _train(commands: _Commands) -> None:
 
 def _valid(commands: _Commands) -> None:
     valid = commands.add_parser(
-        "valid", parents=[_output()], epilog=TAIL, help="measure AP on annotated images"
+        "valid", parents=[_gpus()], epilog=TAIL, help="measure AP on annotated images"
     )
     valid.add_argument("config", metavar="CONFIG", help=_CONFIG_HELP)
     _add_weights(valid, required=True)
@@ -126,7 +140,7 @@ def _valid(commands: _Commands) -> None:
 
 def _predict(commands: _Commands) -> None:
     predict = commands.add_parser(
-        "predict", parents=[_output()], epilog=TAIL,
+        "predict", parents=[_gpus()], epilog=TAIL,
         help="find and draw people in images and videos",
     )  # fmt: skip
     predict.add_argument(
@@ -308,6 +322,44 @@ def _ablate(commands: _Commands) -> None:
         help="runs at the same time (default 1)",
     )  # fmt: skip
     ablate.set_defaults(module="ablate", function="ablate")
+
+
+def _submit(commands: _Commands) -> None:
+    submit = commands.add_parser(
+        "submit",
+        help="send a train, valid or ablate command to a Slurm cluster",
+        epilog="What follows COMMAND is its own: higherhrnet submit --gpus 4 train CONFIG --output "
+        "DIR KEY VALUE.",
+    )
+    submit.add_argument(
+        "--cluster", choices=("auto", "slurm", "local"), default="auto",
+        help="auto: Slurm where there is one, else processes on this machine",
+    )  # fmt: skip
+    submit.add_argument("--nodes", type=types.positive, default=1, metavar="N")
+    submit.add_argument(
+        "--gpus", dest="node_gpus", type=types.whole, default=0, metavar="N", help="of a node"
+    )
+    submit.add_argument(
+        "--tasks", type=types.positive, metavar="N",
+        help="processes of a node (default: one a GPU)",
+    )  # fmt: skip
+    submit.add_argument("--cpus", type=types.positive, default=4, metavar="N", help="of a task")
+    submit.add_argument("--memory", type=types.positive, default=16, metavar="GB", help="of a node")
+    submit.add_argument("--hours", type=types.above_zero, default=24.0)
+    submit.add_argument("--partition", metavar="NAME")
+    submit.add_argument("--account", metavar="NAME")
+    submit.add_argument(
+        "--slurm", action="append", default=[], metavar="KEY=VALUE",
+        help="any other parameter of sbatch, e.g. constraint=h100",
+    )  # fmt: skip
+    submit.add_argument(
+        "--logs", type=Path, default=Path("output/submit"), metavar="DIR",
+        help="scripts and what jobs print (default output/submit)",
+    )  # fmt: skip
+    submit.add_argument("--wait", action="store_true", help="until the job has ended")
+    submit.add_argument("command", metavar="COMMAND", choices=("train", "valid", "ablate"))
+    submit.add_argument("words", nargs=argparse.REMAINDER, metavar="…", help="as without submit")
+    submit.set_defaults(module="submit", function="submit")
 
 
 def _weights(commands: _Commands) -> None:

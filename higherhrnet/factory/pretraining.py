@@ -32,6 +32,7 @@ from .training import (
     build_optimizer,
     build_scheduler,
     build_settings,
+    can_go_on,
     open_log,
     prepare_for_training,
     start_run,
@@ -49,6 +50,7 @@ def pretrain(
     backbone. The other files are those of a pose training.
     """
     d, m = config.DATASET, config.MODEL
+    resume = resume or can_go_on(output)
     root = expand_path(d.ROOT, "DATASET.ROOT")
     train_set = ClassFolder(root / d.TRAIN, d.INPUT_SIZE, config.TRAIN.SEED, d.AUGMENT)
     test_set = ClassFolder(root / d.TEST, d.INPUT_SIZE, config.TRAIN.SEED, augment=False)

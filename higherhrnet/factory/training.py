@@ -22,7 +22,7 @@ from ..boxes import Boxes
 from ..config import Config, PoseConfig, override_config, read_config, to_yaml
 from ..datasets.base import PoseDataset
 from ..datasets.loader import lost_workers
-from ..distributed import ProcessGroup, init_distributed
+from ..distributed import ProcessGroup, init_distributed, is_main_process
 from ..errors import UserError
 from ..evaluation.evaluator import format_metric, main_metric
 from ..evaluation.operating_point import calibrate
@@ -31,6 +31,7 @@ from ..inference.predictor import Predictor
 from ..inference.types import BoxesOf
 from ..io.lock import lock_folder
 from ..io.paths import expand_path
+from ..launch import is_restarted
 from ..methods.base import method_of
 from ..models.normalization import normalize
 from ..models.pose_model import PoseModel
@@ -90,6 +91,7 @@ def train(
     validated once, and ``best.safetensors`` is there even if a signal ends it.
     """
     config, output = _read_pose_config(config, overrides), Path(output)
+    resume = resume or can_go_on(output)
     budget = TimeBudget(60 * config.TRAIN.MINUTES) if config.TRAIN.MINUTES else None
     with start_run(config, output, device_name, resume) as (group, device), ExitStack() as stack:
         method, skeleton = method_of(config), find_skeleton(config)
@@ -166,6 +168,14 @@ def train(
         return trainer.fit(resume)
 
 
+def can_go_on(output: Path) -> bool:
+    """Whether torchrun or Slurm started this run anew, and it has a checkpoint to go on from."""
+    goes_on = is_restarted() and (output / checkpoint.LAST).exists()
+    if goes_on and is_main_process():
+        _log.info("started anew: going on from %s", output / checkpoint.LAST)
+    return goes_on
+
+
 def _read_pose_config(config: PoseConfig | str | Path, overrides: Sequence[Any]) -> PoseConfig:
     found = (
         read_config(config, overrides)
@@ -217,6 +227,12 @@ def check_budget(budget: TimeBudget) -> None:
         )
 
 
+def tell_unused_gpus(count: int) -> None:
+    """Say so where a machine has more GPUs than are used."""
+    if count > 1:
+        _log.info("this machine has %d GPUs, and 1 is used: --gpus %d uses all", count, count)
+
+
 @contextmanager
 def start_run(
     config: Config, output: Path, device_name: str, resume: bool
@@ -240,6 +256,8 @@ def start_run(
     ):
         if device.type == "cuda" and group.size > 1:
             device = torch.device("cuda", group.local_rank)
+        elif device.type == "cuda" and device.index is None:
+            tell_unused_gpus(torch.cuda.device_count())
         yield group, device
 
 

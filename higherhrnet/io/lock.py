@@ -133,6 +133,6 @@ def _slurm() -> str:
     if not tasks.isdecimal() or int(tasks) < 2:
         return ""
     return (
-        f". This is one of {tasks} Slurm tasks that do the same: start one a node, and torchrun in "
-        "it for several GPUs"
+        f". This is one of {tasks} Slurm tasks that do the same: start them with srun, which makes "
+        "them one training, or one a node with torchrun in it"
     )
