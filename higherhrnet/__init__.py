@@ -20,6 +20,7 @@ __all__ = [
     "UserError",
     "__version__",
     "load",
+    "predict_dataset",
     "predict_many",
     "read_image",
     "train",
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from .boxes import Boxes
     from .errors import UserError
     from .factory.inference import load
+    from .factory.predict_dataset import predict_dataset
     from .factory.training import train
     from .inference.pipeline import predict_many
     from .io.images import read_image
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "load": "factory.inference",
+    "predict_dataset": "factory.predict_dataset",
     "predict_many": "inference.pipeline",
     "read_image": "io.images",
     "train": "factory.training",

@@ -116,6 +116,20 @@ def lost_peers(group: ProcessGroup) -> Iterator[None]:
         ) from error
 
 
+def _open_store(rank: int, size: int) -> Any:
+    """Where processes leave their addresses for one another.
+
+    torch's elastic launcher keeps its store over restarts, and new processes may find addresses of
+    killed ones in it: each restart gets names of its own. (Of several machines each counts restarts
+    by itself; their names stay.)
+    """
+    store, _, _ = next(dist.rendezvous("env://", rank, size))  # type: ignore[attr-defined]
+    if os.environ.get("LOCAL_WORLD_SIZE") == str(size):
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        return dist.PrefixStore(f"attempt_{attempt}", store)  # type: ignore[attr-defined]
+    return store
+
+
 @contextmanager
 def init_distributed(on_gpu: bool, patience: timedelta | None = None) -> Iterator[ProcessGroup]:
     """The group that ``torchrun`` made this process part of, or the process alone.
@@ -144,7 +158,11 @@ def init_distributed(on_gpu: bool, patience: timedelta | None = None) -> Iterato
             )
         torch.cuda.set_device(gpu)
         local_rank = gpu
-    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=patience)
+    rank = int(os.environ["RANK"])
+    dist.init_process_group(
+        "nccl" if on_gpu else "gloo", timeout=patience, rank=rank, world_size=size,
+        store=_open_store(rank, size),
+    )  # fmt: skip
     control = dist.new_group(backend="gloo", timeout=patience) if on_gpu else dist.group.WORLD
     try:
         yield ProcessGroup(dist.get_rank(), size, local_rank, control)

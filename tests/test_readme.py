@@ -27,7 +27,7 @@ def stand_in(line: str) -> list[str] | None:
     words = shlex.split(line, comments=True)
     if not words or words[0] in {"make", "docker", "git", "pip", "python", "export", "torchrun"}:
         return None
-    if words[1] == "ablate" or words[1:3] == ["data", "prepare"]:  # minutes, gigabytes
+    if words[1] == "ablate" or words[1:3] == ["data", "prepare"] or "--gpus" in words:
         return None
     if words[1] == "serve" or "web" in words or "TEST.ENGINE" in words:
         return None  # test_serve.py, test_web.py, test_export.py

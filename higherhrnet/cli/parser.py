@@ -30,6 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
         _train,
         _valid,
         _predict,
+        _predict_dataset,
         _demo,
         _export,
         _serve,
@@ -176,6 +177,34 @@ def _predict(commands: _Commands) -> None:
     )  # fmt: skip
     _add_drawing(predict)
     predict.set_defaults(module="predict", function="predict")
+
+
+def _predict_dataset(commands: _Commands) -> None:
+    predict = commands.add_parser(
+        "predict-dataset", parents=[_gpus()], epilog=TAIL,
+        help="find people in very many images: folders, tar shards, object stores → Parquet",
+    )  # fmt: skip
+    predict.add_argument(
+        "sources", nargs="+", metavar="SOURCE",
+        help="folder, glob, shard-{0000..0099}.tar, @list.txt, or an address like s3://bucket/folder",
+    )  # fmt: skip
+    _add_weights(predict)
+    _add_preset(predict, "test settings (default: the checkpoint's own)")
+    predict.add_argument(
+        "--unit-size", type=types.positive, default=256, metavar="N",
+        help="images of a file; a kill loses no more (default 256; a tar archive is one file)",
+    )  # fmt: skip
+    predict.add_argument(
+        "--ray", nargs="?", const="local", metavar="ADDRESS",
+        help="spread over the workers of a Ray cluster; without ADDRESS one on this machine",
+    )  # fmt: skip
+    predict.add_argument(
+        "--workers", type=types.whole, default=0, metavar="N",
+        help="of Ray (default: one a GPU, or one a CPU core)",
+    )  # fmt: skip
+    predict.set_defaults(
+        module="predict_dataset", function="predict_many", output=Path("output/predict_dataset")
+    )
 
 
 def _demo(commands: _Commands) -> None:

@@ -19,6 +19,7 @@ LEFTOVERS = {
     ),
     "prediction": (".predictions.*.partial", "..predictions.*.partial",
                    ".results.json.partial", ".*_poses.*.partial", ".*_heatmaps.*.partial"),
+    "dataset prediction": (".*.parquet.partial",),
     "validation": (".results.json.partial", ".metrics.json.partial", ".report.*.partial",
                    ".worst.jpg.partial", ".keypoint_errors.csv.partial"),
 }  # fmt: skip

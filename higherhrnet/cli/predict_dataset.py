@@ -1,0 +1,34 @@
+"""``higherhrnet predict-dataset``."""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+from ..distributed import is_main_process
+from ..factory.predict_dataset import predict_dataset
+
+
+def predict_many(options: argparse.Namespace) -> int:
+    """Predict very many images into Parquet files."""
+    begun = time.perf_counter()
+    totals = predict_dataset(
+        options.sources,
+        options.output,
+        weights=options.weights,
+        device=options.device,
+        overrides=options.overrides,
+        preset=options.preset,
+        unit_size=options.unit_size,
+        ray=options.ray,
+        workers=options.workers,
+    )
+    if is_main_process():
+        seconds = time.perf_counter() - begun
+        before = f" ({totals.skipped} were there before)" if totals.skipped else ""
+        print(
+            f"{totals.people} people in {totals.images} images{before}, "
+            f"{totals.images / seconds:.1f} images/s; {totals.errors} images could not be read; "
+            f"{totals.units} Parquet files in {options.output}"
+        )
+    return 2 if totals.errors else 0

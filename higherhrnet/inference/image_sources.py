@@ -1,0 +1,199 @@
+"""Very many images: lists, folders, tar shards (WebDataset) and object stores, cut into units.
+
+A unit is a tar archive, or some hundred images. It is read, predicted and written as a whole, so
+that whoever does it again after a kill writes the same file again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tarfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from .inputs import IMAGE_SUFFIXES
+
+_BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_TAR = (".tar", ".tar.gz", ".tgz")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What is predicted as a whole.
+
+    Attributes:
+        images: paths or addresses; of a tar archive none.
+        archive: path or address of a tar archive; empty for images.
+    """
+
+    images: tuple[str, ...] = ()
+    archive: str = ""
+
+    @property
+    def name(self) -> str:
+        """The same for the same content, whoever makes it and when."""
+        text = "\n".join((self.archive, *self.images))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def read(self) -> Iterator[tuple[str, bytes | UserError]]:
+        """Name and bytes of each image; or why it cannot be read.
+
+        Raises:
+            UserError: the archive cannot be opened.
+        """
+        if self.archive:
+            yield from _read_archive(self.archive)
+            return
+        for image in self.images:
+            yield image, _read_file(image)
+
+
+def list_units(
+    sources: str | Path | Iterable[str | Path],
+    size: int = 256,
+    done: frozenset[str] = frozenset(),
+    recursive: bool = True,
+) -> list[Unit]:
+    """Everything that is to be predicted, in a fixed order.
+
+    Args:
+        sources: files, folders, globs, ``*.tar`` archives (``{0000..0099}`` counts), text files
+            with one path a line (``@list.txt``), and addresses of whatever fsspec reads
+            (``s3://bucket/folder``, ``gs://…``, ``memory://…``).
+        size: images of a unit.
+        done: images that are left out, by name, and archives.
+        recursive: look into folders' subfolders.
+
+    Raises:
+        UserError: a source does not exist, or there are no images.
+    """
+    listed = [sources] if isinstance(sources, str | Path) else sources
+    archives: dict[str, None] = {}
+    images: dict[str, None] = {}
+    for source in listed:
+        for entry in _expand(str(source)):
+            for found in _list(entry, recursive):
+                (archives if found.endswith(_TAR) else images)[found] = None
+    if not archives and not images:
+        raise UserError("the sources hold no images and no tar archives")
+    units = [Unit(archive=archive) for archive in archives if archive not in done]
+    left = [image for image in images if image not in done]
+    units += [Unit(tuple(left[at : at + size])) for at in range(0, len(left), size)]
+    return units
+
+
+def _expand(source: str) -> Iterator[str]:
+    """``shard-{0000..0002}.tar`` → three; ``@list.txt`` → its lines."""
+    if source.startswith("@"):
+        try:
+            lines = Path(source[1:]).read_text().splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"list '{source[1:]}' cannot be read: {error}") from error
+        for line in lines:
+            if line.strip():
+                yield from _expand(line.strip())
+        return
+    ranges = _BRACES.findall(source)
+    for numbers in product(*(range(int(a), int(b) + 1) for a, b in ranges)):
+        text = source
+        for (first, _), number in zip(ranges, numbers, strict=True):
+            text = _BRACES.sub(str(number).zfill(len(first)), text, count=1)
+        yield text
+
+
+def _is_address(source: str) -> bool:
+    return re.match(r"[a-z][a-z0-9+.-]*://", source) is not None
+
+
+def _list(source: str, recursive: bool) -> Sequence[str]:
+    """Images and archives below a path or an address."""
+    if _is_address(source):
+        return _list_store(source, recursive)
+    path = Path(source).expanduser()
+    if path.is_file():
+        return [str(path)]
+    if path.is_dir():
+        found = path.rglob("*") if recursive else path.iterdir()
+    elif any(letter in source for letter in "*?["):
+        found = Path(path.anchor or ".").glob(str(path.relative_to(path.anchor)))
+    else:
+        raise UserError(f"'{source}' does not exist")
+    return sorted(str(file) for file in found if _is_wanted(str(file)) and file.is_file())
+
+
+def _is_wanted(name: str) -> bool:
+    return name.endswith(_TAR) or Path(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def _list_store(source: str, recursive: bool) -> Sequence[str]:
+    files, path = _open_store(source)
+    try:
+        if any(letter in path for letter in "*?["):
+            found = files.glob(path)
+        elif files.isfile(path):
+            found = [path]
+        else:
+            found = files.find(path) if recursive else files.ls(path, detail=False)
+    except Exception as error:  # each store has errors of its own
+        raise UserError(f"'{source}' cannot be listed: {error}") from error
+    if not found:
+        raise UserError(f"'{source}' does not exist, or is empty")
+    return sorted(files.unstrip_protocol(name) for name in found if _is_wanted(name))
+
+
+def _open_store(address: str) -> tuple[Any, str]:
+    try:
+        import fsspec
+    except ImportError as error:
+        raise UserError(
+            f"'{address}': addresses need fsspec: pip install \"higherhrnet[dataset]\""
+        ) from error
+    try:
+        files, path = fsspec.core.url_to_fs(address)
+    except (ImportError, ValueError) as error:
+        raise UserError(f"'{address}' cannot be opened: {error}") from error
+    return files, str(path)
+
+
+def _read_file(name: str) -> bytes | UserError:
+    try:
+        if not _is_address(name):
+            return Path(name).read_bytes()
+        files, path = _open_store(name)
+        data: bytes = files.cat_file(path)
+        return data
+    except UserError as error:
+        return error
+    except Exception as error:  # each store has errors of its own
+        return UserError(f"could not read '{name}': {error}")
+
+
+def _read_archive(name: str) -> Iterator[tuple[str, bytes | UserError]]:
+    """Images of a tar archive, one after another, as ``ARCHIVE/NAME``."""
+    with ExitStack() as stack:
+        try:
+            if _is_address(name):
+                files, path = _open_store(name)
+                file = stack.enter_context(files.open(path, "rb"))
+            else:
+                file = stack.enter_context(Path(name).open("rb"))
+        except UserError:
+            raise
+        except Exception as error:  # each store has errors of its own
+            raise UserError(f"could not read '{name}': {error}") from error
+        try:
+            with tarfile.open(fileobj=file, mode="r|*") as archive:
+                for member in archive:
+                    inside = Path(member.name).suffix.lower() in IMAGE_SUFFIXES
+                    if member.isfile() and inside:
+                        content = archive.extractfile(member)
+                        assert content is not None
+                        yield f"{name}/{member.name}", content.read()
+        except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+            yield f"{name}/", UserError(f"archive '{name}' breaks off: {error}")
