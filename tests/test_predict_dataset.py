@@ -198,3 +198,29 @@ def is_ray_worker(pid: int, driver: int) -> bool:
     except (OSError, ValueError):
         return False
     return "ray::" in title and "Map" in title and pid == driver
+
+
+def test_simulated_workers_saturate_where_the_store_or_the_scheduler_does():
+    from higherhrnet.research.bench.dataset import Parts, simulate
+
+    parts = Parts(image=0.1, image_bytes=1e5, load=5, dispatch=0.01, plan=0, row_bytes=800)
+
+    def run(workers: int, store: float = 1e9, dispatch: float = 0.01, failures: float = 0.0):
+        from dataclasses import replace
+
+        return simulate(
+            replace(parts, dispatch=dispatch), workers, 100_000, 100, store, failures
+        )
+
+    one = run(1)
+    assert one["images/s"] == pytest.approx(10, rel=0.02)
+    assert run(8)["images/s"] == pytest.approx(80, rel=0.02)
+    narrow = run(64, store=1e7)  # 100 images/s, as much as ten workers take
+    assert narrow["images/s"] == pytest.approx(100, rel=0.05)
+    assert narrow["limited by"] == "store"
+    slow = run(64, dispatch=1.0)
+    assert slow["images/s"] == pytest.approx(100, rel=0.05)
+    assert slow["limited by"] == "scheduler"
+    dying = run(8, failures=60.0)  # a minute each, of units that take ten seconds
+    assert dying["workers died"] > 10
+    assert 60 < dying["images/s"] < 78

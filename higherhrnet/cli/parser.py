@@ -578,6 +578,24 @@ def _bench(commands: _Commands) -> None:
     _add_weights(pipeline)
     pipeline.add_argument("--batches", type=positive, nargs="+", default=[1, 4])
     pipeline.add_argument("--workers", type=positive, nargs="+", default=[1, 2])
+    dataset = declare("dataset", "a million images: measured parts, simulated workers")
+    dataset.add_argument("inputs", nargs="+", metavar="INPUT", help="image, folder or glob")
+    _add_weights(dataset)
+    _add_preset(dataset, "test settings (default: the checkpoint's own)")
+    dataset.add_argument("--workers", type=positive, nargs="+", default=[1, 8, 64, 256, 1024, 4096])
+    dataset.add_argument("--images", type=positive, default=1_000_000)
+    dataset.add_argument("--unit-size", type=positive, default=256, help="images (default 256)")
+    dataset.add_argument(
+        "--store", type=types.above_zero, default=1000.0, metavar="MB_S",
+        help="MB a second of the object store, for all workers (default 1000)",
+    )  # fmt: skip
+    dataset.add_argument(
+        "--failures", type=types.number, default=0.01, metavar="N",
+        help="of a worker an hour (default 0.01)",
+    )  # fmt: skip
+    dataset.add_argument(
+        "--ray", action="store_true", help="measure Ray's scheduler; else 1 ms a unit is assumed"
+    )
     serve = declare("serve", "the server under load, with rubbish among the requests")
     _add_weights(serve)
     serve.add_argument("--clients", type=positive, default=32)

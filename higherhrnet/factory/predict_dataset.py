@@ -155,7 +155,7 @@ def predict_dataset(
     folder, chosen = Path(output), choose_device(device)
     settings = str(weights), tuple(overrides), preset, str(folder)
     if ray is not None:
-        predict = _make_predictor(device, *settings)
+        predict = make_predictor(device, *settings)
         with lock_folder(folder, "dataset prediction"):
             units, skipped = _plan(sources, folder, unit_size, predict.about)
             return _with_ray(predict, units, ray, workers, Totals(skipped=skipped))
@@ -164,7 +164,7 @@ def predict_dataset(
         lock_folder(folder, "dataset prediction") if group.main else nullcontext(),
     ):
         is_shared = chosen.type == "cuda" and group.size > 1
-        predict = _make_predictor(f"cuda:{group.local_rank}" if is_shared else device, *settings)
+        predict = make_predictor(f"cuda:{group.local_rank}" if is_shared else device, *settings)
         # One process plans: the others must not see files that are written meanwhile.
         planned = _plan(sources, folder, unit_size, predict.about) if group.main else None
         units, skipped = group.gather(planned)[0] or ([], 0)
@@ -175,7 +175,7 @@ def predict_dataset(
         return Totals(units_, images, people, errors, skipped)
 
 
-def _make_predictor(
+def make_predictor(
     device: str, weights: str, overrides: tuple[Any, ...], preset: str | None, folder: str
 ) -> UnitPredictor:
     """Checks everything on this machine, before workers start."""
@@ -240,7 +240,11 @@ def _with_ray(
         return totals
     started = not ray.is_initialized()
     if started:
-        ray.init(address=None if address == "local" else address, log_to_driver=False)
+        ray.init(
+            address=None if address == "local" else address,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
     try:
         ray.data.DataContext.get_current().enable_progress_bars = False
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
@@ -17,12 +18,13 @@ from ...factory.checkpoints import config_of, open_checkpoint
 from ...factory.data import build_dataset, build_loader, find_skeleton
 from ...factory.export import cached_export
 from ...factory.inference import build_model_with_weights, build_torch_predictor, load
+from ...factory.predict_dataset import make_predictor
 from ...inference.engines.torch_engine import TorchEngine
 from ...inference.inputs import find_inputs
 from ...methods.base import method_of
 from ...methods.bottom_up.codec import BottomUpCodec
 from ...skeleton import COCO, load_skeleton
-from . import data, decode, engines, evaluate, loss, model, pipeline, serve, track, train
+from . import data, dataset, decode, engines, evaluate, loss, model, pipeline, serve, track, train
 from .table import Row
 
 
@@ -69,6 +71,20 @@ def _engines(options: argparse.Namespace, _: torch.device) -> Sequence[Row]:
 
     paths = [Path(name) for name in options.exports]
     return engines.run(network, exported, paths, options.size, options.repeats)
+
+
+def _dataset(options: argparse.Namespace, _: torch.device) -> Sequence[Row]:
+    files = find_inputs(options.inputs).images
+    with tempfile.TemporaryDirectory(prefix="higherhrnet-") as folder:
+        predict = make_predictor(
+            options.device, options.weights, tuple(options.overrides), options.preset, folder
+        )
+        return list(
+            dataset.run(
+                predict, files, options.workers, options.images, options.unit_size,
+                options.store * 1e6, options.failures, options.ray,
+            )
+        )  # fmt: skip
 
 
 def _pipeline(options: argparse.Namespace, _: torch.device) -> Sequence[Row]:
@@ -169,6 +185,7 @@ BENCHMARKS: dict[str, Callable[[argparse.Namespace, torch.device], Sequence[Row]
     "decode": _decode,
     "model": _model,
     "engines": _engines,
+    "dataset": _dataset,
     "pipeline": _pipeline,
     "serve": _serve,
     "track": _track,
