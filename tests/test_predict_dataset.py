@@ -208,9 +208,7 @@ def test_simulated_workers_saturate_where_the_store_or_the_scheduler_does():
     def run(workers: int, store: float = 1e9, dispatch: float = 0.01, failures: float = 0.0):
         from dataclasses import replace
 
-        return simulate(
-            replace(parts, dispatch=dispatch), workers, 100_000, 100, store, failures
-        )
+        return simulate(replace(parts, dispatch=dispatch), workers, 100_000, 100, store, failures)
 
     one = run(1)
     assert one["images/s"] == pytest.approx(10, rel=0.02)

@@ -393,7 +393,7 @@ def _submit(commands: _Commands) -> None:
 
 def _weights(commands: _Commands) -> None:
     weights = commands.add_parser(
-        "weights", help="list, fetch, inspect, convert and average checkpoints"
+        "weights", help="list, fetch, inspect, convert, average and push checkpoints"
     )
     verbs = weights.add_subparsers(required=True, metavar="COMMAND")
 
@@ -419,6 +419,17 @@ def _weights(commands: _Commands) -> None:
     convert.add_argument("target", metavar="OUT", type=Path, help="file to write")
     convert.add_argument("--to", choices=("native", "official"), help="default: by OUT's suffix")
     convert.add_argument("--half", action="store_true", help="native only: store float16")
+    push = declare("push", help="upload to the Hugging Face Hub, with a model card")
+    push.set_defaults(module="push")
+    push.add_argument("file", metavar="FILE", help="native weights file, or a name")
+    push.add_argument("repository", metavar="USER/MODEL")
+    push.add_argument("--license", default="other", help="of the weights, for the model card")
+    push.add_argument(
+        "--metrics", type=Path, metavar="FILE", help="metrics.json of valid, for the model card"
+    )
+    push.add_argument("--private", action="store_true", help="if the repository is new")
+    push.add_argument("--message", default="Upload weights", help="of the commit")
+    push.add_argument("--card-only", action="store_true", help="print the card, upload nothing")
     average = declare("average", True, epilog=TAIL, help="the mean of checkpoints of one network")
     average.add_argument("sources", metavar="IN", nargs="+")
     average.add_argument("target", metavar="OUT.safetensors", type=Path)

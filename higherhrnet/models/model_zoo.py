@@ -154,13 +154,18 @@ MODEL_ZOO: dict[str, ZooEntry] = {
 
 
 def find_weights(name_or_file: str) -> Path:
-    """A weights file: a path, or the name of a bundled or a published checkpoint.
+    """A weights file: a path, the name of a bundled or a published checkpoint, or an address on
+    the Hugging Face Hub, ``hf://user/model``.
 
     Raises:
         UserError: it is neither, or a published one that cannot be fetched; see
             :func:`fetch_weights`.
         OSError: the download failed.
     """
+    if name_or_file.startswith("hf://"):
+        from .hub import fetch_from_hub  # which imports this module
+
+        return fetch_from_hub(name_or_file)
     bundled = BUNDLED / f"{name_or_file}.safetensors"
     if bundled.is_file():
         return bundled
