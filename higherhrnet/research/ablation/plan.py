@@ -5,6 +5,7 @@ SETTINGS: {TRAIN.END_EPOCH: 6}        # of all runs
 RUNS:            # what is trained, or given as weights
   bottom-up: {CONFIG: configs/mini/higherhrnet_w18_256.yaml, LOSS.PUSH_LOSS_FACTOR: 0.005}
   top-down: {CONFIG: configs/mini/hrnet_w18_256x192.yaml, WEIGHTS: hrnet_w18_mini}
+  rates: {CONFIG: configs/mini/higherhrnet_w18_256.yaml, GRID: {TRAIN.LR: [0.001, 0.0003]}}
 EVALUATIONS:     # what is evaluated: a run, and settings that differ from its config
   bottom-up: {RUN: bottom-up}
   without flip: {RUN: bottom-up, TEST.FLIP_TEST: false}
@@ -12,6 +13,10 @@ COMPARE: [[bottom-up, top-down]]      # pairs of evaluations whose difference is
 ORACLE_ANALYSIS: [bottom-up]          # evaluations whose errors are attributed to parts
 COST: {EVALUATIONS: [bottom-up, top-down], PEOPLE: [1, 5, 20, 50]}
 ```
+
+A GRID makes a run of every combination of its values, named ``rates TRAIN.LR 0.001`` and so on; an
+evaluation of ``rates`` becomes one of each. A plan with SEARCH is another thing; see
+:mod:`.search_plan`.
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +112,7 @@ def read_plan(path: Path) -> Plan:
     if "MODEL" in loaded:
         raise UserError(f"'{path}' is a config, not a plan")
     loaded = {_FORMER.get(key, key): value for key, value in loaded.items()}
-    _known(path, loaded, _KEYS)
+    check_keys(path, loaded, _KEYS)
     for key, kind in (("SETTINGS", dict), ("RUNS", dict), ("EVALUATIONS", dict), ("COST", dict),
                       ("COMPARE", list), ("ORACLE_ANALYSIS", list)):  # fmt: skip
         if loaded.get(key) is not None and not isinstance(loaded[key], kind):
@@ -114,12 +120,21 @@ def read_plan(path: Path) -> Plan:
     if not loaded.get("RUNS") or not loaded.get("EVALUATIONS"):
         raise UserError(f"'{path}' is no ablation plan: it needs RUNS and EVALUATIONS")
     shared = loaded.get("SETTINGS") or {}
-    runs = tuple(_run(path, str(name), entry, shared) for name, entry in loaded["RUNS"].items())
+    expanded = {
+        str(name): _expand_grid(path, str(name), entry) for name, entry in loaded["RUNS"].items()
+    }
+    runs = tuple(
+        _run(path, name, entry, shared)
+        for several in expanded.values()
+        for name, entry in several.items()
+    )
     evaluations = tuple(
-        _evaluation(path, str(name), entry, runs) for name, entry in loaded["EVALUATIONS"].items()
+        evaluation
+        for name, entry in loaded["EVALUATIONS"].items()
+        for evaluation in _evaluations(path, str(name), entry, expanded)
     )
     cost = {_FORMER.get(key, key): value for key, value in (loaded.get("COST") or {}).items()}
-    _known(path, cost, _COST_KEYS)
+    check_keys(path, cost, _COST_KEYS)
     compare = loaded.get("COMPARE") or []
     if not all(isinstance(pair, list) and len(set(map(str, pair))) == 2 for pair in compare):
         raise UserError(f"'{path}': COMPARE lists pairs of evaluations")
@@ -142,26 +157,50 @@ def read_plan(path: Path) -> Plan:
     return plan
 
 
+def _expand_grid(path: Path, name: str, entry: Any) -> dict[str, Any]:
+    """The runs of an entry by name: one, or one for each combination of a GRID."""
+    if not isinstance(entry, dict) or "GRID" not in entry:
+        return {name: entry}
+    grid = entry["GRID"]
+    if not isinstance(grid, dict) or not all(isinstance(v, list) and v for v in grid.values()):
+        raise UserError(f"'{path}': run '{name}': GRID is a mapping of settings to lists of values")
+    if entry.get("WEIGHTS"):
+        raise UserError(f"'{path}': run '{name}' has WEIGHTS, and a GRID is of trainings")
+    plain = {key: value for key, value in entry.items() if key != "GRID"}
+    found = {}
+    for values in product(*grid.values()):
+        own = dict(zip(grid, values, strict=True))
+        words = " ".join(f"{key} {value}" for key, value in own.items())
+        found[f"{name} {words}"] = {**plain, **own}
+    return found
+
+
 def _run(path: Path, name: str, entry: Any, shared: Mapping[str, Any]) -> Run:
     if not isinstance(entry, dict) or "CONFIG" not in entry:
         raise UserError(f"'{path}': run '{name}' needs a CONFIG")
     own = {k: v for k, v in entry.items() if k not in ("CONFIG", "WEIGHTS")}
     weights = str(entry.get("WEIGHTS") or "")
-    return Run(name, str(entry["CONFIG"]), _settings({**shared, **own}), weights)
+    return Run(name, str(entry["CONFIG"]), to_words({**shared, **own}), weights)
 
 
-def _evaluation(path: Path, name: str, entry: Any, runs: Sequence[Run]) -> Evaluation:
-    known = [run.name for run in runs]
+def _evaluations(
+    path: Path, name: str, entry: Any, runs: Mapping[str, Mapping[str, Any]]
+) -> list[Evaluation]:
+    """One, or one for each run of a grid."""
+    known = [*runs, *(run for several in runs.values() for run in several if run not in runs)]
     values: dict[str, Any] = {}
     for key, value in entry.items() if isinstance(entry, dict) else ():
         values[_FORMER.get(str(key), str(key))] = value
     run = str(values.pop("RUN", None))
     if run not in known:
         raise UserError(f"'{path}': evaluation '{name}' needs a RUN, one of {', '.join(known)}")
-    return Evaluation(name, run, _settings(values))
+    several = list(runs.get(run, {run: None}))
+    if several == [run]:
+        return [Evaluation(name, run, to_words(values))]
+    return [Evaluation(f"{name}{one.removeprefix(run)}", one, to_words(values)) for one in several]
 
 
-def _settings(entry: Mapping[str, Any]) -> tuple[str, ...]:
+def to_words(entry: Mapping[str, Any]) -> tuple[str, ...]:
     """``KEY VALUE`` pairs as the command line has them."""
     words: list[str] = []
     for key, value in entry.items():
@@ -195,7 +234,8 @@ def _cost(path: Path, entry: Mapping[str, Any]) -> Cost:
     return Cost(**values)
 
 
-def _known(path: Path, entry: Mapping[str, Any], keys: Sequence[str]) -> None:
+def check_keys(path: Path, entry: Mapping[str, Any], keys: Sequence[str]) -> None:
+    """Refuse unknown keys, with the nearest known one."""
     for key in entry:
         if key not in keys:
             close = difflib.get_close_matches(str(key), keys, n=1)
