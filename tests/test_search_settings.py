@@ -6,13 +6,15 @@ from pathlib import Path
 import pytest
 
 from higherhrnet.cli import main
-from higherhrnet.config import read_config
+from higherhrnet.config import override_config, read_config
 from higherhrnet.errors import UserError
 from higherhrnet.factory import training as training_factory
 from higherhrnet.research.ablation.plan import read_plan
 from higherhrnet.research.ablation.search import run_search
 from higherhrnet.research.ablation.search_plan import Range, read_search
 from higherhrnet.training.signals import StoppedError
+
+from .shared import ROOT
 
 pytest.importorskip("optuna")
 TINY = """
@@ -158,3 +160,13 @@ def test_a_grid_of_runs(tmp_path):
     assert len(plan.evaluations) == 6
     assert plan.evaluations[-1].run == "rates TRAIN.LR 0.001 TRAIN.OPTIMIZER sgd"
     assert read_search(file) is None
+
+
+def test_the_bundled_search_can_be_run():
+    path = ROOT / "configs" / "ablation" / "search_own_data.yaml"
+    search = read_search(path)
+    config = read_config(search.config, search.settings)
+    for key, values in search.space.items():
+        for value in (values.low, values.high) if isinstance(values, Range) else values:
+            override_config(config, [key, value])
+    assert (search.sampler, search.pruner, search.trials) == ("tpe", "median", 12)
