@@ -1,13 +1,14 @@
 # make demo   installs, finds people in a photograph, writes output/demo/demo_poses.jpg
 # make test   installs, runs the tests
 # make test-web   the pages in a real browser: needs Chromium, Node.js and npm
+# make test-notebooks  the notebooks from top to bottom
 # make test-wheel  the wheel, installed into an empty environment and used in an empty folder
 # make docs   builds the documentation into site/
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-web test-wheel lint docs install clean
+.PHONY: demo test test-web test-wheel test-notebooks lint docs install clean
 
 demo: install
 	$(BIN)/higherhrnet demo --output output/demo
@@ -21,6 +22,9 @@ test-web: install
 
 test-wheel: install
 	sh tests/wheel.sh $(BIN) $(PYTHON)
+
+test-notebooks: install
+	$(BIN)/python -m pytest tests/test_notebooks.py
 
 lint: install
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

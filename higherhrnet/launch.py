@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import sys
 from collections.abc import MutableMapping, Sequence
 from typing import NoReturn
 
 from .errors import UserError
 
+GO_ON = "HIGHERHRNET_GO_ON"
+"""Environment variable of a job that was preempted and queued again."""
 _FIRST_PORT, _PORTS = 20_000, 20_000
 """Rendezvous ports that are chosen by job number."""
 
@@ -62,11 +65,18 @@ def first_host(nodes: str) -> str:
     return f"{head}{number or ''}{tail}"
 
 
+def launch_id(environment: MutableMapping[str, str] = os.environ) -> str:
+    """What a restart has in common with the first start: the launcher, or the Slurm job; empty
+    where nothing restarts."""
+    if "TORCHELASTIC_RESTART_COUNT" in environment:
+        return f"launcher {os.getppid()} on {socket.gethostname()}"
+    return f"Slurm job {environment['SLURM_JOB_ID']}" if "SLURM_JOB_ID" in environment else ""
+
+
 def is_restarted(environment: MutableMapping[str, str] = os.environ) -> bool:
     """Whether torchrun started the processes anew after one was lost, or Slurm requeued the job."""
-    counts = (
-        environment.get(k, "0") for k in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
-    )
+    keys = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT", GO_ON)
+    counts = (environment.get(key, "0") for key in keys)
     return any(count.isdecimal() and int(count) > 0 for count in counts)
 
 
@@ -83,7 +93,7 @@ def start_processes(arguments: Sequence[str], count: int, restarts: int = 0) -> 
     sys.stderr.flush()
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # what torch would choose, with a warning
     os.execv(sys.executable, [
-        sys.executable, "-m", "torch.distributed.run", "--standalone",
+        sys.executable, "-m", "higherhrnet.elastic", "--standalone",
         "--nproc_per_node", str(count), "--max-restarts", str(restarts),
         "-m", "higherhrnet", *arguments,
     ])  # fmt: skip

@@ -979,6 +979,7 @@ def test_the_best_checkpoint_is_the_last_of_equals():
 
         class progress:
             best = -np.inf
+            since_best = 0
 
         class group:
             main = True

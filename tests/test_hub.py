@@ -116,6 +116,7 @@ def hub(tmp_path):
         "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "PYTHONPATH": str(ROOT),
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }  # fmt: skip
+    environment.pop("HIGHERHRNET_OFFLINE", None)  # another test's --offline
 
     def run(*words: str, **more: str) -> subprocess.CompletedProcess:
         return subprocess.run(

@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from higherhrnet.cli import main
 from higherhrnet.cli.types import LABEL_FORMATS
@@ -470,3 +471,128 @@ def test_filled_in_config_trains(images: Path, tmp_path: Path, capsys, monkeypat
     assert main(["data", "check", "out/config.yaml"]) == 0
     assert main(["train", "out/config.yaml", "--output", "run", *small]) == 0
     assert (tmp_path / "run" / "best.safetensors").is_file()
+
+
+def with_exif(file: Path, orientation: int, stored: np.ndarray) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(stored).save(file, exif=exif, quality=100)
+
+
+@pytest.mark.parametrize("orientation", [1, 2, 3, 4, 5, 6, 7, 8])
+def test_labels_of_turned_photos_lie_where_they_were_drawn(tmp_path, orientation):
+    """Tools show photos upright; a square one does not tell by its sides which way it was."""
+    upright = np.zeros((64, 64, 3), np.uint8)
+    upright[8:16, 40:48] = 255
+    back = {1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1],
+            5: upright.transpose(1, 0, 2), 6: np.rot90(upright),
+            7: np.rot90(upright, 2).transpose(1, 0, 2), 8: np.rot90(upright, -1),
+            }[orientation]  # fmt: skip
+    root = tmp_path / "yolo"
+    for kind in ("images", "labels"):
+        (root / kind / "train").mkdir(parents=True)
+    for name in "ab":
+        with_exif(
+            root / "images" / "train" / f"{name}.jpg", orientation, np.ascontiguousarray(back)
+        )
+        line = f"0 0.5 0.5 0.9 0.9 {44 / 64} {12 / 64} 2 0.1 0.9 2\n"
+        (root / "labels" / "train" / f"{name}.txt").write_text(line)
+    (root / "data.yaml").write_text("train: images/train\nkpt_shape: [2, 3]\nnames: [dot]\n")
+    assert main(["data", "import", str(root), str(tmp_path / "out")]) == 0
+    skeleton = load_skeleton(str(tmp_path / "out" / "skeleton.yaml"))
+    dataset = CocoKeypoints(tmp_path / "out" / "train.json", tmp_path / "out", skeleton)
+    sample = dataset.sample(0)
+    x, y = sample.poses.xy[0, 0].astype(int)
+    assert sample.image[y, x].min() > 200
+    assert dataset.findings == []
+
+
+def test_images_are_not_mistaken_for_others_of_their_name(images, tmp_path, monkeypatch, capsys):
+    tasks = [
+        {"id": n, "data": {"image": f"{folder}/img.png"},
+         "annotations": [label_studio(name, PEOPLE[name], "parent")]}
+        for n, (folder, name) in enumerate(zip(["cam1", "cam2", "cam3"], PEOPLE, strict=False))
+    ]  # fmt: skip
+    source = tmp_path / "tasks"
+    for folder in ("cam2", "cam3"):
+        (source / folder).mkdir(parents=True)
+        (source / folder / "img.png").write_bytes((images / next(iter(PEOPLE))).read_bytes())
+    (source / "export.json").write_text(json.dumps(tasks))
+    (tmp_path / "cam1").mkdir()  # in the working folder, where nobody said to look
+    (tmp_path / "cam1" / "img.png").write_bytes(b"another")
+    monkeypatch.chdir(tmp_path)
+    assert main(["data", "import", "tasks", "out"]) == 2
+    assert "'cam1/img.png' may be" in capsys.readouterr().err
+    assert not Path("out").exists()
+    (source / "cam3" / "img.png").unlink()  # one file, which two or three labels could mean
+    assert main(["data", "import", "tasks", "out"]) == 2
+    assert "may be the image of 3 labels" in capsys.readouterr().err
+    assert not list(tmp_path.glob(".out*"))
+
+
+def test_an_image_that_two_files_list_is_refused(images, tmp_path, capsys):
+    test_coco(images, tmp_path)
+    assert main(["data", "split", str(images / "labels.json")]) == 0
+    capsys.readouterr()
+    assert main(["data", "import", str(images), str(tmp_path / "again")]) == 2
+    assert "is listed by" in capsys.readouterr().err
+
+
+def test_the_size_that_was_labeled_counts(images, tmp_path):
+    """Labels of a larger copy of the image: the reader brings both together."""
+    for file in images.rglob("*.png"):
+        small = cv2.resize(cv2.imread(str(file)), (SIZE[1] // 2, SIZE[0] // 2))
+        cv2.imwrite(str(file), small)
+    tasks = [
+        {"id": n, "data": {"image": name}, "annotations": [label_studio(name, people, "parent")]}
+        for n, (name, people) in enumerate(PEOPLE.items())
+    ]
+    (images / "export.json").write_text(json.dumps(tasks))
+    assert main(["data", "import", str(images), str(tmp_path / "out")]) == 0
+    skeleton = load_skeleton(str(tmp_path / "out" / "skeleton.yaml"))
+    sample = CocoKeypoints(tmp_path / "out" / "train.json", tmp_path / "out", skeleton).sample(0)
+    assert sample.image.shape[:2] == SIZE
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.xml", '<annotations><image name="a.png" width="4" height="4.5"><points label="x" '
+                  'points="1,1"/></image></annotations>'),
+        ("a.xml", '<annotations><image name="a.png" width="4" height="4"><points label="x" '
+                  'points="1;2"/></image></annotations>'),
+        ("a.xml", '<annotations><image name="a.png" width="4" height="4"><box label="x" '
+                  'group_id="q"/></image></annotations>'),
+        ("a.json", '[{"data": 3, "annotations": [{"result": [{"type": "keypointlabels"}]}]}]'),
+        ("a.json", '[{"data": {}, "annotations": 3}]'),
+        ("data.yaml", "kpt_shape: [2, 3]\ntrain: .\nflip_idx: 5\n"),
+        ("data.yaml", "kpt_shape: [2, 3]\ntrain: .\nkpt_names: {0: 5}\n"),
+        ("data.yaml", "kpt_shape: many\ntrain: .\n"),
+    ],
+)  # fmt: skip
+def test_odd_label_files_get_a_sentence(tmp_path, capsys, name, text):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / name).write_text(text)
+    cv2.imwrite(str(tmp_path / "in" / "a.png"), np.zeros((4, 4, 3), np.uint8))
+    assert main(["data", "import", str(tmp_path / "in"), str(tmp_path / "out")]) == 2
+    assert f"in/{name}'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_many_videos_are_split_as_asked():
+    groups = [f"v{n}" for n in range(300) for _ in range(10)]
+    train, val, _ = split_by_group(groups, 0.8)
+    assert len(val) == 600
+    assert not {groups[i] for i in train} & {groups[i] for i in val}
+
+
+def test_split_keeps_annotations_whose_ids_are_text(tmp_path):
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps({
+        "images": [{"id": n, "file_name": f"{n}.png"} for n in range(10)],
+        "annotations": [{"id": n, "image_id": str(n), "keypoints": [1, 1, 2]} for n in range(10)],
+        "categories": [{"id": 1, "name": "dot", "keypoints": ["dot"]}],
+    }))  # fmt: skip
+    assert main(["data", "split", str(file)]) == 0
+    kept = [json.loads((tmp_path / f"a_{s}.json").read_text()) for s in ("train", "val")]
+    assert sum(len(part["annotations"]) for part in kept) == 10

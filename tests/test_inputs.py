@@ -3,6 +3,7 @@
 import json
 from io import BytesIO
 from pathlib import Path
+from xml.etree import ElementTree
 
 import cv2
 import numpy as np
@@ -69,6 +70,9 @@ def test_pillow_images_are_turned_as_files_are(tmp_path, pixels):
     upright = to_pixels(tmp_path / "turned.png")
     assert upright.shape[:2] == pixels.shape[1::-1]
     np.testing.assert_array_equal(to_pixels(Image.open(tmp_path / "turned.png")), upright)
+    Image.fromarray(pixels).save(tmp_path / "turned.tif", exif=exif)
+    upright = to_pixels(tmp_path / "turned.tif")
+    np.testing.assert_array_equal(to_pixels(Image.open(tmp_path / "turned.tif")), upright)
 
 
 @pytest.mark.parametrize(
@@ -204,3 +208,36 @@ def test_predict_correct_train(tool, tmp_path, monkeypatch, capsys):
     assert found.shape == expected.shape
     places = [k for k in range(51) if k % 3 != 2]
     np.testing.assert_allclose(found[:, places], expected[:, places], atol=0.01)
+
+
+def test_label_files_do_not_write_over_one_another(tmp_path, capsys):
+    """a.jpg and a.png have one label file's name; a.jpg of two folders one image's."""
+    names = ["x/a.jpg", "x/a.png", "y/b.jpg"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (20, 20)).save(tmp_path / name)
+    people = [
+        {"id": n, "image_id": n, "category_id": 1, "keypoints": [5 + n, 5, 2]} for n in range(3)
+    ]
+    loaded = {
+        "images": [{"id": n, "file_name": name, "width": 20, "height": 20}
+                   for n, name in enumerate(names)],
+        "annotations": people,
+        "categories": [{"id": 1, "name": "dot", "keypoints": ["<dot> & co"]}],
+    }  # fmt: skip
+    (tmp_path / "p.json").write_text(json.dumps(loaded))
+    words = ["data", "export", str(tmp_path / "p.json")]
+    assert main([*words, str(tmp_path / "yolo"), "--to", "yolo"]) == 0
+    labels = sorted((tmp_path / "yolo" / "labels" / "train").iterdir())
+    assert [float(file.read_text().split()[5]) for file in labels] == [0.25, 0.3, 0.35]
+    assert main([*words, str(tmp_path / "ls.json"), "--to", "label_studio"]) == 0
+    ElementTree.parse(tmp_path / "ls.interface.xml")
+    names[2] = "y/a.jpg"
+    loaded["images"][2]["file_name"] = names[2]
+    (tmp_path / "p.json").write_text(json.dumps(loaded))
+    assert main([*words, str(tmp_path / "c.json"), "--to", "coco"]) == 2
+    assert "have the same file name" in capsys.readouterr().err
+    del loaded["images"][0]["width"]
+    (tmp_path / "p.json").write_text(json.dumps(loaded))
+    assert main([*words, str(tmp_path / "c.json"), "--to", "coco"]) == 2
+    assert "lacks 'width' or 'height'" in capsys.readouterr().err

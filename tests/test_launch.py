@@ -171,6 +171,32 @@ def test_a_killed_worker_is_replaced_and_the_weights_are_as_undisturbed(folder, 
     assert [json.loads(line)["epoch"] for line in lines] == list(range(1, 17))
 
 
+def test_a_restart_does_not_take_over_a_run_of_another_start(folder):
+    """The first attempt refuses a folder that holds a run; so does the second, by its status."""
+    first = subprocess.run(
+        command(*train_words("TRAIN.END_EPOCH", "1")), cwd=folder, env=ENVIRONMENT, check=True,
+        capture_output=True, timeout=200,
+    )  # fmt: skip
+    assert b"best AP" in first.stdout
+    before = (folder / "run" / checkpoint.LAST).read_bytes()
+    words = train_words("TRAIN.END_EPOCH", "2", "--gpus", "2", "--restarts", "1")
+    done = subprocess.run(
+        command(*words), cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=200,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr[-2000:]
+    assert "already holds a run" in done.stderr
+    assert "ChildFailedError" not in done.stderr
+    assert (folder / "run" / checkpoint.LAST).read_bytes() == before
+
+
+def test_gpus_and_slurm_tasks_are_one_or_the_other(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main([*train_words(), "--gpus", "4"]) == 2
+    assert "--gpus 4: this is one of 2 tasks already" in capsys.readouterr().err
+
+
 def test_more_gpus_than_there_are(folder, capsys, monkeypatch):
     monkeypatch.chdir(folder)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
@@ -221,4 +247,5 @@ def test_a_preempted_job_goes_on_from_its_checkpoint(folder, monkeypatch):
         time.sleep(0.1)
     again = job.checkpoint()
     assert job._process.returncode == 143
-    assert again.function.words[-1] == "--resume"
+    assert again.function.again
+    assert again.function.words == job.words

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "higherhrnet"
 # The top layer first. A part imports from layers below its own, or from within itself; the public
 # names in __init__ are imported lazily.
 LAYERS = (
-    ("__main__",),
+    ("__main__", "elastic"),
     ("cli", "__init__"),
     ("research", "serve"),
     ("factory",),

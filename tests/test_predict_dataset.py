@@ -102,8 +102,8 @@ def test_the_same_people_as_one_by_one_and_once_each(images, tmp_path, capsys):
     broken.write_bytes(images[0].read_bytes()[:200])
     words = ["predict-dataset", str(folder), str(tmp_path / "a.tar"), str(broken), "--output",
              str(tmp_path / "out"), "--unit-size", "10", *FAST]  # fmt: skip
-    assert main(words) == 2  # one is broken
-    assert "1 images could not be read; 4 Parquet files" in capsys.readouterr().out
+    assert main(words) == 0  # one is damaged, and will stay so
+    assert "1 of them are damaged; 4 Parquet files" in capsys.readouterr().out
     rows = rows_of(tmp_path / "out")
     assert len(rows) == len({row["image"] for row in rows}) == 29
     (bad,) = [row for row in rows if row["error"]]
@@ -127,15 +127,49 @@ def test_the_same_people_as_one_by_one_and_once_each(images, tmp_path, capsys):
 
 def test_what_cannot_be_predicted_gets_a_sentence(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
+    (tmp_path / "list.txt").write_text("a.png")
     for words, told in (
-        ([str(tmp_path / "empty")], "hold no images"),
+        ([str(tmp_path / "empty")], "holds no images"),
         ([str(tmp_path / "none")], "none' does not exist"),
         ([str(tmp_path), "--weights", "hrnet_w18_mini"], "top-down weights, which need boxes"),
         (["nothing://x/y"], "cannot be opened"),
+        ([str(ROOT / "higherhrnet" / "assets"), "none/*.jpg"], "'none/*.jpg' holds no images"),
+        ([str(tmp_path / "list.txt")], "as a list of images write @"),
     ):
         output = ["--output", str(tmp_path / "out"), "--device", "cpu"]
         assert main(["predict-dataset", *words, *output]) == 2
         assert told in capsys.readouterr().err
+
+
+def test_what_could_not_be_read_is_tried_again(images, tmp_path, capsys, monkeypatch):
+    """A store that did not answer, an archive that was still being copied: not lost, not twice."""
+    whole = tmp_path / "s.tar"
+    write_tar(whole, images[:6])
+    data = whole.read_bytes()
+    whole.write_bytes(data[: len(data) // 3])
+    words = ["predict-dataset", str(whole), *map(str, images[6:9]), "--output",
+             str(tmp_path / "out"), *FAST]  # fmt: skip
+    real = Path.read_bytes
+
+    def read(self):
+        if self == images[7]:
+            raise OSError("no answer")
+        return real(self)
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    assert main(words) == 1
+    told = capsys.readouterr().err
+    assert f"archive '{whole}' breaks off" in told
+    assert "2 images or archives could not be read now" in told
+    assert len(rows_of(tmp_path / "out")) == 2
+    monkeypatch.undo()
+    whole.write_bytes(data)
+    assert main(words) == 0
+    rows = rows_of(tmp_path / "out")
+    assert len(rows) == len({row["image"] for row in rows}) == 9
+    monkeypatch.chdir(tmp_path)  # the same folder by other names
+    many = [str(images[0].parent), os.path.relpath(images[0].parent), str(images[0])]
+    assert sum(len(unit.images) for unit in list_units(many)) == 24
 
 
 def start(folder: Path, *more: str) -> subprocess.Popen:
@@ -173,6 +207,7 @@ def test_a_killed_process_of_torchrun_loses_nothing(tmp_path):
     check_once_each(tmp_path, 120)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_of_ray_loses_nothing(tmp_path):
     pytest.importorskip("ray")
     write_images(tmp_path / "images", 160)

@@ -86,6 +86,9 @@ def test_a_search_finds_the_best_settings_and_prunes(folder, metric):
     assert metric["validations"] == before
     with pytest.raises(UserError, match="holds a search with other settings"):
         run_search(search, Path("out"), ["TRAIN.END_EPOCH", "4"], "cpu")
+    Path("other.yaml").write_text(PLAN.replace("HIGH: 0.1", "HIGH: 0.2"))
+    with pytest.raises(UserError, match="holds a search with other settings"):
+        run_search(read_search(Path("other.yaml")), Path("out"), [], "cpu")
 
 
 def test_an_interrupted_search_goes_on_in_the_trial_it_was_at(folder, metric):
@@ -130,6 +133,14 @@ def test_a_grid_by_the_command_in_two_processes(folder, capsys):
         (("LOW: 1.0e-5", "LOW: -1"), "above 0 with LOG"),
         (("TRAIN.LR", "TRAIN.SPEED"), "unknown config key 'TRAIN.SPEED'"),
         (("tiny.yaml", "none.yaml"), "config file 'none.yaml' does not exist"),
+        (
+            (
+                "TRAIN.LR: {LOW: 1.0e-5, HIGH: 0.1, LOG: true}",
+                "DATASET.INPUT_SIZE: {LOW: 256, HIGH: 512}",
+            ),
+            "must be multiples of 64: list them",
+        ),
+        (("TRIALS: 9", "SETTINGS: [1]"), "SEARCH.SETTINGS must be a mapping"),
         (("[0, 1]", "[0, -1]"), "'TRAIN.GRAD_CLIP_NORM' must be at least 0"),
     ],
 )

@@ -624,3 +624,15 @@ def test_early_stopping_ends_after_validations_without_a_gain(tmp_path, monkeypa
     assert (progress.epoch, progress.best) == (7, 0.3)
     assert "stopped after epoch 7 of 20: no gain in 2 validations" in caplog.text
     assert train(config, tmp_path, "cpu", resume=True).epoch == 7
+
+
+def test_hours_are_told_before_a_long_training(monkeypatch):
+    from higherhrnet.research import training_plan
+
+    monkeypatch.setattr(training_plan, "measure", lambda *_, **__: {"images/s": 40.0})
+    device = torch.device("cpu")
+    assert training_plan.tell_hours(tiny(), device) == ""  # over in a minute
+    long = tiny("TRAIN.END_EPOCH", 3600, "DATASET.INPUT_SIZE", 128)
+    told = training_plan.tell_hours(long, device)
+    assert told.startswith("about 0.2 hours for 3600 epochs of 8 views: 40 views/s")
+    assert training_plan.tell_hours(tiny("TRAIN.MINUTES", 5), device) == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 
 from ..distributed import is_main_process
@@ -28,7 +29,13 @@ def predict_many(options: argparse.Namespace) -> int:
         before = f" ({totals.skipped} were there before)" if totals.skipped else ""
         print(
             f"{totals.people} people in {totals.images} images{before}, "
-            f"{totals.images / seconds:.1f} images/s; {totals.errors} images could not be read; "
+            f"{totals.images / seconds:.1f} images/s; {totals.errors} of them are damaged; "
             f"{totals.units} Parquet files in {options.output}"
         )
-    return 2 if totals.errors else 0
+        if totals.failed:
+            print(
+                f"higherhrnet: {totals.failed} images or archives could not be read now; the same "
+                "command tries them again",
+                file=sys.stderr,
+            )
+    return 1 if totals.failed else 0

@@ -18,8 +18,15 @@ def start_several(options: argparse.Namespace, arguments: Sequence[str]) -> None
         UserError: there are fewer GPUs.
     """
     count = getattr(options, "gpus", None)
-    if count is None or "WORLD_SIZE" in os.environ:
+    if count is None:
         return
+    if "WORLD_SIZE" in os.environ:
+        if "TORCHELASTIC_RESTART_COUNT" in os.environ:  # one of those that were started
+            return
+        raise UserError(
+            f"--gpus {count}: this is one of {os.environ['WORLD_SIZE']} tasks already, which share "
+            "the work; start one task a GPU, or one alone with --gpus"
+        )
     if options.device != "cpu":  # on a CPU they share its cores
         import torch
 

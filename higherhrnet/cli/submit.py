@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..launch import GO_ON
 from .parser import build_parser
 
 _PORT = 29_500
@@ -93,10 +94,12 @@ class Command:
     Attributes:
         words: of the command line.
         folder: where it runs.
+        again: it was preempted, and goes on from its checkpoint if it wrote one.
     """
 
     words: tuple[str, ...]
     folder: str
+    again: bool = False
 
     def __call__(self) -> int:
         """Run the command; returns its exit status.
@@ -107,7 +110,7 @@ class Command:
         import submitit
 
         task = submitit.JobEnvironment()
-        environment = dict(os.environ)
+        environment = dict(os.environ) | ({GO_ON: "1"} if self.again else {})
         if task.num_tasks > 1:
             number = sum(map(int, filter(str.isdecimal, task.job_id.split("_"))))
             environment |= {
@@ -131,7 +134,4 @@ class Command:
 
         self._process.send_signal(signal.SIGTERM)
         self._process.wait()
-        again = self.words
-        if again[0] == "train" and "--resume" not in again:
-            again = (*again, "--resume")
-        return submitit.helpers.DelayedSubmission(Command(again, self.folder))
+        return submitit.helpers.DelayedSubmission(Command(self.words, self.folder, again=True))

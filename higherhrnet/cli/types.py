@@ -95,8 +95,10 @@ def default_output(config: str) -> Path:
     if not path.is_file():
         path = find_bundled(path) or path
     if path.name == "config.yaml":
-        # Training wrote it beside its checkpoint; further results belong there too.
-        return path.parent
+        if any((path.parent / name).exists() for name in ("log.jsonl", "last.pth")):
+            # Training wrote it beside its checkpoint; further results belong there too.
+            return path.parent
+        return Path("output", path.parent.resolve().name)  # of a data set
     folders = Path(os.path.normpath(path.parent)).parts[::-1]
     below = folders[: folders.index("configs")][::-1] if "configs" in folders else ()
     return Path("output", *below, path.stem)

@@ -85,10 +85,19 @@ def canonicalize(
 
 
 def skeleton_from_file(
-    loaded: Mapping[str, Any], file: Path, names: Sequence[str] = ()
+    loaded: Mapping[str, Any],
+    file: Path,
+    names: Sequence[str] = (),
+    notes: list[str] | None = None,
 ) -> Skeleton:
     """The skeleton that a file's categories describe, with sigmas of 0.05; a built-in one where the
     joints are the same.
+
+    Args:
+        loaded, file: the file's content and name.
+        names: of the categories that count; all if empty.
+        notes: gets a sentence where flip pairs cannot be told from the names; without it that is
+            an error.
 
     Raises:
         UserError: no category lists joints, or several list different ones.
@@ -120,13 +129,20 @@ def skeleton_from_file(
             f"'{file}': 'skeleton' of category '{first.get('name')}' must list pairs of keypoint "
             "numbers"
         ) from error
+    flip_pairs: tuple[tuple[str, str], ...] = ()
+    try:
+        flip_pairs = flip_pairs_from_names(joints)
+    except UserError as error:
+        if notes is None:
+            raise
+        notes.append(f"no flip pairs: {error}")
     return Skeleton(
         name=str(first.get("name") or file.stem),
         joints=joints,
         bones=bones,
         sigmas=(UNKNOWN_SIGMA,) * len(joints),
         grouping_order=joints,
-        flip_pairs=flip_pairs_from_names(joints),
+        flip_pairs=flip_pairs,
     )
 
 

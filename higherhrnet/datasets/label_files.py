@@ -7,16 +7,17 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import quoteattr
 
 import yaml
 
 from ..errors import UserError
-from ..io.atomic import atomic_write, write_json
+from ..io.atomic import atomic_folder, atomic_write, write_json
 from ..poses import Poses
 from ..skeleton import Skeleton
 from .annotations import check_annotations, read_annotations
 from .canonical import canonicalize, skeleton_from_file
-from .importers.labels import ImageIndex
+from .importers.coco_export import find_images
 
 Record = dict[str, Any]
 
@@ -46,13 +47,34 @@ def write_label_files(
     images = [image for image in loaded["images"] if "frame" not in image]
     if not images:
         raise UserError(f"'{predictions}' lists no images (frames of videos are no files)")
+    unsized = [i["file_name"] for i in images if not i.get("width") or not i.get("height")]
+    if unsized:
+        raise UserError(f"'{predictions}': image '{unsized[0]}' lacks 'width' or 'height'")
     people: dict[Any, list[Record]] = defaultdict(list)
     for record in loaded["annotations"]:
         if record.get("score", 1.0) >= min_score and not record.get("iscrowd"):
             people[record["image_id"]].append(record)
-    write = {"coco": _write_coco, "label_studio": _write_label_studio, "yolo": _write_yolo}[tool]
-    write(images, people, skeleton, output, predictions, prefix)
+    if tool == "yolo":
+        with atomic_folder(output) as partial:
+            _write_yolo(images, people, skeleton, partial, predictions)
+    elif tool == "coco":
+        _write_coco(images, people, skeleton, output)
+    else:
+        _write_label_studio(images, people, skeleton, output, prefix)
     return len(images), sum(len(people[image["id"]]) for image in images)
+
+
+def _check_names(images: Sequence[Record]) -> None:
+    """The tool knows images by their names without folders: each may be there once."""
+    seen: dict[str, str] = {}
+    for image in images:
+        name = Path(image["file_name"]).name
+        if name in seen:
+            raise UserError(
+                f"'{seen[name]}' and '{image['file_name']}' have the same file name, by which the "
+                "tool could not tell them apart; rename one, or export folder by folder"
+            )
+        seen[name] = image["file_name"]
 
 
 def _write_coco(
@@ -60,11 +82,10 @@ def _write_coco(
     people: dict[Any, list[Record]],
     skeleton: Skeleton,
     output: Path,
-    source: Path,
-    prefix: str,
 ) -> None:
     """What CVAT's "COCO Keypoints 1.0" and other importers want: whole visibilities, plain file
     names, an empty segmentation, and nothing that COCO has not."""
+    _check_names(images)
     kept = ("image_id", "keypoints", "num_keypoints", "bbox", "area")
     annotations: list[Record] = []
     for image in images:
@@ -98,10 +119,11 @@ def _write_label_studio(
     people: dict[Any, list[Record]],
     skeleton: Skeleton,
     output: Path,
-    source: Path,
     prefix: str,
 ) -> None:
     """Tasks with predictions, and beside them the labeling interface that these need."""
+    if prefix:
+        _check_names(images)
     tasks = []
     for image in images:
         poses = Poses.from_coco(people[image["id"]], skeleton)
@@ -109,12 +131,12 @@ def _write_label_studio(
         address = prefix + (Path(image["file_name"]).name if prefix else image["file_name"])
         tasks.append(poses.to_label_studio(shape, address, skeleton))
     write_json(output, tasks)
-    label = "person" if any(skeleton.upper) else skeleton.name
-    joints = "".join(f'    <Label value="{joint}"/>\n' for joint in skeleton.joints)
+    label = quoteattr("person" if any(skeleton.upper) else skeleton.name)
+    joints = "".join(f"    <Label value={quoteattr(joint)}/>\n" for joint in skeleton.joints)
     with atomic_write(output.with_suffix(".interface.xml")) as partial:
         partial.write_text(
             '<View>\n  <Image name="image" value="$image"/>\n'
-            f'  <RectangleLabels name="box" toName="image">\n    <Label value="{label}"/>\n'
+            f'  <RectangleLabels name="box" toName="image">\n    <Label value={label}/>\n'
             "  </RectangleLabels>\n"
             f'  <KeyPointLabels name="keypoint" toName="image">\n{joints}  </KeyPointLabels>\n'
             "</View>\n"
@@ -127,23 +149,24 @@ def _write_yolo(
     skeleton: Skeleton,
     output: Path,
     source: Path,
-    prefix: str,
 ) -> None:
-    index = ImageIndex(source.parent, Path())
+    index = find_images(source)
+    files = [index.find(image["file_name"]) for image in images]
+    missing = [file for file in files if not file.is_file()]
+    if missing:
+        raise UserError(f"image '{missing[0]}' does not exist")
     taken: set[str] = set()
-    for image in images:
-        file = index.find(image["file_name"])
-        name, number = file.name, 1
-        while name in taken:
+    for image, file in zip(images, files, strict=True):
+        stem, number = file.stem, 1
+        while stem.lower() in taken:  # one label file a stem
             number += 1
-            name = f"{file.stem}_{number}{file.suffix}"
-        taken.add(name)
-        if not file.is_file():
-            raise UserError(f"image '{image['file_name']}' does not exist")
+            stem = f"{file.stem}_{number}"
+        taken.add(stem.lower())
+        name = stem + file.suffix
         poses = Poses.from_coco(people[image["id"]], skeleton)
         with atomic_write(output / "images" / "train" / name) as partial:
             shutil.copyfile(file, partial)
-        with atomic_write(output / "labels" / "train" / f"{Path(name).stem}.txt") as partial:
+        with atomic_write(output / "labels" / "train" / f"{stem}.txt") as partial:
             partial.write_text(poses.to_yolo((image["height"], image["width"])))
     values = {
         "train": "images/train",

@@ -15,6 +15,7 @@ from ..evaluation.operating_point import OperatingPoint
 from ..inference.engines.exported import is_export, read_info
 from ..io import yaml
 from ..methods.base import METHODS, get_method
+from ..models.hub import PREFIX
 from ..models.model_zoo import MODEL_ZOO, find_weights
 from ..models.state_dict import infer_architecture
 from ..models.weights import Checkpoint, read_checkpoint
@@ -49,7 +50,7 @@ def open_network(name_or_file: str) -> Checkpoint:
     """
     if not is_export(name_or_file):
         return open_checkpoint(name_or_file)
-    path = Path(name_or_file)
+    path = find_weights(name_or_file) if name_or_file.startswith(PREFIX) else Path(name_or_file)
     info = read_info(path)
     return Checkpoint(
         path, {}, info.config, info.skeleton, info.operating_point, presets=info.presets

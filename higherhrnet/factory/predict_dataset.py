@@ -16,7 +16,7 @@ from .. import __version__
 from ..distributed import ProcessGroup, init_distributed
 from ..errors import UserError, WriteError
 from ..inference import parquet_files, pipeline
-from ..inference.image_sources import Unit, list_units
+from ..inference.image_sources import Unit, UnreadError, list_units
 from ..inference.predictor import Predictor, Scene
 from ..io.lock import lock_folder
 from ..io.pixels import to_pixels
@@ -25,6 +25,7 @@ from .device import choose_device
 from .inference import load_predictor
 
 _log = logging.getLogger(__name__)
+_COUNTED = ("units", "images", "people", "errors", "failed")
 
 
 @dataclass
@@ -33,7 +34,8 @@ class Totals:
 
     Attributes:
         units, images, people: that it wrote.
-        errors: of the images, those that could not be read.
+        errors: of the images, those that are damaged.
+        failed: images and archives that could not be read now; the next call tries them again.
         skipped: images that were there before.
     """
 
@@ -41,6 +43,7 @@ class Totals:
     images: int = 0
     people: int = 0
     errors: int = 0
+    failed: int = 0
     skipped: int = 0
 
 
@@ -79,27 +82,33 @@ class UnitPredictor:
         return self._loaded[0]
 
     def __call__(self, unit: Unit) -> Totals:
-        """Predict a unit and write its file.
+        """Predict a unit and write its file; an archive that breaks off is left for another time.
 
         Raises:
-            UserError: its archive cannot be opened.
             WriteError: the disk is full, or the like.
         """
-        rows = list(self._rows(unit))
+        failed: list[UnreadError] = []
+        try:
+            rows = list(self._rows(unit, failed))
+        except UnreadError as error:
+            _log.error("%s", error)
+            return Totals(failed=1)
+        for unread in failed:
+            _log.error("%s", unread)
+        if not rows:
+            return Totals(failed=len(failed))
         parquet_files.write_unit(
             Path(self.output), unit.name, rows, self.about, archive=unit.archive
         )
         errors = sum(row["error"] is not None for row in rows)
         people = sum(len(row["person_score"]) for row in rows)
-        return Totals(1, len(rows), people, errors)
+        return Totals(1, len(rows), people, errors, len(failed))
 
-    def _rows(self, unit: Unit) -> Iterator[parquet_files.Row]:
+    def _rows(self, unit: Unit, failed: list[UnreadError]) -> Iterator[parquet_files.Row]:
         images: dict[int, tuple[int, int]] = {}
 
-        def load(job: tuple[int, str, bytes | UserError]) -> Scene:
+        def load(job: tuple[int, str, bytes]) -> Scene:
             number, name, data = job
-            if isinstance(data, UserError):
-                raise data
             try:
                 pixels = to_pixels(data)
             except UserError as error:
@@ -107,8 +116,14 @@ class UnitPredictor:
             images[number] = pixels.shape[0], pixels.shape[1]
             return Scene(pixels)
 
-        jobs = ((number, name, data) for number, (name, data) in enumerate(unit.read()))
-        for (number, name, _), result in pipeline.run(self.predictor, jobs, load):
+        def jobs() -> Iterator[tuple[int, str, bytes]]:
+            for number, (name, data) in enumerate(unit.read()):
+                if isinstance(data, UnreadError):
+                    failed.append(data)
+                else:
+                    yield number, name, data
+
+        for (number, name, _), result in pipeline.run(self.predictor, jobs(), load):
             if isinstance(result, UserError):
                 yield parquet_files.make_error_row(name, result)
             else:
@@ -152,7 +167,7 @@ def predict_dataset(
     parquet_files.require_pyarrow()
     if unit_size < 1:
         raise UserError(f"a unit has at least 1 image, not {unit_size}")
-    folder, chosen = Path(output), choose_device(device)
+    folder, chosen = Path(output).absolute(), choose_device(device)
     settings = str(weights), tuple(overrides), preset, str(folder)
     if ray is not None:
         predict = make_predictor(device, *settings)
@@ -169,10 +184,8 @@ def predict_dataset(
         planned = _plan(sources, folder, unit_size, predict.about) if group.main else None
         units, skipped = group.gather(planned)[0] or ([], 0)
         totals = _alone(predict, units, group)
-        units_, images, people, errors = group.total(
-            [totals.units, totals.images, totals.people, totals.errors]
-        )
-        return Totals(units_, images, people, errors, skipped)
+        counts = group.total([getattr(totals, name) for name in _COUNTED])
+        return Totals(**dict(zip(_COUNTED, counts, strict=True)), skipped=skipped)
 
 
 def make_predictor(
@@ -222,6 +235,7 @@ def _sum(done: Iterable[Totals], count: int, quiet: bool, skipped: int = 0) -> T
             totals.images += one.images
             totals.people += one.people
             totals.errors += one.errors
+            totals.failed += one.failed
             bar.update()
             bar.set_postfix(images=totals.images)
     return totals
@@ -279,8 +293,7 @@ class _RayWorker:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         done = [self._predict(unit) for unit in batch["unit"]]
-        names = ("units", "images", "people", "errors")
-        return {name: [getattr(one, name) for one in done] for name in names}
+        return {name: [getattr(one, name) for one in done] for name in _COUNTED}
 
 
 def _plain(row: dict[str, Any]) -> dict[str, int]:

@@ -17,7 +17,7 @@ from ..config import ClassifierConfig
 from ..datasets.image_folder import ClassBatch, ClassFolder, collate_classes
 from ..datasets.loader import Loader
 from ..errors import UserError
-from ..io.paths import expand_path
+from ..io.paths import expand_path, expand_weights
 from ..models.classifier import Classifier
 from ..models.normalization import normalize
 from ..models.weights import load_backbone, write_official
@@ -67,7 +67,7 @@ def pretrain(
             activation_checkpointing=config.TRAIN.ACTIVATION_CHECKPOINTING,
         )
         if m.PRETRAINED and not resume:
-            file = open_checkpoint(str(expand_path(m.PRETRAINED, "MODEL.PRETRAINED")))
+            file = open_checkpoint(expand_weights(m.PRETRAINED, "MODEL.PRETRAINED"))
             report = load_backbone(model, file)
             if group.main:
                 _log.info("%s: %s", file.path, report)

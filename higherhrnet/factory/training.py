@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
+import os
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,8 +31,8 @@ from ..inference.engines.torch_engine import TorchEngine
 from ..inference.predictor import Predictor
 from ..inference.types import BoxesOf
 from ..io.lock import lock_folder
-from ..io.paths import expand_path
-from ..launch import is_restarted
+from ..io.paths import expand_weights
+from ..launch import GO_ON, is_restarted, launch_id
 from ..methods.base import method_of
 from ..models.normalization import normalize
 from ..models.pose_model import PoseModel
@@ -62,6 +63,8 @@ from .inference import build_torch_predictor
 
 _log = logging.getLogger(__name__)
 _BUDGET_EMA_DECAY = 0.998
+_LAUNCH = ".launch"
+"""Note of who started the run, by which a restart knows it again."""
 
 
 def train(
@@ -171,6 +174,10 @@ def train(
 def can_go_on(output: Path) -> bool:
     """Whether torchrun or Slurm started this run anew, and it has a checkpoint to go on from."""
     goes_on = is_restarted() and (output / checkpoint.LAST).exists()
+    if goes_on and os.environ.get(GO_ON, "0") == "0":
+        # Of this launch: another run's folder was refused in the first attempt, and is again.
+        note = output / _LAUNCH
+        goes_on = note.is_file() and note.read_text() == launch_id()
     if goes_on and is_main_process():
         _log.info("started anew: going on from %s", output / checkpoint.LAST)
     return goes_on
@@ -258,6 +265,8 @@ def start_run(
             device = torch.device("cuda", group.local_rank)
         elif device.type == "cuda" and device.index is None:
             tell_unused_gpus(torch.cuda.device_count())
+        if group.main and launch_id():
+            (output / _LAUNCH).write_text(launch_id())
         yield group, device
 
 
@@ -304,7 +313,7 @@ def build_pretrained_model(
         if not quiet:
             _log.info("MODEL.PRETRAINED is empty: training starts from random weights")
         return model
-    file = open_checkpoint(str(expand_path(config.MODEL.PRETRAINED, "MODEL.PRETRAINED")))
+    file = open_checkpoint(expand_weights(config.MODEL.PRETRAINED, "MODEL.PRETRAINED"))
     old = skeleton_of(file)
     report = load_pretrained(model, file, old, skeleton)
     if not quiet:

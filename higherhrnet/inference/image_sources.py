@@ -7,6 +7,7 @@ that whoever does it again after a kill writes the same file again.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +22,10 @@ from .inputs import IMAGE_SUFFIXES
 
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _TAR = (".tar", ".tar.gz", ".tgz")
+
+
+class UnreadError(UserError):
+    """An image or archive could not be read now: a store that does not answer, a broken archive."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +46,11 @@ class Unit:
         text = "\n".join((self.archive, *self.images))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def read(self) -> Iterator[tuple[str, bytes | UserError]]:
+    def read(self) -> Iterator[tuple[str, bytes | UnreadError]]:
         """Name and bytes of each image; or why it cannot be read.
 
         Raises:
-            UserError: the archive cannot be opened.
+            UnreadError: the archive cannot be opened, or breaks off.
         """
         if self.archive:
             yield from _read_archive(self.archive)
@@ -77,27 +82,27 @@ def list_units(
     archives: dict[str, None] = {}
     images: dict[str, None] = {}
     for source in listed:
-        for entry in _expand(str(source)):
-            for found in _list(entry, recursive):
-                (archives if found.endswith(_TAR) else images)[found] = None
-    if not archives and not images:
-        raise UserError("the sources hold no images and no tar archives")
+        found = [name for entry in _expand(str(source)) for name in _list(entry, recursive)]
+        if not found:
+            raise UserError(f"'{source}' holds no images and no tar archives")
+        for name in found:
+            (archives if name.endswith(_TAR) else images)[name] = None
     units = [Unit(archive=archive) for archive in archives if archive not in done]
     left = [image for image in images if image not in done]
     units += [Unit(tuple(left[at : at + size])) for at in range(0, len(left), size)]
     return units
 
 
-def _expand(source: str) -> Iterator[str]:
+def _expand(source: str, within_list: bool = False) -> Iterator[str]:
     """``shard-{0000..0002}.tar`` → three; ``@list.txt`` → its lines."""
-    if source.startswith("@"):
+    if source.startswith("@") and not within_list:
         try:
             lines = Path(source[1:]).read_text().splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"list '{source[1:]}' cannot be read: {error}") from error
         for line in lines:
             if line.strip():
-                yield from _expand(line.strip())
+                yield from _expand(line.strip(), within_list=True)
         return
     ranges = _BRACES.findall(source)
     for numbers in product(*(range(int(a), int(b) + 1) for a, b in ranges)):
@@ -115,13 +120,15 @@ def _list(source: str, recursive: bool) -> Sequence[str]:
     """Images and archives below a path or an address."""
     if _is_address(source):
         return _list_store(source, recursive)
-    path = Path(source).expanduser()
+    path = Path(os.path.abspath(Path(source).expanduser()))  # noqa: PTH100  links are kept apart
+    if path.suffix == ".txt" and path.is_file():
+        raise UserError(f"'{source}' is no image; as a list of images write @{source}")
     if path.is_file():
         return [str(path)]
     if path.is_dir():
         found = path.rglob("*") if recursive else path.iterdir()
     elif any(letter in source for letter in "*?["):
-        found = Path(path.anchor or ".").glob(str(path.relative_to(path.anchor)))
+        found = Path(path.anchor).glob(str(path.relative_to(path.anchor)))
     else:
         raise UserError(f"'{source}' does not exist")
     return sorted(str(file) for file in found if _is_wanted(str(file)) and file.is_file())
@@ -161,20 +168,18 @@ def _open_store(address: str) -> tuple[Any, str]:
     return files, str(path)
 
 
-def _read_file(name: str) -> bytes | UserError:
+def _read_file(name: str) -> bytes | UnreadError:
     try:
         if not _is_address(name):
             return Path(name).read_bytes()
         files, path = _open_store(name)
         data: bytes = files.cat_file(path)
         return data
-    except UserError as error:
-        return error
     except Exception as error:  # each store has errors of its own
-        return UserError(f"could not read '{name}': {error}")
+        return UnreadError(f"could not read '{name}': {error}")
 
 
-def _read_archive(name: str) -> Iterator[tuple[str, bytes | UserError]]:
+def _read_archive(name: str) -> Iterator[tuple[str, bytes]]:
     """Images of a tar archive, one after another, as ``ARCHIVE/NAME``."""
     with ExitStack() as stack:
         try:
@@ -183,17 +188,20 @@ def _read_archive(name: str) -> Iterator[tuple[str, bytes | UserError]]:
                 file = stack.enter_context(files.open(path, "rb"))
             else:
                 file = stack.enter_context(Path(name).open("rb"))
-        except UserError:
-            raise
+            archive = stack.enter_context(tarfile.open(fileobj=file, mode="r|*"))
         except Exception as error:  # each store has errors of its own
-            raise UserError(f"could not read '{name}': {error}") from error
-        try:
-            with tarfile.open(fileobj=file, mode="r|*") as archive:
-                for member in archive:
-                    inside = Path(member.name).suffix.lower() in IMAGE_SUFFIXES
-                    if member.isfile() and inside:
-                        content = archive.extractfile(member)
-                        assert content is not None
-                        yield f"{name}/{member.name}", content.read()
-        except (tarfile.TarError, EOFError, OSError, ValueError) as error:
-            yield f"{name}/", UserError(f"archive '{name}' breaks off: {error}")
+            raise UnreadError(f"could not read '{name}': {error}") from error
+        while True:
+            try:
+                member = archive.next()
+                if member is None:
+                    return
+                content = archive.extractfile(member) if member.isfile() else None
+                wanted = Path(member.name).suffix.lower() in IMAGE_SUFFIXES
+                data = content.read() if content is not None and wanted else None
+                if data is not None and len(data) < member.size:
+                    raise EOFError(f"'{member.name}' is cut")
+            except Exception as error:  # a broken archive, or a store that stopped answering
+                raise UnreadError(f"archive '{name}' breaks off: {error}") from error
+            if data is not None:
+                yield f"{name}/{member.name}", data

@@ -1,9 +1,9 @@
 """Poses of very many images as Parquet: one file a unit, written whole or not at all.
 
-A row is an image: ``image`` (its name), ``height``, ``width``, ``error`` (why there is nothing
-else), and lists with one entry a person: ``person_score``, ``bbox`` (x, y, w, h), ``keypoints``
-(3 K numbers x, y, score) and ``visibility`` (K: 0 absent, 1 filled in, 2 found). The schema's
-metadata has the skeleton and what predicted.
+A row is an image: ``image`` (its name), ``height``, ``width``, ``error`` (what is damaged in it),
+and lists with one entry a person: ``person_score``, ``bbox`` (x, y, w, h), ``keypoints`` (3 K
+numbers x, y, score) and ``visibility`` (K: 0 absent, 1 filled in, 2 found). The schema's metadata
+has the skeleton and what predicted.
 """
 
 from __future__ import annotations
@@ -140,11 +140,20 @@ def read_done(folder: Path, about: Mapping[str, str]) -> Done:
 
 
 def read_poses(folder: Path) -> Iterator[tuple[str, Poses]]:
-    """Image names and poses of a folder of Parquet files; images with errors are left out."""
+    """Image names and poses of a folder of Parquet files; damaged images are left out.
+
+    Raises:
+        UserError: there is no such folder, or a file is none of predictions.
+    """
     pyarrow = require_pyarrow()
+    if not folder.is_dir():
+        raise UserError(f"folder '{folder}' does not exist")
     for file in sorted(folder.glob("*.parquet")):
         opened = pyarrow.parquet.ParquetFile(file)
-        skeleton = Skeleton.from_dict(json.loads(opened.schema_arrow.metadata[b"skeleton"]))
+        metadata = opened.schema_arrow.metadata or {}
+        if b"skeleton" not in metadata:
+            raise UserError(f"'{file}' is no file of predictions")
+        skeleton = Skeleton.from_dict(json.loads(metadata[b"skeleton"]))
         for batch in opened.iter_batches():
             for row in batch.to_pylist():
                 if row["error"] is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -45,6 +46,35 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yields a temporary folder beside ``path`` and renames it when the block ends well; what is in
+    it is removed otherwise.
+
+    Args:
+        path: new, or an empty folder.
+
+    Raises:
+        OSError: it cannot be written; the message names it.
+    """
+    path = Path(os.path.realpath(path))
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
+        if path.is_dir():
+            path.rmdir()
+        partial.rename(path)
+    except WriteError:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise WriteError(f"could not write '{path}': {reason}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _kind(path: Path) -> str:

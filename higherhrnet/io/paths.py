@@ -21,3 +21,12 @@ def expand_path(value: str, key: str) -> Path:
             f"config key '{key}' is '{value}', but the environment variable {unset[0]} is not set"
         )
     return Path(os.path.expandvars(value)).expanduser()
+
+
+def expand_weights(value: str, key: str) -> str:
+    """Like :func:`expand_path`, for a setting that names weights: addresses stay as they are.
+
+    Raises:
+        UserError: a variable is not set.
+    """
+    return value if "://" in value else str(expand_path(value, key))

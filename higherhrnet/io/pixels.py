@@ -44,9 +44,12 @@ def to_pixels(image: ImageLike, channel_order: str = "RGB") -> Image:
     if hasattr(image, "getexif") and hasattr(image, "convert"):
         return _from_pillow(image)
     if callable(getattr(image, "read", None)):
-        return decode(image.read(), str(getattr(image, "name", "the given file")), upright=True)
+        name, data = str(getattr(image, "name", "the given file")), image.read()
+        if not isinstance(data, bytes):
+            raise UserError(f"'{name}' is opened as text; open it with mode 'rb'")
+        return decode(data, name, upright=True)
     if _is_tensor(image):
-        values = _channels_last(image.detach().cpu().numpy())
+        values = _channels_last(_to_array(image))
     elif isinstance(image, np.ndarray):
         values = image
     else:
@@ -90,6 +93,13 @@ def _is_tensor(image: Any) -> bool:
     return hasattr(image, "detach") and hasattr(image, "cpu") and hasattr(image, "clone")
 
 
+def _to_array(tensor: Any) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(tensor.detach().cpu().numpy())
+    except TypeError:  # bfloat16, which NumPy has not
+        return np.asarray(tensor.detach().cpu().float().numpy())
+
+
 def _channels_last(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """(C, H, W) → (H, W, C); (H, W) and tensors that have their channels last stay."""
     if values.ndim == 3 and values.shape[0] in _CHANNELS:
@@ -131,6 +141,10 @@ def _from_pillow(image: Any) -> Image:
             f"a Pillow image of mode {image.mode} has more than 8 bits; give its file, or "
             "image.point(...).convert('L')"
         )
+    try:
+        # Pillow turns TIFF while it decodes, and the orientation is 1 then.
+        pixels = np.asarray(image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"a Pillow image cannot be decoded: {error}") from error
     orientation = image.getexif().get(0x0112, 1)
-    pixels = np.asarray(image.convert("RGB"))
     return np.ascontiguousarray(turn_upright(pixels, orientation))

@@ -59,6 +59,10 @@ def fetch_from_hub(address: str) -> Path:
         raise UserError(f"'{address}' is no address of the Hub: {_first_line(error)}") from error
     except hub.errors.HfHubHTTPError as error:
         raise WriteError(f"'{address}' cannot be fetched: {_first_line(error)}") from error
+    except Exception as error:
+        if not _is_network(error):
+            raise
+        raise WriteError(f"'{address}' cannot be fetched: {_first_line(error)}") from error
 
 
 def push_folder(folder: Path, repository: str, private: bool, message: str) -> str:
@@ -86,6 +90,15 @@ def push_folder(folder: Path, repository: str, private: bool, message: str) -> s
                 "HF_TOKEN"
             ) from error
         raise WriteError(f"could not write to '{repository}': {_first_line(error)}") from error
+    except Exception as error:
+        if not _is_network(error):
+            raise
+        raise WriteError(f"could not reach the Hub: {_first_line(error)}") from error
+
+
+def _is_network(error: Exception) -> bool:
+    """Whether the HTTP library raised it; which one that is depends on the Hub's version."""
+    return type(error).__module__.partition(".")[0] in ("httpx", "httpx2", "httpcore", "requests")
 
 
 def require_hub() -> Any:

@@ -349,9 +349,9 @@ class Poses:
                 )
         keypoints = np.array([r["keypoints"] for r in records], dtype=np.float64)
         keypoints = keypoints.reshape(len(records), k, 3)
-        if not records or "score" not in records[0]:
+        if not all("score" in record for record in records) or not records:
             return cls.from_annotations(keypoints)
-        if "keypoint_scores" in records[0]:
+        if all("keypoint_scores" in record for record in records):
             score = np.array([r["keypoint_scores"] for r in records], float).reshape(-1, k)
             visibility = visibility_of(keypoints)
         else:

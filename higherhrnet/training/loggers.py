@@ -146,6 +146,11 @@ class MlflowLogger(_RunLogger):
             return str(self._client.create_run(number, run_name=folder.name).info.run_id)
 
         self._run = _remember(folder, "mlflow", create)
+        try:
+            self._client.get_run(self._run)
+        except self._error:  # of another server
+            (folder / ".mlflow.run").unlink()
+            self._run = _remember(folder, "mlflow", create)
         for key, value in config.items():
             with suppress(self._error):  # a resumed run with other settings
                 self._client.log_param(self._run, key, str(value)[:500])
@@ -185,7 +190,7 @@ class TrackioLogger(_RunLogger):
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
         super().__init__()
         self._trackio = _require("trackio")
-        name = _remember(folder, "trackio", lambda: folder.name)
+        name = _remember(folder, "trackio", lambda: f"{folder.name}-{token_hex(3)}")
         self._trackio.init(project=_PROJECT, name=name, config=dict(config), resume="allow")
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:

@@ -441,3 +441,4 @@ class Trainer:
             self.budget.fraction = self.progress.fraction
         if self.progress.metric != self.settings.metric:  # values of two metrics do not compare
             self.progress.best, self.progress.metric = -math.inf, self.settings.metric
+            self.progress.since_best = 0

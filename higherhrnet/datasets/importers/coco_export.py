@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UserError
-from ...skeleton import SKELETONS
+from ...skeleton import SKELETONS, Skeleton
 from ..annotations import check_annotations, read_annotations
 from ..canonical import canonicalize, skeleton_from_file
 from .labels import Frame, ImageIndex, Labels, Record
@@ -21,28 +21,39 @@ def is_coco(loaded: object) -> bool:
     return isinstance(loaded, dict) and {"images", "annotations"} <= loaded.keys()
 
 
-def read_coco(files: list[Path], images: Path | None = None) -> Labels:
+def read_coco(
+    files: list[Path], images: Path | None = None, skeleton: Skeleton | None = None
+) -> Labels:
     """Labels of one or several files of the same keypoints; splits are told by their names.
 
+    Args:
+        files: to be read together.
+        images: where the images are, if not at the usual places.
+        skeleton: of the keypoints, where the files do not name them.
+
     Raises:
-        UserError: the files do not fit each other, or list no joints.
+        UserError: the files do not fit each other, list no joints, or list an image twice.
     """
     frames: list[Frame] = []
     notes: list[str] = []
-    skeleton = None
+    listed: dict[Path, Path] = {}
     for file in files:
         loaded = read_annotations(file)
         check_annotations(loaded, file)
-        own = skeleton_from_file(loaded, file)
-        skeleton = skeleton or own
-        if own.find(skeleton.joints) is None:
-            raise UserError(f"'{file}' has other keypoints than '{files[0]}'")
+        if skeleton is None:
+            skeleton = skeleton_from_file(loaded, file, notes=notes)
         notes += [str(finding) for finding in canonicalize(loaded, file, skeleton)]
         split = next((s for s in _SPLITS if s in file.stem.lower()), "")
-        here, above = file.parent, file.parent.parent
-        named = (above / "images" / name for name in (split, file.stem) if name)
-        index = ImageIndex(images or here, here / "images", above / "images", *named, above)
-        frames += _read_frames(loaded, index, split)
+        own = _read_frames(loaded, find_images(file, images, split), split)
+        for frame in own:
+            assert isinstance(frame.pixels, Path)
+            other = listed.setdefault(frame.pixels.resolve(), file)
+            if other != file:
+                raise UserError(
+                    f"image '{frame.name}' is listed by '{other}' and by '{file}'; name the one "
+                    "file that is meant"
+                )
+        frames += own
     assert skeleton is not None
     if len({frame.name for frame in frames}) < len(frames):  # splits with like file names
         frames = [replace(frame, name=f"{frame.split}/{frame.name}") for frame in frames]
@@ -50,6 +61,17 @@ def read_coco(files: list[Path], images: Path | None = None) -> Labels:
     kinds = {str(record["category"]) for frame in frames for record in frame.people}
     name = skeleton.name if known or len(kinds) == 1 else files[0].stem
     return Labels(name, skeleton.joints, frames, skeleton.bones, skeleton.flip_pairs, known, notes)
+
+
+def find_images(file: Path, images: Path | None = None, split: str = "") -> ImageIndex:
+    """Where the images of an annotation file may lie: in ``images`` if it is given; beside the
+    file, or as in COCO's own layout in ``../images``, or below either."""
+    here, above = file.parent, file.parent.parent
+    if images is not None:
+        return ImageIndex(images, here)
+    named = [above / "images" / name for name in (split, file.stem) if name]
+    wide = [above / "images"] if here.name == "annotations" else [here]
+    return ImageIndex(*wide, *named, here, here / "images", above / "images", above)
 
 
 def _read_frames(loaded: dict[str, Any], index: ImageIndex, split: str) -> list[Frame]:
@@ -72,6 +94,7 @@ def _read_frames(loaded: dict[str, Any], index: ImageIndex, split: str) -> list[
                 str(group) if group is not None else "",
                 split,
                 size=size if all(size) else None,
+                as_stored=True,
             )
         )
     return frames

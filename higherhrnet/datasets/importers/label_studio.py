@@ -46,7 +46,7 @@ def read_label_studio(
     """
     index = ImageIndex(images or file.parent, file.parent / "images")
     videos: dict[str, VideoFrames] = {}
-    drafts: list[tuple[Any, list[list[_Person]]]] = []
+    drafts: list[tuple[Any, tuple[int, int] | None, list[list[_Person]]]] = []
     found: list[str] = []
     notes: list[str] = []
     skipped = 0
@@ -63,7 +63,9 @@ def read_label_studio(
             skipped += 1
             continue
         found += [name for one in people for points, _, _ in one for name in points]
-        drafts.append((_find_image(task, index, file, videos, where), people))
+        regions = [r for entry in entries for r in entry.get("result") or ()]
+        image = _find_image(task, index, file, videos, where)
+        drafts.append((image, _read_size(regions), people))
     if skipped:
         notes.append(f"{skipped} tasks without an annotation are left out")
     if not found:
@@ -79,10 +81,10 @@ def read_label_studio(
 
     frames = [
         Frame(name, pixels, to_records(people[0]), group,
-              others=[to_records(other) for other in people[1:]])
-        for (name, pixels, group), people in drafts
+              others=[to_records(other) for other in people[1:]], size=size)
+        for (name, pixels, group), size, people in drafts
     ]  # fmt: skip
-    labels = {label for _, people in drafts for one in people for _, _, label in one}
+    labels = {label for _, _, people in drafts for one in people for _, _, label in one}
     return Labels(sorted(labels)[0] if len(labels) == 1 else file.stem, joints, frames, notes=notes)
 
 
@@ -100,7 +102,8 @@ def _find_image(
         if isinstance(name, list):  # a folder of frames
             path = index.find(str(name[number]))
             return f"{path.parent.name}/{path.name}", path, path.parent.name
-        path = Path(name) if Path(name).is_file() else file.parent / Path(name).name
+        path = Path(name) if Path(name).is_absolute() else file.parent / name
+        path = path if path.is_file() else file.parent / path.name
         frames = videos.setdefault(str(path), VideoFrames(path))
         return f"{path.stem}/frame_{number:06d}.png", partial(frames.read, number), path.stem
     data = task.get("data") or {}
@@ -115,6 +118,14 @@ def _find_image(
     if not path.is_file() and uploaded:
         path = index.find(uploaded[1])
     return path.name, path, ""
+
+
+def _read_size(regions: Sequence[dict[str, Any]]) -> tuple[int, int] | None:
+    """(H, W) of the image that was labeled."""
+    for region in regions:
+        if region.get("original_height") and region.get("original_width"):
+            return int(region["original_height"]), int(region["original_width"])
+    return None
 
 
 def _read_people(result: Sequence[dict[str, Any]], where: str) -> list[_Person]:

@@ -36,6 +36,8 @@ class Frame:
         split: ``train``, ``val`` or ``test`` where the source has splits.
         others: what other annotators said of the same image.
         size: (H, W) as annotated; None takes the image's own.
+        as_stored: labels mean the pixels as stored, as COCO's do; else as viewers show them, turned
+            by EXIF.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Frame:
     split: str = ""
     others: Sequence[Sequence[Record]] = ()
     size: tuple[int, int] | None = None
+    as_stored: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,7 @@ class ImageIndex:
             UserError: several files have this name, and nothing tells which is meant.
         """
         name = unquote(name).replace("\\", "/")
-        if Path(name).is_file():
+        if Path(name).is_absolute() and Path(name).is_file():
             return Path(name)
         for folder in self._folders:
             if (folder / name.lstrip("/")).is_file():

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ...errors import UserError
 from ...io import yaml
-from .labels import Frame, Labels, Record, flatten_points
+from .labels import IMAGE_SUFFIXES, Frame, Labels, Record, flatten_points
 
 _MISSING = (
     "reading SLEAP, DeepLabCut and AlphaTracker labels needs sleap-io: "
@@ -161,29 +161,34 @@ def _sides_in_order(a: str, b: str) -> tuple[str, str]:
 
 
 def _convert_frame(labeled: Any, joints: tuple[str, ...], file: Path) -> Frame | None:
-    instances = [i for i in labeled.user_instances if i.n_visible]
-    if not instances:
-        return None
     people = []
-    for instance in instances:
+    for instance in labeled.user_instances:
         points = {}
         for point in instance.points:
             x, y = (float(value) for value in point["xy"])
             if not np.isnan(x + y):
                 points[str(point["name"])] = x, y, 2 if point["visible"] else 1
-        people.append({"keypoints": flatten_points(points, joints)})
+        if points:
+            people.append({"keypoints": flatten_points(points, joints)})
+    if not people:
+        return None
     video, number = labeled.video, int(labeled.frame_idx)
     names = video.filename
     if isinstance(names, list | tuple):
-        path = Path(names[number])
-        path = path if path.is_file() else file.parent / path.name
+        path = _resolve(Path(names[number]), file)
         return Frame(f"{path.parent.name}/{path.name}", path, people, path.parent.name)
     source = video.source_video.filename if video.source_video is not None else names
     stem = Path(str(source if not isinstance(source, list) else source[0])).stem
     read: Callable[[], npt.NDArray[np.uint8]] = partial(_read_frame, video, number, file)
-    if Path(str(names)).is_file() and Path(str(names)).suffix.lower() in (".png", ".jpg", ".jpeg"):
-        return Frame(f"{stem}{Path(names).suffix}", Path(names), people)
+    if Path(str(names)).suffix.lower() in IMAGE_SUFFIXES:
+        return Frame(f"{stem}{Path(names).suffix}", _resolve(Path(names), file), people)
     return Frame(f"{stem}/frame_{number:06d}.png", read, people, stem)
+
+
+def _resolve(path: Path, file: Path) -> Path:
+    """A path that a project names: as it is if it is absolute, else beside the project."""
+    places = (path,) if path.is_absolute() else (file.parent / path,)
+    return next((p for p in places if p.is_file()), file.parent / path.name)
 
 
 def _read_frame(video: Any, number: int, file: Path) -> npt.NDArray[np.uint8]:

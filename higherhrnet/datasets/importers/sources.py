@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UserError
-from ...skeleton import Skeleton
+from ...skeleton import SKELETONS, Skeleton
 from . import sleap
 from .coco_export import is_coco, read_coco
 from .cvat import is_cvat, read_cvat
@@ -45,9 +46,11 @@ def read_labels(
     if images is not None and not images.exists():
         raise UserError(f"--images: '{images}' does not exist")
     found = _find(source, format)
-    labels = _read(found, images)
+    labels = _read(found, images, skeleton)
     if not labels.frames:
         raise UserError(f"'{source}' lists no images")
+    if skeleton is None and labels.skeleton is None:  # people, with known bones and sigmas
+        skeleton = next((s for s in SKELETONS.values() if s.find(labels.joints) is not None), None)
     return labels if skeleton is None else labels.rename(skeleton)
 
 
@@ -65,7 +68,7 @@ def unpacked(source: Path) -> Iterator[Path]:
         try:
             with zipfile.ZipFile(source) as archive:
                 archive.extractall(folder)  # which keeps names within the folder
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
             raise UserError(f"archive '{source}' cannot be read: {error}") from error
         inside = [path for path in Path(folder).iterdir() if not path.name.startswith("__MACOSX")]
         yield inside[0] if len(inside) == 1 and inside[0].is_dir() else Path(folder)
@@ -127,11 +130,27 @@ def _load_json(file: Path) -> Any:
         raise UserError(f"could not read '{file}': {error.strerror}") from error
 
 
-def _read(found: dict[str, list[Path]], images: Path | None) -> Labels:
+def _read(found: dict[str, list[Path]], images: Path | None, skeleton: Skeleton | None) -> Labels:
+    """By the format's reader; whatever it stumbles over is a fault of the file."""
     ((kind, files),) = found.items()
+    try:
+        return _read_as(kind, files, images, skeleton)
+    except (
+        KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError,
+        OverflowError,
+    ) as error:  # fmt: skip
+        raise UserError(
+            f"'{files[0]}' is not as {kind} labels are written: {type(error).__name__}: "
+            f"{' '.join(str(error).split())}"
+        ) from error
+
+
+def _read_as(
+    kind: str, files: list[Path], images: Path | None, skeleton: Skeleton | None
+) -> Labels:
     file = files[0]
     if kind == "coco":
-        return read_coco(files, images)
+        return read_coco(files, images, skeleton)
     if kind == "cvat":
         return read_cvat(file, images)
     if kind == "yolo":

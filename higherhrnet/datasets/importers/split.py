@@ -7,9 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-_MOST_GROUPS = 40
-"""Groups that are looked through for the best sum; of more, some are simply trained on."""
-
 
 def split_by_group(
     groups: Sequence[str], share: float, seed: int = 0
@@ -48,9 +45,17 @@ def _choose_groups(
     """The groups whose sizes sum up nearest to ``wanted``: at least one, and not all."""
     names = sorted(sizes)
     order = [names[row] for row in generator.permutation(len(names))]
-    best: dict[int, frozenset[str]] = {0: frozenset()}
-    for name in order[:_MOST_GROUPS]:  # subset sums: at most one way for each number of images
-        for total, members in list(best.items()):
-            best.setdefault(total + sizes[name], members | {name})
-    usable = [t for t, members in best.items() if 0 < len(members) < len(names)]
-    return best[min(usable, key=lambda total: (abs(total - wanted), total))]
+    # Subset sums, each with the group that reached it first and the sum before.
+    reached: dict[int, tuple[int, str]] = {0: (0, "")}
+    most = max(2 * wanted, min(sizes.values()))
+    for name in order:
+        for total in list(reached):
+            if total + sizes[name] <= most:
+                reached.setdefault(total + sizes[name], (total, name))
+    whole = sum(sizes.values())
+    total = min((t for t in reached if 0 < t < whole), key=lambda t: (abs(t - wanted), t))
+    chosen = set()
+    while total:
+        total, name = reached[total]
+        chosen.add(name)
+    return frozenset(chosen)

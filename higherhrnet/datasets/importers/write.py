@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -12,14 +12,17 @@ from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import yaml
 
 from ...errors import UserError, WriteError
-from ...io.atomic import atomic_write, write_json
-from ...io.images import read_header
+from ...ids import plain_id
+from ...io.atomic import atomic_folder, atomic_write, write_json
+from ...io.images import read_header, read_image
 from ...joint_names import flip_pairs_from_names
 from ...poses import is_labeled
 from ...skeleton import Skeleton
+from ..annotations import check_annotations, read_annotations
 from ..canonical import UNKNOWN_SIGMA
 from .annotators import FEWEST, measure_sigmas
 from .labels import Frame, Labels
@@ -44,7 +47,7 @@ class Written:
 def write_labels(
     labels: Labels, folder: Path, share: float | None = None, config: str = ""
 ) -> Written:
-    """Write a labeled set, the JSON files last.
+    """Write a labeled set, whole or not at all.
 
     Args:
         labels: the set.
@@ -61,25 +64,24 @@ def write_labels(
         raise UserError(f"'{folder}' is not an empty folder; choose another one")
     skeleton, about_skeleton = make_skeleton(labels)
     notes = list(about_skeleton)
-    frames, left_out = _write_images(labels.frames, folder / "images")
-    if not frames:
-        raise UserError(
-            f"none of {len(labels.frames)} images can be read; the first: {left_out[0]}. Say where "
-            "they are with --images"
-        )
-    if len(frames) < 2:
-        raise UserError("it has 1 image: two or more are needed, to train on and to validate")
-    if left_out:
-        notes.append(f"{len(left_out)} images are left out; the first: {left_out[0]}")
-    parts, how = split_frames(frames, share)
-    notes.append(how)
-    for split, own in parts.items():
-        write_json(folder / f"{split}.json", to_coco(own, skeleton, labels.name))
-    with atomic_write(folder / "skeleton.yaml") as partial:
-        partial.write_text(format_skeleton(skeleton, about_skeleton))
-    if config:
-        with atomic_write(folder / "config.yaml") as partial:
-            partial.write_text(config)
+    with atomic_folder(folder) as partial:
+        frames, left_out = _write_images(labels.frames, partial / "images")
+        if not frames:
+            raise UserError(
+                f"none of {len(labels.frames)} images can be read; the first: {left_out[0]}. Say "
+                "where they are with --images"
+            )
+        if len(frames) < 2:
+            raise UserError("it has 1 image: two or more are needed, to train on and to validate")
+        if left_out:
+            notes.append(f"{len(left_out)} images are left out; the first: {left_out[0]}")
+        parts, how = split_frames(frames, share)
+        notes.append(how)
+        for split, own in parts.items():
+            write_json(partial / f"{split}.json", to_coco(own, skeleton, labels.name))
+        (partial / "skeleton.yaml").write_text(format_skeleton(skeleton, about_skeleton))
+        if config:
+            (partial / "config.yaml").write_text(config)
     return Written(skeleton, {split: len(own) for split, own in parts.items()}, notes)
 
 
@@ -207,7 +209,12 @@ def _write_images(frames: Sequence[Frame], folder: Path) -> tuple[list[Frame], l
     written: list[Frame] = []
     left_out: list[str] = []
     names: set[str] = set()
+    claims = Counter(frame.pixels for frame in frames if isinstance(frame.pixels, Path))
     for frame in frames:
+        if isinstance(frame.pixels, Path) and claims[frame.pixels] > 1:
+            # Found by its name alone, in another folder than the labels say: whose is it?
+            left_out.append(f"'{frame.pixels}' may be the image of {claims[frame.pixels]} labels")
+            continue
         name = _free_name(frame.name, names)
         target = folder / name
         try:
@@ -229,10 +236,7 @@ def _write_image(frame: Frame, target: Path) -> tuple[int, int]:
     """Write a frame's image; returns its (H, W) as viewers show it."""
     if not isinstance(frame.pixels, Path):
         image = frame.pixels()
-        found, data = cv2.imencode(".png", np.ascontiguousarray(image[:, :, ::-1]))
-        assert found
-        with atomic_write(target) as partial:
-            partial.write_bytes(data.tobytes())
+        save_pixels(target, image)
         return image.shape[0], image.shape[1]
     if not frame.pixels.is_file():
         raise UserError(f"'{frame.pixels}' does not exist")
@@ -240,9 +244,28 @@ def _write_image(frame: Frame, target: Path) -> tuple[int, int]:
         header = read_header(file)
     if header is None:
         raise UserError(f"'{frame.pixels}' is no image that can be read")
+    if frame.as_stored or header.orientation == 1:
+        with atomic_write(target) as partial:
+            shutil.copyfile(frame.pixels, partial)
+        return header.size
+    # Turned as it was labeled, and without EXIF: so nobody has to guess later.
+    image = read_image(frame.pixels)
+    target = target.with_suffix(".png") if target.suffix.lower() not in _JPEG else target
+    save_pixels(target, image)
+    return image.shape[0], image.shape[1]
+
+
+_JPEG = (".jpg", ".jpeg", ".png")
+"""Suffixes that images which are turned keep; others become PNG."""
+
+
+def save_pixels(target: Path, image: npt.NDArray[np.uint8]) -> None:
+    """(H, W, 3) RGB as JPEG of quality 95 or as PNG, by the suffix."""
+    quality = [cv2.IMWRITE_JPEG_QUALITY, 95]
+    found, data = cv2.imencode(target.suffix, np.ascontiguousarray(image[:, :, ::-1]), quality)
+    assert found
     with atomic_write(target) as partial:
-        shutil.copyfile(frame.pixels, partial)
-    return header.upright
+        partial.write_bytes(data.tobytes())
 
 
 def _free_name(name: str, taken: set[str]) -> str:
@@ -267,14 +290,8 @@ def split_file(file: Path, share: float, names: tuple[Path, Path]) -> str:
     Raises:
         UserError: it is no such file, or there are fewer than two images.
     """
-    try:
-        loaded = json.loads(file.read_bytes())
-    except OSError as error:
-        raise UserError(f"could not read '{file}': {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"annotation file '{file}' is not valid JSON: {error}") from error
-    if not isinstance(loaded, dict) or not {"images", "annotations"} <= loaded.keys():
-        raise UserError(f"'{file}' is not in COCO's format")
+    loaded = read_annotations(file)
+    check_annotations(loaded, file)
     images = loaded["images"]
     if len(images) < 2:
         raise UserError(f"'{file}' has {len(images)} images; splitting takes two or more")
@@ -282,7 +299,7 @@ def split_file(file: Path, share: float, names: tuple[Path, Path]) -> str:
     train, val, how = split_by_group(groups, share)
     for target, rows in zip(names, (train, val), strict=True):
         own = [images[row] for row in rows]
-        ids = {image["id"] for image in own}
-        people = [a for a in loaded["annotations"] if a["image_id"] in ids]
+        ids = {plain_id(image["id"]) for image in own}
+        people = [a for a in loaded["annotations"] if plain_id(a["image_id"]) in ids]
         write_json(target, loaded | {"images": own, "annotations": people})
     return how

@@ -22,6 +22,7 @@ evaluation of ``rates`` becomes one of each. A plan with SEARCH is another thing
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -133,6 +134,10 @@ def read_plan(path: Path) -> Plan:
         for name, entry in loaded["EVALUATIONS"].items()
         for evaluation in _evaluations(path, str(name), entry, expanded)
     )
+    for what, found in (("run", runs), ("evaluation", evaluations)):
+        twice = [name for name, count in Counter(one.name for one in found).items() if count > 1]
+        if twice:
+            raise UserError(f"'{path}' has the {what} '{twice[0]}' twice")
     cost = {_FORMER.get(key, key): value for key, value in (loaded.get("COST") or {}).items()}
     check_keys(path, cost, _COST_KEYS)
     compare = loaded.get("COMPARE") or []
@@ -166,6 +171,8 @@ def _expand_grid(path: Path, name: str, entry: Any) -> dict[str, Any]:
         raise UserError(f"'{path}': run '{name}': GRID is a mapping of settings to lists of values")
     if entry.get("WEIGHTS"):
         raise UserError(f"'{path}': run '{name}' has WEIGHTS, and a GRID is of trainings")
+    if not grid or {"WEIGHTS", "CONFIG"} & grid.keys():
+        raise UserError(f"'{path}': run '{name}': GRID lists settings, not {list(grid)}")
     plain = {key: value for key, value in entry.items() if key != "GRID"}
     found = {}
     for values in product(*grid.values()):

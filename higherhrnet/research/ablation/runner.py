@@ -35,7 +35,7 @@ from ...factory.inference import build_predictor, check_network
 from ...factory.training import train
 from ...inference.predictor import Predictor
 from ...io.atomic import write_json
-from ...io.paths import expand_path
+from ...io.paths import expand_weights
 from ...methods.base import method_of
 from ...methods.top_down.detectors import DETECTORS
 from ...models.model_zoo import find_weights
@@ -232,11 +232,11 @@ def _refuse_twins(what: str, named: Sequence[tuple[str, object]]) -> None:
 def _pretrained_file(config: PoseConfig) -> Path | None:
     """The weights file that training starts from."""
     name = config.MODEL.PRETRAINED
-    return find_weights(str(expand_path(name, "MODEL.PRETRAINED"))) if name else None
+    return find_weights(expand_weights(name, "MODEL.PRETRAINED")) if name else None
 
 
 def _given_weights(run: Run) -> Path:
-    file = find_weights(str(expand_path(run.weights, f"run '{run.name}' WEIGHTS")))
+    file = find_weights(expand_weights(run.weights, f"run '{run.name}' WEIGHTS"))
     if not file.is_file():
         raise UserError(f"run '{run.name}': weights file '{file}' does not exist")
     return file

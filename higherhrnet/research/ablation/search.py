@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ...config import PoseConfig, override_config, parse_config, read_config, to_yaml
+from ...config.schema import rules_of
 from ...errors import UserError
 from ...factory.training import train
 from ...training import checkpoint
@@ -26,7 +27,9 @@ from .search_plan import Range, Search
 from .search_report import SearchResults, Trial, write_report
 
 _log = logging.getLogger(__name__)
-_DIVERGED = "diverged"
+_FAILED = "failed"
+"""Mark of trials whose settings are at fault: they are not tried again."""
+_STUDY = "search"
 _STARTUP = 5
 """Trials before the first is pruned."""
 
@@ -56,10 +59,10 @@ def run_search(
             "end, and none is pruned"
         )
     study = _open_study(search, output)
-    known = study.user_attrs.get("config")
-    if known is not None and known != to_yaml(config):
+    plan = to_yaml(config) + repr(sorted(search.space.items())) + search.sampler
+    if study.user_attrs.get("plan", plan) != plan:
         raise UserError(f"'{output}' holds a search with other settings; choose another --output")
-    study.set_user_attr("config", to_yaml(config))
+    study.set_user_attr("plan", plan)
     _take_up(study, output)
     job = partial(_work, search, output, to_yaml(config), device)
     run_jobs(job, range(processes), processes, list_gpus(device), lambda n: f"worker {n}")
@@ -77,7 +80,17 @@ def _base_config(search: Search, overrides: Sequence[str]) -> PoseConfig:
         limits = (values.low, values.high) if isinstance(values, Range) else values
         for value in limits:
             override_config(config, [key, value])
+        if isinstance(values, Range) and _multiple_of(config, key) > 1:
+            raise UserError(
+                f"SPACE.{key} must be multiples of {_multiple_of(config, key)}: list them, instead "
+                "of LOW and HIGH"
+            )
     return config
+
+
+def _multiple_of(config: PoseConfig, key: str) -> int:
+    rules = {f"{section}.{name}": rule for section, name, rule in rules_of(type(config))}
+    return rules[key].multiple if key in rules else 1
 
 
 def _require_optuna() -> Any:
@@ -97,7 +110,7 @@ def _open_study(search: Search, output: Path, worker: int = 0) -> Any:
     lists = {k: list(v) for k, v in search.space.items() if not isinstance(v, Range)}
     storage = optuna.storages.JournalStorage(backend)
     # Processes, and searches that go on, draw anew, or they would all try the same.
-    known = [s for s in storage.get_all_studies() if s.study_name == search.title]
+    known = [s for s in storage.get_all_studies() if s.study_name == _STUDY]
     before = sum(len(storage.get_all_trials(s._study_id, deepcopy=False)) for s in known)
     seed = search.seed + 1000 * worker + before
     samplers = {
@@ -111,7 +124,7 @@ def _open_study(search: Search, output: Path, worker: int = 0) -> Any:
         "none": lambda: optuna.pruners.NopPruner(),
     }
     return optuna.create_study(
-        study_name=search.title,
+        study_name=_STUDY,
         storage=storage,
         sampler=samplers[search.sampler](),
         pruner=pruners[search.pruner](),
@@ -128,7 +141,7 @@ def _take_up(study: Any, output: Path) -> None:
     for trial in trials:
         if trial.state == states.RUNNING:
             study.tell(trial.number, state=states.FAIL)
-        elif trial.state != states.FAIL or trial.number in taken or _DIVERGED in trial.user_attrs:
+        elif trial.state != states.FAIL or trial.number in taken or _FAILED in trial.user_attrs:
             continue
         folder = trial.user_attrs.get("folder", f"{trial.number:03d}")
         if trial.params and (output / "trials" / folder / checkpoint.LAST).exists():
@@ -167,8 +180,8 @@ def _run_trial(search: Search, output: Path, config: str, device: str, trial: An
     resume = (folder / checkpoint.LAST).exists()
     try:
         progress = train(own, folder, device, resume, callbacks=[Pruning(trial)])
-    except DivergenceError:
-        trial.set_user_attr(_DIVERGED, True)
+    except (DivergenceError, UserError):
+        trial.set_user_attr(_FAILED, True)
         raise
     trial.set_user_attr("epochs", progress.epoch)
     trial.set_user_attr("metric", progress.metric)
@@ -219,7 +232,7 @@ def _collect(study: Any) -> SearchResults:
             continue  # it was interrupted, and done again
         metric = trial.user_attrs.get("metric", metric)
         best = max(trial.intermediate_values.values(), default=None)
-        if trial.value is not None:
+        if trial.value is not None and math.isfinite(trial.value):
             best = trial.value
         with suppress(KeyError):
             trials.append(

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,8 @@ def read_search(path: Path) -> Search | None:
     check_keys(path, entry, _KEYS)
     if not isinstance(entry.get("CONFIG"), str) or not isinstance(entry.get("SPACE"), dict):
         raise UserError(f"'{path}': SEARCH needs a CONFIG and a SPACE of settings")
+    if not isinstance(entry.get("SETTINGS") or {}, dict):
+        raise UserError(f"'{path}': SEARCH.SETTINGS must be a mapping")
     if not entry["SPACE"]:
         raise UserError(f"'{path}': SEARCH.SPACE names no setting")
     space = {str(key): _read_space(path, str(key), v) for key, v in entry["SPACE"].items()}
@@ -110,12 +113,20 @@ def read_search(path: Path) -> Search | None:
     )  # fmt: skip
 
 
+def _number(value: Any) -> Any:
+    """YAML reads 1e-4 (no dot) as text."""
+    with suppress(ValueError):
+        return float(value) if isinstance(value, str) else value
+    return value
+
+
 def _read_space(path: Path, key: str, value: Any) -> Range | tuple[Any, ...]:
     if isinstance(value, list) and value:
         return tuple(value)
     if isinstance(value, dict):
         check_keys(path, value, ("LOW", "HIGH", "LOG"))
-        low, high, log = value.get("LOW"), value.get("HIGH"), value.get("LOG", False)
+        low, high = (_number(value.get(end)) for end in ("LOW", "HIGH"))
+        log = value.get("LOG", False)
         if (
             isinstance(low, int | float)
             and isinstance(high, int | float)
