@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -246,8 +247,8 @@ def _with_ray(
 ) -> Totals:
     """Ray Data's workers; a unit whose worker dies is given to another one."""
     try:
-        import ray
-        import ray.data
+        ray: Any = import_module("ray")
+        import_module("ray.data")
     except ImportError as error:
         raise UserError('this needs Ray: pip install "higherhrnet[ray]"') from error
     if not units:
@@ -261,7 +262,7 @@ def _with_ray(
         )
     try:
         ray.data.DataContext.get_current().enable_progress_bars = False
-        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        resources: dict[str, float] = ray.cluster_resources()
         on_gpus = resources.get("GPU", 0) > 0 and predict.device != "cpu"
         count = workers or int(resources.get("GPU" if on_gpus else "CPU", 1))
         count = min(count, len(units))
