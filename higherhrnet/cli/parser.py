@@ -1,19 +1,26 @@
-"""All commands and their options. Nothing heavy is imported: ``--help`` is immediate."""
+"""The parser of all commands; those that train and predict are declared here. Nothing heavy is
+imported: ``--help`` is immediate."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from .. import __version__
 from . import types
-
-DEFAULT_WEIGHTS = "higherhrnet_w18_mini"
-TAIL = "KEY VALUE pairs change settings of the config, e.g. TEST.FLIP_TEST False."
-_CONFIG_HELP = "YAML file, or a name (higherhrnet configs list) like coco/higherhrnet_w32_512"
-_Commands = Any
-"""What ``ArgumentParser.add_subparsers`` returns."""
+from .options import (
+    CONFIG_HELP,
+    DEFAULT_WEIGHTS,
+    TAIL,
+    Commands,
+    add_preset,
+    add_weights,
+    device_options,
+    gpu_options,
+    offline_option,
+    output_options,
+)
+from .parser_tools import declare_bench, declare_configs, declare_data, declare_weights
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -36,75 +43,20 @@ def build_parser() -> argparse.ArgumentParser:
         _serve,
         _ablate,
         _submit,
-        _weights,
-        _data,
-        _configs,
-        _bench,
+        declare_weights,
+        declare_data,
+        declare_configs,
+        declare_bench,
     ):
         declare(commands)
     return parser
 
 
-def _offline() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument(
-        "--offline", action="store_true", help="download nothing; say where files can be found"
-    )
-    return parser
-
-
-def _device() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(add_help=False, parents=[_offline()])
-    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:N or mps")
-    parser.add_argument("--verbose", action="store_true", help="say what was chosen, and why")
-    return parser
-
-
-def _gpus() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(add_help=False, parents=[_output()])
-    parser.add_argument(
-        "--gpus", type=types.positive, metavar="N", help="N processes, one a GPU (by torchrun)"
-    )
-    parser.add_argument(
-        "--restarts", type=types.whole, default=0, metavar="N",
-        help="with --gpus: start all anew, up to N times, when one is lost; training goes on from "
-        "its last checkpoint",
-    )  # fmt: skip
-    return parser
-
-
-def _output() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(add_help=False, parents=[_device()])
-    parser.add_argument(
-        "--output",
-        type=Path,
-        metavar="DIR",
-        help="folder for what is written (default below output/)",
-    )
-    return parser
-
-
-def _add_weights(
-    parser: argparse.ArgumentParser, required: bool = False, default: str | None = DEFAULT_WEIGHTS
-) -> None:
-    parser.add_argument(
-        "--weights",
-        required=required,
-        default=None if required else default,
-        metavar="FILE_OR_NAME",
-        help=f"weights file, or a name (higherhrnet weights list) like {DEFAULT_WEIGHTS}",
-    )
-
-
-def _add_preset(parser: argparse.ArgumentParser, help: str) -> None:
-    parser.add_argument("--preset", choices=("fast", "balanced", "accurate"), help=help)
-
-
-def _train(commands: _Commands) -> None:
+def _train(commands: Commands) -> None:
     train = commands.add_parser(
-        "train", parents=[_gpus()], epilog=TAIL, help="train what a config describes"
+        "train", parents=[gpu_options()], epilog=TAIL, help="train what a config describes"
     )
-    train.add_argument("config", metavar="CONFIG", help=_CONFIG_HELP)
+    train.add_argument("config", metavar="CONFIG", help=CONFIG_HELP)
     train.add_argument("--resume", action="store_true", help="go on from DIR/last.pth")
     train.add_argument(
         "--plan", action="store_true", help="estimate memory and work, and train nothing"
@@ -118,13 +70,13 @@ def _train(commands: _Commands) -> None:
     )
 
 
-def _valid(commands: _Commands) -> None:
+def _valid(commands: Commands) -> None:
     valid = commands.add_parser(
-        "valid", parents=[_gpus()], epilog=TAIL, help="measure AP on annotated images"
+        "valid", parents=[gpu_options()], epilog=TAIL, help="measure AP on annotated images"
     )
-    valid.add_argument("config", metavar="CONFIG", help=_CONFIG_HELP)
-    _add_weights(valid, required=True)
-    _add_preset(valid, "measure a preset's test settings instead of the config's")
+    valid.add_argument("config", metavar="CONFIG", help=CONFIG_HELP)
+    add_weights(valid, required=True)
+    add_preset(valid, "measure a preset's test settings instead of the config's")
     valid.add_argument(
         "--calibrate",
         action="store_true",
@@ -139,9 +91,9 @@ def _valid(commands: _Commands) -> None:
     valid.set_defaults(module="valid", function="valid")
 
 
-def _predict(commands: _Commands) -> None:
+def _predict(commands: Commands) -> None:
     predict = commands.add_parser(
-        "predict", parents=[_gpus()], epilog=TAIL,
+        "predict", parents=[gpu_options()], epilog=TAIL,
         help="find and draw people in images and videos",
     )  # fmt: skip
     predict.add_argument(
@@ -150,7 +102,7 @@ def _predict(commands: _Commands) -> None:
         metavar="INPUT",
         help="image, video, folder, glob, camera:0, rtsp://… or http(s)://… of an image or stream",
     )
-    _add_weights(predict, default=None)
+    add_weights(predict, default=None)
     predict.add_argument(
         "--mode",
         choices=("bottom-up", "top-down"),
@@ -179,17 +131,17 @@ def _predict(commands: _Commands) -> None:
     predict.set_defaults(module="predict", function="predict")
 
 
-def _predict_dataset(commands: _Commands) -> None:
+def _predict_dataset(commands: Commands) -> None:
     predict = commands.add_parser(
-        "predict-dataset", parents=[_gpus()], epilog=TAIL,
+        "predict-dataset", parents=[gpu_options()], epilog=TAIL,
         help="find people in very many images: folders, tar shards, object stores → Parquet",
     )  # fmt: skip
     predict.add_argument(
         "sources", nargs="+", metavar="SOURCE",
         help="folder, glob, shard-{0000..0099}.tar, @list.txt, or an address like s3://bucket/folder",
     )  # fmt: skip
-    _add_weights(predict)
-    _add_preset(predict, "test settings (default: the checkpoint's own)")
+    add_weights(predict)
+    add_preset(predict, "test settings (default: the checkpoint's own)")
     predict.add_argument(
         "--unit-size", type=types.positive, default=256, metavar="N",
         help="images of a file; a kill loses no more (default 256; a tar archive is one file)",
@@ -207,9 +159,11 @@ def _predict_dataset(commands: _Commands) -> None:
     )
 
 
-def _demo(commands: _Commands) -> None:
+def _demo(commands: Commands) -> None:
     demo = commands.add_parser(
-        "demo", parents=[_output()], help="find people in an image that comes with the package"
+        "demo",
+        parents=[output_options()],
+        help="find people in an image that comes with the package",
     )
     _add_drawing(demo)
     demo.set_defaults(
@@ -217,10 +171,10 @@ def _demo(commands: _Commands) -> None:
     )
 
 
-def _export(commands: _Commands) -> None:
+def _export(commands: Commands) -> None:
     export = commands.add_parser(
         "export",
-        parents=[_offline()],
+        parents=[offline_option()],
         epilog=TAIL,
         help="write a network for ONNX Runtime, OpenVINO, TensorRT or the browser",
     )
@@ -256,7 +210,7 @@ def _export(commands: _Commands) -> None:
     export.add_argument(
         "--decode", action="store_true", help="find peaks inside: points, scores and tags come out"
     )
-    _add_preset(export, "test settings that go along (default: the checkpoint's own)")
+    add_preset(export, "test settings that go along (default: the checkpoint's own)")
     export.add_argument(
         "--images",
         nargs="+",
@@ -274,10 +228,10 @@ def _export(commands: _Commands) -> None:
     export.set_defaults(module="export", function="export")
 
 
-def _serve(commands: _Commands) -> None:
+def _serve(commands: Commands) -> None:
     serve = commands.add_parser(
         "serve",
-        parents=[_device()],
+        parents=[device_options()],
         epilog=TAIL,
         help="answer HTTP requests, with a page",
     )
@@ -310,7 +264,7 @@ def _serve(commands: _Commands) -> None:
 
 
 def _add_drawing(parser: argparse.ArgumentParser) -> None:
-    _add_preset(
+    add_preset(
         parser,
         "test settings from fast (one scale, no flip) to accurate (the checkpoint's own); default: "
         "its own for images, fast for videos if it is calibrated",
@@ -340,9 +294,9 @@ def _add_drawing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--smooth", action="store_true", help="smooth the joints of a video")
 
 
-def _ablate(commands: _Commands) -> None:
+def _ablate(commands: Commands) -> None:
     ablate = commands.add_parser(
-        "ablate", parents=[_output()], epilog=TAIL,
+        "ablate", parents=[output_options()], epilog=TAIL,
         help="train and compare what a plan lists, and report why they differ",
     )  # fmt: skip
     ablate.add_argument("plan", type=Path, metavar="PLAN", help="configs/ablation/*.yaml")
@@ -353,7 +307,7 @@ def _ablate(commands: _Commands) -> None:
     ablate.set_defaults(module="ablate", function="ablate")
 
 
-def _submit(commands: _Commands) -> None:
+def _submit(commands: Commands) -> None:
     submit = commands.add_parser(
         "submit",
         help="send a train, valid or ablate command to a Slurm cluster",
@@ -389,252 +343,3 @@ def _submit(commands: _Commands) -> None:
     submit.add_argument("command", metavar="COMMAND", choices=("train", "valid", "ablate"))
     submit.add_argument("words", nargs=argparse.REMAINDER, metavar="…", help="as without submit")
     submit.set_defaults(module="submit", function="submit")
-
-
-def _weights(commands: _Commands) -> None:
-    weights = commands.add_parser(
-        "weights", help="list, fetch, inspect, convert, average and push checkpoints"
-    )
-    verbs = weights.add_subparsers(required=True, metavar="COMMAND")
-
-    def declare(name: str, settings: bool = False, **options: Any) -> argparse.ArgumentParser:
-        parser: argparse.ArgumentParser = verbs.add_parser(name, **options)
-        parser.set_defaults(module="weights", function=f"{name}_weights", settings=settings)
-        return parser
-
-    declare("list", help="checkpoints that have a name: bundled, published")
-    fetch = declare(
-        "fetch", parents=[_offline()], help="download a published checkpoint into the cache"
-    )
-    fetch.add_argument("name", metavar="NAME")
-    inspect = declare("inspect", True, epilog=TAIL, help="say what a weights file holds")
-    inspect.add_argument("file", metavar="FILE", help="weights file, or a name")
-    convert = declare(
-        "convert",
-        True,
-        epilog=f"{TAIL} A file without a config needs DATASET.SKELETON for joints of your own.",
-        help="between native and official layout",
-    )
-    convert.add_argument("source", metavar="IN", help="weights file, or a name")
-    convert.add_argument("target", metavar="OUT", type=Path, help="file to write")
-    convert.add_argument("--to", choices=("native", "official"), help="default: by OUT's suffix")
-    convert.add_argument("--half", action="store_true", help="native only: store float16")
-    push = declare("push", help="upload to the Hugging Face Hub, with a model card")
-    push.set_defaults(module="push")
-    push.add_argument("file", metavar="FILE", help="native weights file, or a name")
-    push.add_argument("repository", metavar="USER/MODEL")
-    push.add_argument("--license", default="other", help="of the weights, for the model card")
-    push.add_argument(
-        "--metrics", type=Path, metavar="FILE", help="metrics.json of valid, for the model card"
-    )
-    push.add_argument("--private", action="store_true", help="if the repository is new")
-    push.add_argument("--message", default="Upload weights", help="of the commit")
-    push.add_argument("--card-only", action="store_true", help="print the card, upload nothing")
-    average = declare("average", True, epilog=TAIL, help="the mean of checkpoints of one network")
-    average.add_argument("sources", metavar="IN", nargs="+")
-    average.add_argument("target", metavar="OUT.safetensors", type=Path)
-    average.add_argument("--half", action="store_true", help="store float16")
-
-
-def _configs(commands: _Commands) -> None:
-    configs = commands.add_parser("configs", help="list, show and copy bundled configs and plans")
-    verbs = configs.add_subparsers(required=True, metavar="COMMAND")
-
-    def declare(name: str, settings: bool = False, **options: Any) -> argparse.ArgumentParser:
-        parser: argparse.ArgumentParser = verbs.add_parser(name, **options)
-        parser.set_defaults(module="configs", function=f"{name}_bundled", settings=settings)
-        return parser
-
-    declare("list", help="their names, with what they are for")
-    show = declare("show", True, epilog=TAIL, help="print one")
-    show.add_argument("name", metavar="NAME")
-    show.add_argument("--full", action="store_true", help="with every setting, defaults included")
-    copy = declare("copy", help="copy one, to change it")
-    copy.add_argument("name", metavar="NAME")
-    copy.add_argument("target", metavar="FILE", nargs="?", type=Path, help="default: its own name")
-
-
-def _data(commands: _Commands) -> None:
-    data = commands.add_parser(
-        "data", help="import, check, count, prepare and synthesize data sets"
-    )
-    verbs = data.add_subparsers(required=True, metavar="COMMAND")
-
-    def declare(name: str, settings: bool = True, **options: Any) -> argparse.ArgumentParser:
-        epilog = TAIL if settings else None
-        parser: argparse.ArgumentParser = verbs.add_parser(name, epilog=epilog, **options)
-        parser.set_defaults(module="data", function=f"{name}_data", settings=settings)
-        return parser
-
-    check = declare("check", help="look for mistakes in a config's data sets")
-    check.add_argument("config", metavar="CONFIG", help=_CONFIG_HELP)
-    check.add_argument("--output", type=Path, metavar="DIR", help="folder for the contact sheets")
-    check.add_argument(
-        "--images",
-        "--pictures",
-        action="store_true",
-        help="decode every image and name broken ones",
-    )
-    stats = declare("stats", help="people, sizes, joints and crowding of a config's data sets")
-    stats.add_argument("config", metavar="CONFIG", help=_CONFIG_HELP)
-    prepare = declare("prepare", False, help="download or unpack a public data set")
-    prepare.add_argument("name", choices=("coco", "crowdpose", "mpii"))
-    prepare.add_argument("folder", metavar="DIR", type=Path)
-    prepare.add_argument(
-        "--offline", action="store_true", help="download nothing; say what to download by hand"
-    )
-    imported = declare(
-        "import",
-        False,
-        help="bring in labels of another tool: SLEAP, DeepLabCut, Label Studio, CVAT, YOLO, COCO, "
-        "AlphaTracker",
-    )
-    imported.set_defaults(module="labels")
-    imported.add_argument(
-        "source", metavar="SOURCE", type=Path, help="file of labels, its folder, or a .zip of it"
-    )
-    imported.add_argument("folder", metavar="OUT", type=Path, help="new folder")
-    imported.add_argument(
-        "--split", type=types.inner_share, metavar="SHARE",
-        help="share of images to train on, by video where there are several (default: the source's "
-        "own split, else 0.8)",
-    )  # fmt: skip
-    imported.add_argument(
-        "--images", type=Path, metavar="DIR", help="where images or the video are, if elsewhere"
-    )
-    imported.add_argument(
-        "--skeleton", metavar="FILE_OR_NAME",
-        help="skeleton of these joints: order, bones, flip pairs and sigmas",
-    )  # fmt: skip
-    imported.add_argument("--format", choices=types.LABEL_FORMATS, help="default: by content")
-    exported = declare(
-        "export", False, help="predictions as label files, to correct them in another tool"
-    )
-    exported.set_defaults(module="labels")
-    exported.add_argument(
-        "predictions", metavar="PREDICTIONS.json", type=Path,
-        help="what predict wrote, or any COCO file with keypoints",
-    )  # fmt: skip
-    exported.add_argument("output", metavar="OUT", type=Path, help="new file; yolo: new folder")
-    exported.add_argument(
-        "--to", required=True, choices=("coco", "label_studio", "yolo"),
-        help="coco: what CVAT, COCO Annotator, FiftyOne and others import",
-    )  # fmt: skip
-    exported.add_argument(
-        "--min-score", type=types.number, default=0.0, metavar="SCORE",
-        help="leave out people scoring less",
-    )  # fmt: skip
-    exported.add_argument(
-        "--prefix", default="", metavar="ADDRESS",
-        help="label_studio: what stands before image names, e.g. /data/local-files/?d=images/",
-    )  # fmt: skip
-    split = declare("split", False, help="split a COCO-format file in two")
-    split.set_defaults(module="labels")
-    split.add_argument("file", metavar="FILE.json", type=Path)
-    split.add_argument(
-        "--split", type=types.inner_share, default=0.8, metavar="SHARE",
-        help="share of images to train on, by video_id where there are several (default 0.8)",
-    )  # fmt: skip
-    split.add_argument("--output", type=Path, metavar="DIR", help="default: beside the file")
-    skeleton = declare("skeleton", False, help="the skeleton YAML that labels describe")
-    skeleton.set_defaults(module="labels")
-    skeleton.add_argument("source", metavar="SOURCE", type=Path, help="as for data import")
-    skeleton.add_argument("--format", choices=types.LABEL_FORMATS, help="default: by content")
-    skeleton.add_argument("--output", type=Path, metavar="FILE.yaml", help="default: print it")
-    synthetic = declare("synthetic", False, help="write synthetic people in COCO's layout")
-    synthetic.add_argument("folder", metavar="DIR", type=Path)
-    synthetic.add_argument("--images", type=int, required=True, metavar="N")
-    synthetic.add_argument("--seed", type=types.seed, default=0)
-    synthetic.add_argument("--size", type=int, default=256, help="side of an image, pixels")
-    synthetic.add_argument("--people", type=int, nargs=2, default=[1, 4], metavar=("LOW", "HIGH"))
-    synthetic.add_argument("--overlap", type=float, default=0.3, help="0 apart … 1 anywhere")
-    synthetic.add_argument(
-        "--occlusion", type=float, default=0.2, help="probability of an object in front"
-    )
-
-
-def _bench(commands: _Commands) -> None:
-    bench = commands.add_parser("bench", help="measure, print a table, write JSON")
-    benches = bench.add_subparsers(required=True, metavar="BENCHMARK")
-    common = _device()
-    common.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
-
-    def declare(name: str, text: str, settings: bool = True) -> argparse.ArgumentParser:
-        parser: argparse.ArgumentParser = benches.add_parser(
-            name, parents=[common], epilog=TAIL if settings else None, help=text
-        )
-        parser.set_defaults(module="bench", function="bench", what=name, settings=settings)
-        return parser
-
-    positive = types.positive
-    declare("loss", "losses beside plain loops", settings=False)
-    declare("hostile", "files made to harm: what is said, time, memory", settings=False)
-    decode = declare("decode", "from the network's outputs to people")
-    decode.add_argument("--people", type=positive, nargs="+", default=[1, 5, 15, 30, 100])
-    decode.add_argument("--repeats", type=positive, default=3, help="images a crowd (default 3)")
-    model = declare("model", "the network, eager and prepared for inference")
-    _add_weights(model)
-    model.add_argument("--sizes", type=types.side, nargs="+", default=[256, 512])
-    model.add_argument("--batches", type=positive, nargs="+", default=[1, 4])
-    model.add_argument("--compile", action="store_true", help="compiled rows too (minutes each)")
-    engines = declare("engines", "the network in PyTorch, ONNX Runtime and OpenVINO")
-    _add_weights(engines)
-    engines.add_argument("--size", type=types.side, default=512, help="side of the image")
-    engines.add_argument("--repeats", type=positive, default=7, help="rounds (default 7)")
-    engines.add_argument(
-        "--exports", nargs="+", default=[], metavar="FILE", help="exported networks too"
-    )
-    pipeline = declare("pipeline", "from files to people")
-    pipeline.add_argument("inputs", nargs="+", metavar="INPUT", help="image, folder or glob")
-    _add_weights(pipeline)
-    pipeline.add_argument("--batches", type=positive, nargs="+", default=[1, 4])
-    pipeline.add_argument("--workers", type=positive, nargs="+", default=[1, 2])
-    dataset = declare("dataset", "a million images: measured parts, simulated workers")
-    dataset.add_argument("inputs", nargs="+", metavar="INPUT", help="image, folder or glob")
-    _add_weights(dataset)
-    _add_preset(dataset, "test settings (default: the checkpoint's own)")
-    dataset.add_argument("--workers", type=positive, nargs="+", default=[1, 8, 64, 256, 1024, 4096])
-    dataset.add_argument("--images", type=positive, default=1_000_000)
-    dataset.add_argument("--unit-size", type=positive, default=256, help="images (default 256)")
-    dataset.add_argument(
-        "--store", type=types.above_zero, default=1000.0, metavar="MB_S",
-        help="MB a second of the object store, for all workers (default 1000)",
-    )  # fmt: skip
-    dataset.add_argument(
-        "--failures", type=types.number, default=0.01, metavar="N",
-        help="of a worker an hour (default 0.01)",
-    )  # fmt: skip
-    dataset.add_argument(
-        "--ray", action="store_true", help="measure Ray's scheduler; else 1 ms a unit is assumed"
-    )
-    serve = declare("serve", "the server under load, with rubbish among the requests")
-    _add_weights(serve)
-    serve.add_argument("--clients", type=positive, default=32)
-    serve.add_argument("--requests", type=positive, default=2000)
-    serve.add_argument("--broken", type=types.share, default=0.05, help="share (default 0.05)")
-    track = declare("track", "ids through a synthetic video whose ids are known")
-    _add_weights(track)
-    track.add_argument("--people", type=positive, nargs="+", default=[2, 4, 8])
-    track.add_argument(
-        "--seconds", type=types.above_zero, default=10.0, help="of video (default 10)"
-    )
-    track.add_argument("--seed", type=types.seed, default=0, help="of the videos")
-    track.add_argument("--output", type=Path, metavar="DIR", help="write the videos there")
-    evaluate = declare("evaluate", "the evaluation beside pycocotools", settings=False)
-    evaluate.add_argument("--images", type=positive, nargs="+", default=[1000, 5000])
-    evaluate.add_argument(
-        "--parsed", type=positive, default=262_465, help="people in a file to parse"
-    )
-    data = declare("data", "the input pipeline by stage, on one core")
-    data.add_argument("config", metavar="CONFIG", help=_CONFIG_HELP)
-    data.add_argument("--count", type=positive, default=200, help="images (default 200)")
-    data.add_argument("--batch", type=positive, default=16, help="images a batch (default 16)")
-    train = declare("train", "training steps: images/s and peak memory")
-    train.add_argument("config", metavar="CONFIG", help=_CONFIG_HELP)
-    train.add_argument("--widths", type=positive, nargs="+", default=[18, 32])
-    train.add_argument(
-        "--sizes", type=types.side, nargs="+", help="bottom-up: of images (default 256 512)"
-    )
-    train.add_argument("--batches", type=positive, nargs="+", default=[4])
-    train.add_argument("--steps", type=positive, default=5, help="measured a row (default 5)")
-    train.add_argument("--compile", action="store_true", help="compiled rows too (minutes each)")

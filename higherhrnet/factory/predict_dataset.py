@@ -21,6 +21,7 @@ from ..inference.image_sources import Unit, UnreadError, list_units
 from ..inference.predictor import Predictor, Scene
 from ..io.lock import lock_folder
 from ..io.pixels import to_pixels
+from ..models.model_zoo import find_weights
 from .checkpoints import open_network
 from .device import choose_device
 from .inference import load_predictor
@@ -194,7 +195,7 @@ def make_predictor(
 ) -> UnitPredictor:
     """Checks everything on this machine, before workers start."""
     made = UnitPredictor(weights, device, overrides, preset, folder, {})
-    predictor, file = made.predictor, open_network(weights).path
+    predictor, file = made.predictor, find_weights(weights)
     if not predictor.finds_people and getattr(predictor, "detector", None) is None:
         raise UserError(
             f"'{weights}' are top-down weights, which need boxes: name a detector by "

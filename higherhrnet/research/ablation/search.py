@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -223,24 +222,19 @@ class Pruning(Callback):
 
 def _collect(study: Any) -> SearchResults:
     trials, metric = [], "AP"
-    for trial in study.get_trials(deepcopy=False):
+    known = study.get_trials(deepcopy=False)
+    taken_up = {trial.user_attrs.get("again") for trial in known}
+    for trial in known:
         if trial.state.name not in ("COMPLETE", "PRUNED", "FAIL") or not trial.params:
             continue
-        if trial.state.name == "FAIL" and any(
-            other.user_attrs.get("again") == trial.number for other in study.get_trials()
-        ):
+        if trial.number in taken_up:
             continue  # it was interrupted, and done again
         metric = trial.user_attrs.get("metric", metric)
         best = max(trial.intermediate_values.values(), default=None)
         if trial.value is not None and math.isfinite(trial.value):
             best = trial.value
-        with suppress(KeyError):
-            trials.append(
-                Trial(
-                    trial.number, trial.state.name.lower(), trial.params, best,
-                    int(trial.user_attrs.get("epochs", 0)),
-                )
-            )  # fmt: skip
+        epochs = int(trial.user_attrs.get("epochs", 0))
+        trials.append(Trial(trial.number, trial.state.name.lower(), trial.params, best, epochs))
     rank = {"complete": 2, "pruned": 1, "fail": 0}
     trials.sort(key=lambda t: (rank[t.state], -math.inf if t.metric is None else t.metric))
     return SearchResults(metric, trials[::-1])
