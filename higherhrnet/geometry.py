@@ -12,6 +12,7 @@ rather than about pixel edges, a shift of half a pixel that belongs to the publi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import cv2
@@ -70,11 +71,20 @@ def apply(affine: Affine, points: Points) -> npt.NDArray[np.float64]:
 
 
 def warp(
-    image: npt.NDArray[np.uint8], affine: Affine, shape: tuple[int, int]
+    image: npt.NDArray[np.uint8],
+    affine: Affine,
+    shape: tuple[int, int],
+    nearest: bool = False,
+    border: Sequence[int] | int = 0,
 ) -> npt.NDArray[np.uint8]:
     """Draw ``image`` (H, W) or (H, W, C) through the affine on a canvas of ``shape`` (H, W).
 
-    Bilinear; what the image does not cover is 0.
+    Args:
+        image: what is drawn.
+        affine: image → canvas.
+        shape: (H, W) of the canvas.
+        nearest: take the nearest pixel, as for labels; else bilinear.
+        border: what the image does not cover.
 
     Raises:
         UserError: a side of the image is longer than OpenCV's warp takes.
@@ -90,7 +100,8 @@ def warp(
             f"an image of {image.shape[1]}x{image.shape[0]} pixels would be warped to "
             f"{width}x{height}; from 1 to {_LONGEST_SIDE} pixels a side are made"
         )
-    warped = cv2.warpAffine(image, affine[:2], (width, height), flags=cv2.INTER_LINEAR)
+    flags = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
+    warped = cv2.warpAffine(image, affine[:2], (width, height), flags=flags, borderValue=border)
     return np.asarray(warped, dtype=np.uint8)
 
 

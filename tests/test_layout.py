@@ -19,6 +19,7 @@ LAYERS = (
     ("factory",),
     ("export",),
     ("methods",),
+    ("tasks",),
     ("inference", "training"),
     ("datasets", "evaluation", "models"),
     ("visualization", "plugins", "distributed"),
@@ -32,7 +33,8 @@ LAYERS = (
 )
 LAYER = {part: number for number, parts in enumerate(LAYERS) for part in parts}
 KNOW_CONFIG = {"cli", "research", "factory"}
-"""Besides ``methods/base.py`` and ``methods/*/method.py``: nothing else knows config objects."""
+"""Besides ``methods/base.py``, ``methods/*/method.py`` and their like in ``tasks``: nothing else
+knows config objects."""
 FILES = sorted(PACKAGE.rglob("*.py"))
 METHOD_NAMES = {"bottom-up", "top-down", "pose_hrnet", "pose_higher_hrnet"}
 
@@ -63,7 +65,9 @@ def test_imports_go_downward(path):
     part, *rest = path.relative_to(PACKAGE).with_suffix("").parts
     for other in imported_parts(path) - {part, "__version__"}:
         if other == "config":
-            allowed = part in KNOW_CONFIG or (part == "methods" and rest[-1] in ("base", "method"))
+            allowed = part in KNOW_CONFIG or (
+                part in ("methods", "tasks") and rest[-1] in ("base", "method", "task")
+            )
         elif part == "config":
             allowed = other in {"io", "errors"}
         else:

@@ -15,8 +15,9 @@ from higherhrnet.methods.bottom_up.predictor import BottomUpPredictor
 from higherhrnet.models import state_dict as layouts
 from higherhrnet.models import weights
 from higherhrnet.models.classifier import Classifier
+from higherhrnet.models.detector import FeaturePyramid
 from higherhrnet.models.higher_hrnet import HigherHRNet
-from higherhrnet.models.hrnet import HRNet, concatenate_resolutions, pyramid
+from higherhrnet.models.hrnet import HRNet, concatenate_resolutions
 from higherhrnet.models.model_zoo import find_weights
 from higherhrnet.models.normalization import normalize
 from higherhrnet.models.pose_hrnet import PoseHRNet
@@ -145,7 +146,8 @@ def test_multi_resolution_outputs():
     features = model(torch.zeros(1, 3, 64, 64))
     assert [f.shape[1:] for f in features] == [(8, 16, 16), (16, 8, 8), (32, 4, 4), (64, 2, 2)]
     assert concatenate_resolutions(features).shape == (1, 120, 16, 16)
-    assert [level.shape[2] for level in pyramid(features)] == [16, 8, 4, 2]
+    pyramid = FeaturePyramid(120, 16, 4)
+    assert [level.shape[1:] for level in pyramid(features)] == [(16, s, s) for s in (16, 8, 4, 2)]
 
 
 def test_pixels_must_be_bytes():

@@ -22,7 +22,7 @@ from higherhrnet.datasets import device_transforms as on_device
 from higherhrnet.errors import UserError
 from higherhrnet.factory.data import build_dataset, build_loader
 from higherhrnet.factory.evaluation import run_validation
-from higherhrnet.factory.pretraining import pretrain
+from higherhrnet.factory.task_training import train_task
 from higherhrnet.factory.training import build_step_trainer, train
 from higherhrnet.io.store import Store
 from higherhrnet.methods import heatmaps as heat
@@ -518,7 +518,7 @@ def test_a_backbone_is_pretrained_on_class_folders_and_starts_a_pose_training(tm
              WORKERS: 0,
              LR_STEP: [5], PRECISION: fp32, VALIDATE_EVERY: 1}}
     """
-    accuracy = pretrain(parse_config(text), tmp_path / "run", "cpu")
+    accuracy = train_task(parse_config(text), tmp_path / "run", "cpu").best
     assert accuracy > 0.6  # a third is chance
     assert "accuracy" in lines(tmp_path / "run")[-1]
     file = tmp_path / "run" / "best.pth"
@@ -547,7 +547,7 @@ def test_a_backbone_is_pretrained_on_class_folders_and_starts_a_pose_training(tm
 def test_pretraining_without_images_gets_a_sentence(tmp_path, overrides, sentence):
     text = "{MODEL: {NAME: cls_hrnet}}"
     with pytest.raises(UserError, match=sentence):
-        pretrain(parse_config(text, overrides), tmp_path / "run", "cpu")
+        train_task(parse_config(text, overrides), tmp_path / "run", "cpu")
 
 
 @pytest.mark.parametrize("concatenated", [True, False])

@@ -18,7 +18,7 @@ from ..errors import UserError
 from ..evaluation.evaluator import main_metric
 from ..export.exporter import FORMATS, Batches
 from ..export.web_page import write_page
-from ..factory.checkpoints import config_of, open_checkpoint, open_network
+from ..factory.checkpoints import config_of, is_task, open_checkpoint, open_network
 from ..factory.data import build_dataset
 from ..factory.device import choose_device
 from ..factory.evaluation import run_validation
@@ -40,6 +40,10 @@ _EXACT = ["TEST.ENGINE", "torch", "TEST.COMPILE", False, "TEST.CUDA_GRAPHS", Fal
 def export(options: argparse.Namespace) -> int:
     """Write a network for another runtime, and say how near it comes."""
     file = open_checkpoint(options.weights)
+    if is_task(file):
+        from .tasks import export_task
+
+        return export_task(options, file)
     if options.to == "web":
         return _export_page(options, file)
     target = _check_options(options, file)

@@ -21,7 +21,7 @@ from ..boxes import Boxes
 from ..distributed import ProcessGroup, init_distributed, is_main_process
 from ..errors import UserError
 from ..evaluation.operating_point import OperatingPoint
-from ..factory.checkpoints import config_of, open_network
+from ..factory.checkpoints import config_of, is_task, open_network
 from ..factory.device import choose_device
 from ..factory.inference import load_predictor
 from ..factory.presets import choose_video_preset
@@ -62,6 +62,10 @@ def predict(options: argparse.Namespace) -> int:
     if "none" in options.show and len(options.show) > 1:
         others = " ".join(word for word in options.show if word != "none")
         raise UserError(f"--show none and --show {others} contradict each other")
+    if options.weights is not None and is_task(file := open_network(options.weights)):
+        from .tasks import predict_task
+
+        return predict_task(options, file)
     inputs = find_inputs(options.inputs, getattr(options, "recursive", False))
     if inputs.skipped and is_main_process():
         print(f"higherhrnet: {describe_skipped(inputs.skipped)}", file=sys.stderr)

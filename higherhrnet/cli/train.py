@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+from pathlib import Path
 
-from ..config import ClassifierConfig, PoseConfig, read_config
+from ..config import Config, PoseConfig, read_config
 from ..distributed import is_main_process
 from ..errors import UserError
 from ..evaluation.evaluator import format_metric
@@ -18,16 +19,8 @@ def train(options: argparse.Namespace) -> int:
     """Train, or estimate what a training needs."""
     config = read_config(options.config, options.overrides)
     output = options.output or types.default_output(options.config)
-    if isinstance(config, ClassifierConfig):
-        from ..factory.pretraining import pretrain
-
-        if options.plan:
-            raise UserError("--plan is for pose networks, and this config is of a classifier")
-        best = pretrain(config, output, options.device, options.resume)
-        if is_main_process():
-            print(f"best accuracy {100 * best:.2f}; weights in {output / 'best.pth'}")
-        return 0
-    assert isinstance(config, PoseConfig)
+    if not isinstance(config, PoseConfig):
+        return _train_task(config, output, options)
     if options.plan:
         _print_plan(config, options.device)
         return 0
@@ -39,6 +32,19 @@ def train(options: argparse.Namespace) -> int:
     run = train_poses(config, output, options.device, options.resume)
     if is_main_process():
         best_file = output / "best.safetensors"
+        print(f"best {run.metric} {format_metric(run.best)}; weights in {best_file}")
+    return 0
+
+
+def _train_task(config: Config, output: Path, options: argparse.Namespace) -> int:
+    from ..factory.task_training import train_task
+    from ..tasks.base import get_task
+
+    if options.plan:
+        raise UserError(f"--plan is for pose networks, and this config is for {config.method}")
+    run = train_task(config, output, options.device, options.resume)
+    if is_main_process():
+        best_file = output / get_task(config.method).best_file
         print(f"best {run.metric} {format_metric(run.best)}; weights in {best_file}")
     return 0
 

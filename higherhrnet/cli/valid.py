@@ -40,6 +40,10 @@ def valid(options: argparse.Namespace) -> int:
     config = read_config(options.config, options.overrides)
     output = options.output or types.default_output(options.config)
     file = open_network(options.weights)
+    if not isinstance(config, PoseConfig):
+        from .tasks import valid_task
+
+        return valid_task(options, config, file, output)
     preset: dict[str, Any] = {}
     if options.preset is not None:
         preset = preset_settings(file, options.preset)

@@ -1,13 +1,25 @@
 """Typed configs: their schemas, how they are read, and how others' are translated."""
 
+from .base import Config
 from .reader import override_config, parse_config, read_config, to_yaml
-from .schema import BottomUpConfig, ClassifierConfig, Config, PoseConfig, TopDownConfig, TrainSet
+from .schema import BottomUpConfig, PoseConfig, TopDownConfig, TrainSet
+from .tasks import (
+    ClassifierConfig,
+    DetectorConfig,
+    ImageDataset,
+    ImageSet,
+    SegmentationConfig,
+)
 
 __all__ = [
     "BottomUpConfig",
     "ClassifierConfig",
     "Config",
+    "DetectorConfig",
+    "ImageDataset",
+    "ImageSet",
     "PoseConfig",
+    "SegmentationConfig",
     "TopDownConfig",
     "TrainSet",
     "override_config",

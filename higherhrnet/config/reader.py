@@ -21,8 +21,9 @@ from yacs.config import CfgNode
 from ..errors import UserError
 from ..io import yaml
 from . import migrate
+from .base import Config, Rule, rules_of, sections_of
 from .library import find_bundled, find_config
-from .schema import SCHEMAS, Config, Rule, rules_of, sections_of
+from .schema import SCHEMAS
 
 _log = logging.getLogger(__name__)
 Pairs = list[tuple[str, Any]]

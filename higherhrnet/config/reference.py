@@ -10,8 +10,9 @@ from typing import Any
 
 import yaml
 
+from .base import Rule, sections_of
 from .migrate import current_names
-from .schema import SCHEMAS, Rule, sections_of
+from .schema import SCHEMAS
 
 _HEAD = """# Settings
 

@@ -163,7 +163,7 @@ class CocoKeypoints:
         labeled = [record for record in records if is_labeled(record)]
         if shape is None:
             return [None] * len(labeled)
-        return [_region(record.get("segmentation"), shape) for record in labeled]
+        return [decode_region(record.get("segmentation"), shape) for record in labeled]
 
     def sample(self, index: int) -> Sample:
         """The whole image; ``UserError`` names a missing or broken file."""
@@ -299,7 +299,7 @@ def valid_mask(records: list[dict[str, Any]], shape: tuple[int, int]) -> npt.NDA
     valid = np.ones(shape, np.uint8)
     ignored = [r for r in records if r.get("iscrowd") or not is_labeled(r)]
     labeled = [r for r in records if is_labeled(r) and not r.get("iscrowd")]
-    regions = [_region(record.get("segmentation"), shape) for record in ignored]
+    regions = [decode_region(record.get("segmentation"), shape) for record in ignored]
     boxes = [r for r, region in zip(ignored, regions, strict=True) if region is None]
     for inside, people in ((0, boxes), (1, labeled if boxes else [])):
         for person in people:
@@ -313,7 +313,7 @@ def valid_mask(records: list[dict[str, Any]], shape: tuple[int, int]) -> npt.NDA
     return valid
 
 
-def _region(
+def decode_region(
     segmentation: list[Any] | dict[str, Any] | None, shape: tuple[int, int]
 ) -> npt.NDArray[np.bool_] | None:
     """Pixels (H, W) of polygons or run lengths (plain or compressed); None if there are none.

@@ -12,7 +12,9 @@ _ANNOTATIONS = (
 """COCO's and CrowdPose's official names, and those of COCO's test sets, below the folder."""
 
 
-def find_split(root: Path, split: str, images: str = "") -> tuple[Path, Path]:
+def find_split(
+    root: Path, split: str, images: str = "", prefers: str = "person_keypoints"
+) -> tuple[Path, Path]:
     """Annotation file and image folder of a split.
 
     Images lie in ``root/images/{split}``, in ``root/{split}`` as COCO's archives unpack, in the
@@ -22,6 +24,7 @@ def find_split(root: Path, split: str, images: str = "") -> tuple[Path, Path]:
         root: the data set's folder.
         split: a name like ``val2017``, or an annotation file ``FILE.json`` below ``root``.
         images: image folder or archive below ``root``, where it is none of the above.
+        prefers: how the file's name begins that is looked for first, as ``instances``.
 
     Returns:
         both paths; where nothing is found, those of COCO's layout.
@@ -31,6 +34,9 @@ def find_split(root: Path, split: str, images: str = "") -> tuple[Path, Path]:
         folder = root / images if images else annotations.parent
         return annotations, folder
     named = [root / pattern.format(split) for pattern in _ANNOTATIONS]
+    preferred = root / "annotations" / f"{prefers}_{split}.json"
+    if preferred.is_file():
+        named.insert(0, preferred)
     annotations = next((path for path in named if path.is_file()), named[0])
     places = [
         root / folder / f"{split}{ending}" for ending in ("", ".zip") for folder in ("images", "")
@@ -39,6 +45,6 @@ def find_split(root: Path, split: str, images: str = "") -> tuple[Path, Path]:
         places += [root / folder / f"test{split[-4:]}" for folder in ("images", "")]
     if images:
         places = [root / images]
-    elif annotations == named[1]:
+    elif annotations.parent.name == "json":
         places += [root / "images", root / "images.zip"]
     return annotations, next((place for place in places if place.exists()), places[0])

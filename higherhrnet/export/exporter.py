@@ -9,16 +9,15 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from ..errors import UserError
-from ..inference.engines.exported import METADATA, SUFFIXES, ExportInfo
+from ..inference.engines.exported import METADATA, SUFFIXES
 from ..io.atomic import atomic_write
-from ..methods.base import ExportGraph
 from . import quantization
 
 FORMATS = {"onnx": ".onnx", "openvino": ".xml", "torch_export": ".pt2"}
@@ -31,28 +30,50 @@ _LARGEST = 8192
 """Of a side, in units of 32 pixels."""
 
 
+class Graph(Protocol):
+    """What is exported: ``module`` reads (B, H, W, 3) uint8 RGB, and ``module.cast`` sets what its
+    network is computed in."""
+
+    @property
+    def module(self) -> Any: ...
+
+    @property
+    def outputs(self) -> tuple[str, ...]: ...
+
+
+class Info(Protocol):
+    """What the file says of itself."""
+
+    @property
+    def precision(self) -> str: ...
+
+    def to_json(self) -> str: ...
+
+
 class _Job(NamedTuple):
     """What a writer of one format needs."""
 
     program: torch.export.ExportedProgram
-    graph: ExportGraph
-    info: ExportInfo
+    graph: Graph
+    info: Info
     target: Path
     calibration: Batches
 
 
 def export_graph(
-    graph: ExportGraph,
-    info: ExportInfo,
+    graph: Graph,
+    info: Info,
     target: Path,
+    size: tuple[int, int] | None = None,
     calibration: Batches = (),
 ) -> None:
     """Write a graph, whole or not at all.
 
     Args:
         graph: as :meth:`Method.build_graph` makes it, float32.
-        info: goes into the file's metadata; its precision and size are what is written.
+        info: goes into the file's metadata; its precision is what is written.
         target: the file; its suffix decides the format. OpenVINO's weights go beside it.
+        size: (H, W) of the images if it is to take but one.
         calibration: for ``int8``.
 
     Raises:
@@ -65,11 +86,11 @@ def export_graph(
     if info.precision == "fp16" and name != "openvino":  # which stores what it is given in halves
         graph.module.cast(torch.float16)
     with _quiet():
-        program = trace(graph, info.network.size)
+        program = trace(graph, size)
         _WRITERS[name](_Job(program, graph, info, target, calibration))
 
 
-def trace(graph: ExportGraph, size: tuple[int, int] | None) -> torch.export.ExportedProgram:
+def trace(graph: Graph, size: tuple[int, int] | None) -> torch.export.ExportedProgram:
     """The graph for any batch, and any height and width that are multiples of 32, or one size."""
     height, width = size or (256, 320)
     example = torch.zeros(2, height, width, 3, dtype=torch.uint8)
@@ -111,7 +132,7 @@ def _write_onnx(job: _Job) -> None:
         onnx.save(model, partial)
 
 
-def _to_onnx(program: torch.export.ExportedProgram, graph: ExportGraph, folder: Path) -> Path:
+def _to_onnx(program: torch.export.ExportedProgram, graph: Graph, folder: Path) -> Path:
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401

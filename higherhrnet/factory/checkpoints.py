@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..config import PoseConfig, parse_config
+from ..config import Config, PoseConfig, parse_config
 from ..config.schema import SCHEMAS
 from ..errors import UserError
 from ..evaluation.operating_point import OperatingPoint
@@ -21,6 +21,7 @@ from ..models.state_dict import infer_architecture
 from ..models.weights import Checkpoint, read_checkpoint
 from ..skeleton import SKELETONS, Skeleton, load_skeleton
 
+_TASK_MODELS = tuple(name for name, schema in SCHEMAS.items() if schema.method not in METHODS)
 _SKELETON_BY_JOINTS: dict[int | None, str] = {len(s): s.name for s in SKELETONS.values()}
 
 
@@ -93,18 +94,35 @@ def operating_point_of(file: Checkpoint) -> OperatingPoint:
 
 
 def config_of(file: Checkpoint, overrides: Sequence[Any] = ()) -> PoseConfig:
-    """The config inside a native checkpoint, else one that fits a foreign file's tensors.
+    """The config of a pose network; see :func:`any_config_of`.
 
     Raises:
         UserError: the file holds no pose network, or one of an unknown number of joints.
     """
-    source = str(file.path)
+    config = any_config_of(file, overrides)
+    if not isinstance(config, PoseConfig):
+        raise UserError(f"'{file.path}' is a checkpoint of another model: a {config.MODEL.NAME}")
+    return config
+
+
+def any_config_of(file: Checkpoint, overrides: Sequence[Any] = ()) -> Config:
+    """The config inside a native checkpoint, else one that fits a foreign file's tensors.
+
+    Raises:
+        UserError: the file holds no network of ours, or one of an unknown number of joints.
+    """
     overrides = [*file.settings, *overrides]
     text = file.config if file.config is not None else _guess_config(file, overrides)
-    config = parse_config(text, overrides, source, quiet=True)
-    if not isinstance(config, PoseConfig):
-        raise UserError(f"'{source}' is a checkpoint of another model: a {config.MODEL.NAME}")
-    return config
+    return parse_config(text, overrides, str(file.path), quiet=True)
+
+
+def is_task(file: Checkpoint) -> bool:
+    """Whether a checkpoint is of a network that finds no poses: a classifier, a segmentation
+    network or a detector."""
+    if file.config is None:
+        found = infer_architecture(file.state)
+        return found is not None and found.kind in _TASK_MODELS
+    return any(f"NAME: {name}\n" in file.config for name in _TASK_MODELS)
 
 
 def _guess_config(file: Checkpoint, overrides: Sequence[Any]) -> str:
@@ -114,6 +132,14 @@ def _guess_config(file: Checkpoint, overrides: Sequence[Any]) -> str:
         name = str(overrides[overrides.index("DATASET.SKELETON") + 1])
         joints = len(load_skeleton(name)) if name != "auto" else None
     found = infer_architecture(file.state, joints)
+    if found is not None and found.kind == "seg_hrnet":
+        model = {
+            "NAME": found.kind,
+            "WIDTH": found.width,
+            "NUM_MODULES": list(found.num_modules),
+            "NUM_BLOCKS": found.num_blocks,
+        }
+        return json.dumps({"MODEL": model})
     schema = SCHEMAS.get(found.kind) if found else None
     if found is None or schema is None or schema.method not in METHODS:
         kind = "no HRNet" if found is None else f"a {found.kind} of width {found.width}"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,6 +29,7 @@ from ..outputs import NetworkSpec
 from ..skeleton import Skeleton
 from .checkpoints import config_of, operating_point_of
 from .presets import PRESETS, preset_operating_point, preset_overrides
+from .tasks import TaskPredictor
 
 RUNTIMES = {"onnxruntime": "onnx", "openvino": "openvino"}
 """``TEST.ENGINE`` → the format that it reads."""
@@ -80,7 +82,63 @@ def export_network(
         version=__version__,
     )
     info = replace(info, predictors=_describe_predictors(info, predictor.skeleton, target))
-    export_graph(graph, info, target, calibration)
+    export_graph(graph, info, target, network.size, calibration)
+    return info
+
+
+@dataclass(frozen=True)
+class TaskExportInfo:
+    """What an exported network without poses says of itself, in the file's metadata as JSON.
+
+    Attributes:
+        task: ``segmentation`` or ``detection``.
+        classes: names by number.
+        outputs: names of the outputs, in order.
+        precision: ``fp32`` or ``fp16``.
+        size: (H, W) of the images if it takes but one.
+        multiple: H and W are multiples of it.
+        config: YAML of the config.
+        version: of the package that wrote it.
+    """
+
+    task: str
+    classes: tuple[str, ...]
+    outputs: tuple[str, ...]
+    precision: str
+    size: tuple[int, int] | None
+    multiple: int
+    config: str
+    version: str = __version__
+
+    def to_json(self) -> str:
+        """For the file's metadata."""
+        return json.dumps(asdict(self))
+
+
+def export_task_network(
+    loaded: TaskPredictor, target: Path, precision: str, size: tuple[int, int] | None
+) -> TaskExportInfo:
+    """Write a segmentation network or a detector.
+
+    Args:
+        loaded: float32 on the CPU.
+        target: the file; its suffix decides the format.
+        precision: ``fp32`` or ``fp16``.
+        size: (H, W) of the images if it is to take but one.
+
+    Raises:
+        UserError: it cannot be exported so, or what writes it is not installed.
+    """
+    graph = loaded.task.build_graph(loaded.config, loaded.model, loaded.classes)
+    if size is not None and (size[0] % graph.multiple or size[1] % graph.multiple):
+        raise UserError(
+            f"--size {size[0]} {size[1]}: both sides must be multiples of {graph.multiple}"
+        )
+    info = TaskExportInfo(
+        loaded.task.name, loaded.classes, graph.outputs, precision, size, graph.multiple,
+        to_yaml(loaded.config),
+    )  # fmt: skip
+    export_graph(graph, info, target, size)
     return info
 
 

@@ -344,7 +344,7 @@ def prepare_for_training(config: Config, model: nn.Module, device: torch.device)
 
 
 def build_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
-    """Adam as published for poses, or SGD with Nesterov momentum as published for ImageNet."""
+    """Adam as published for poses, or SGD with momentum as for all else."""
     t = config.TRAIN
     factors = {}
     for entry in t.LR_MULT:
@@ -364,7 +364,7 @@ def build_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
     if t.OPTIMIZER == "adam":
         return torch.optim.Adam(parameters, lr=t.LR, weight_decay=t.WEIGHT_DECAY, fused=True)
     return torch.optim.SGD(
-        parameters, lr=t.LR, momentum=t.MOMENTUM, nesterov=t.MOMENTUM > 0,
+        parameters, lr=t.LR, momentum=t.MOMENTUM, nesterov=t.NESTEROV and t.MOMENTUM > 0,
         weight_decay=t.WEIGHT_DECAY, fused=True,
     )  # fmt: skip
 

@@ -28,7 +28,8 @@ class HighResolutionModule(nn.Module):
         channels: channels of each branch, highest resolution first.
         outputs: how many of the resolutions are given out, highest first.
         num_blocks: BasicBlocks in each branch.
-        upsample_mode: how a lower resolution is brought up; published networks use nearest.
+        upsample_mode: how a lower resolution is brought up; published pose networks use nearest.
+        align_corners: how bilinear upsampling aligns maps.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class HighResolutionModule(nn.Module):
         outputs: int,
         num_blocks: int = 4,
         upsample_mode: str = "nearest",
+        align_corners: bool = True,
     ) -> None:
         super().__init__()
         self.branches = nn.ModuleList(
@@ -45,7 +47,7 @@ class HighResolutionModule(nn.Module):
         )
         self.fuse_layers = nn.ModuleList(
             nn.ModuleList(
-                _exchange(channels, source, target, upsample_mode)
+                _exchange(channels, source, target, upsample_mode, align_corners)
                 for source in range(len(channels))
             )
             for target in range(outputs)
@@ -65,7 +67,9 @@ class HighResolutionModule(nn.Module):
         return fused
 
 
-def _exchange(channels: Sequence[int], source: int, target: int, upsample_mode: str) -> nn.Module:
+def _exchange(
+    channels: Sequence[int], source: int, target: int, upsample_mode: str, align_corners: bool
+) -> nn.Module:
     """What carries branch ``source`` to the resolution and channels of branch ``target``."""
     if source == target:
         return nn.Identity()
@@ -73,7 +77,7 @@ def _exchange(channels: Sequence[int], source: int, target: int, upsample_mode: 
         upsample = nn.Upsample(
             scale_factor=2 ** (source - target),
             mode=upsample_mode,
-            align_corners=True if upsample_mode == "bilinear" else None,
+            align_corners=align_corners if upsample_mode == "bilinear" else None,
         )
         project = nn.Conv2d(channels[source], channels[target], 1, bias=False)
         return nn.Sequential(project, norm(channels[target]), upsample)
@@ -95,7 +99,7 @@ class HRNet(nn.Module):
         num_blocks: BasicBlocks in each branch, Bottlenecks in stage 1.
         outputs: resolutions given out by the last module: 1 for pose networks (HRNet-V1), 4 for
             the multi-resolution outputs (V2, V2p, classification).
-        upsample_mode: upsampling inside the exchange.
+        upsample_mode, align_corners: upsampling inside the exchange.
         activation_checkpointing: in training store only what enters layer 1 and each module, and
             compute the rest again in the backward pass: about a quarter of the memory for a
             third more time.
@@ -111,6 +115,7 @@ class HRNet(nn.Module):
         outputs: int = 1,
         upsample_mode: str = "nearest",
         activation_checkpointing: bool = False,
+        align_corners: bool = True,
     ) -> None:
         super().__init__()
         self.activation_checkpointing = activation_checkpointing
@@ -134,7 +139,11 @@ class HRNet(nn.Module):
                 nn.Sequential(
                     *(
                         HighResolutionModule(
-                            current, last if i == count - 1 else stage, num_blocks, upsample_mode
+                            current,
+                            last if i == count - 1 else stage,
+                            num_blocks,
+                            upsample_mode,
+                            align_corners,
                         )
                         for i in range(count)
                     )
@@ -182,22 +191,19 @@ def _transition(previous: Sequence[int], current: Sequence[int]) -> nn.ModuleLis
     return nn.ModuleList(layers)
 
 
-def concatenate_resolutions(features: Sequence[torch.Tensor]) -> torch.Tensor:
+def concatenate_resolutions(
+    features: Sequence[torch.Tensor], align_corners: bool = False
+) -> torch.Tensor:
     """HRNet-V2: all resolutions brought up bilinearly and stacked (Wang et al. 2020, fig. 4b).
 
     Four maps → (B, 15 W, H/4, W/4).
     """
     size = features[0].shape[-2:]
     upsampled = [
-        F.interpolate(x, size=size, mode="bilinear", align_corners=False) for x in features[1:]
+        F.interpolate(x, size=size, mode="bilinear", align_corners=align_corners)
+        for x in features[1:]
     ]
     return torch.cat([features[0], *upsampled], dim=1)
-
-
-def pyramid(features: Sequence[torch.Tensor], levels: int = 4) -> list[torch.Tensor]:
-    """HRNet-V2p: the V2 map average-pooled to 1/4, 1/8, … (Wang et al. 2020, fig. 4c)."""
-    x = concatenate_resolutions(features)
-    return [x if i == 0 else F.avg_pool2d(x, 2**i, 2**i) for i in range(levels)]
 
 
 def initialize(module: nn.Module) -> None:

@@ -30,7 +30,8 @@ _HEAD_OF_MMPOSE = re.compile(
 _NO_NETWORKS = frozenset({"optimizer", "optimizer_states", "optimizer_state_dict", "optim", "meta"})
 _OTHER_STATE = re.compile(r"^(scaler|amp|lr_scheduler)")
 _DEEPEST, _FEW = 6, 50
-_SHAPED = ("conv1.weight", "final_layer.weight", "classifier.weight", "deconv_layers.0.0.0.weight",
+_SHAPED = ("conv1.weight", "final_layer.weight", "classifier.weight", "last_layer.3.weight",
+           "deconv_layers.0.0.0.weight",
            *(f"final_layers.{n}.weight" for n in range(9)))  # fmt: skip
 
 
@@ -39,13 +40,15 @@ class Architecture:
     """What the tensors' shapes say of the network they belong to.
 
     Attributes:
-        kind: ``pose_higher_hrnet``, ``pose_hrnet``, ``cls_hrnet`` or ``trunk``.
+        kind: ``pose_higher_hrnet``, ``pose_hrnet``, ``cls_hrnet``, ``seg_hrnet``, ``det_hrnet`` or
+            ``trunk``.
         width: HRNet width.
         num_modules: exchange modules of stages 2-4.
         num_blocks: BasicBlocks in each branch.
         joints: K, or None for a backbone or classifier.
         tag_heads, tag_per_joint, tag_dim, scale_adaptive, cat_output, num_basic_blocks: see
             ``HigherHRNet``.
+        classes: of a segmentation network.
     """
 
     kind: str
@@ -59,6 +62,7 @@ class Architecture:
     scale_adaptive: bool = False
     cat_output: bool = False
     num_basic_blocks: int = 0
+    classes: int = 0
 
 
 class Network(NamedTuple):
@@ -174,6 +178,11 @@ def infer_architecture(
     width = state["stage2.0.branches.0.0.conv1.weight"].shape[0]
     modules = (count(r"stage2\.(\d+)\."), count(r"stage3\.(\d+)\."), count(r"stage4\.(\d+)\."))
     blocks = count(r"stage2\.0\.branches\.0\.(\d+)\.")
+    if "last_layer.3.weight" in state:
+        classes = state["last_layer.3.weight"].shape[0]
+        return Architecture("seg_hrnet", width, modules, blocks, classes=classes)
+    if "neck.reduction_conv.conv.weight" in state:
+        return Architecture("det_hrnet", width, modules, blocks)
     if "classifier.weight" in state:
         return Architecture("cls_hrnet", width, modules, blocks)
     if "final_layer.weight" in state:

@@ -28,7 +28,7 @@ from .pickles import load_torch
 from .state_dict import State, find_network, fit_head
 
 _log = logging.getLogger(__name__)
-_EXTRAS = ("skeleton", "display", "presets")
+_EXTRAS = ("skeleton", "display", "presets", "classes")
 _DTYPES = frozenset({
     torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int8, torch.uint8,
     torch.int16, torch.int32, torch.int64, torch.bool,
@@ -37,7 +37,7 @@ _FULL = 2**20
 """A disk with fewer bytes left is full."""
 _HEADS = (
     "final_layer", "deconv_layers.", "scale_layers.", "incre_modules.", "downsamp_modules.",
-    "classifier.",
+    "classifier.", "neck.", "detector.", "last_layer.", "aux_head.",
 )  # fmt: skip
 
 
@@ -53,6 +53,7 @@ class Checkpoint:
         operating_point: its limits for images, or None if it was never calibrated.
         settings: config ``KEY, VALUE, …`` that are known of it though the file does not tell.
         presets: name → ``settings`` (config key → value) and ``operating_point``.
+        classes: what a segmentation network or a detector tells apart, by number.
     """
 
     path: Path
@@ -62,6 +63,7 @@ class Checkpoint:
     operating_point: Mapping[str, Any] | None = None
     settings: tuple[str, ...] = ()
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             if not {*map(type, preset["operating_point"].values())} <= {int, float}:
                 raise UserError("an operating point must be numbers")
             preset["settings"].items()
+        classes = tuple(map(str, stored.get("classes", ())))
     except (
         UserError, ValueError, TypeError, AttributeError, KeyError, OverflowError, RecursionError,
     ) as error:  # fmt: skip
@@ -148,6 +151,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         skeleton=skeleton,
         operating_point=stored.get("display"),
         presets=presets,
+        classes=classes,
     )
 
 
@@ -331,10 +335,11 @@ def write_native(
     path: str | Path,
     state: Mapping[str, torch.Tensor],
     config: str,
-    skeleton: Skeleton,
+    skeleton: Skeleton | None,
     half: bool = False,
     operating_point: Mapping[str, Any] | None = None,
     presets: Mapping[str, Mapping[str, Any]] | None = None,
+    classes: Sequence[str] = (),
 ) -> None:
     """Write native safetensors, whole or not at all.
 
@@ -342,16 +347,16 @@ def write_native(
         path: file to (over)write.
         state: names → tensors.
         config: YAML of the whole config.
-        skeleton: what the K heatmaps mean.
+        skeleton: what the K heatmaps mean; None for networks without.
         half: store floating tensors as float16.
         operating_point: limits of the operating point for images.
-        presets: see :class:`Checkpoint`.
+        presets, classes: see :class:`Checkpoint`.
     """
     tensors = {
         name: (tensor.half() if half and tensor.is_floating_point() else tensor).cpu().contiguous()
         for name, tensor in state.items()
     }
-    metadata = {"format": "higherhrnet", **metadata_of(config, skeleton)}
+    metadata = {"format": "higherhrnet", **metadata_of(config, skeleton, classes)}
     if operating_point is not None:
         metadata["display"] = json.dumps(dict(operating_point))
     if presets:
@@ -360,9 +365,16 @@ def write_native(
         partial.write_bytes(save(tensors, metadata))
 
 
-def metadata_of(config: str, skeleton: Skeleton) -> dict[str, str]:
+def metadata_of(
+    config: str, skeleton: Skeleton | None, classes: Sequence[str] = ()
+) -> dict[str, str]:
     """What goes with weights of our own: the config that made them and what they predict."""
-    return {"config": config, "skeleton": json.dumps(skeleton.to_dict())}
+    metadata = {"config": config}
+    if skeleton is not None:
+        metadata["skeleton"] = json.dumps(skeleton.to_dict())
+    if classes:
+        metadata["classes"] = json.dumps(list(classes))
+    return metadata
 
 
 def write_operating_point(

@@ -13,6 +13,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from ..errors import UserError
 
+_POLY_POWER = 0.9
+
 
 def build_scheduler(
     optimizer: torch.optim.Optimizer,
@@ -24,14 +26,17 @@ def build_scheduler(
     warmup_steps: int = 0,
     fraction: Callable[[], float] | None = None,
 ) -> LambdaLR:
-    """Linear warm-up, then steps down or a cosine; call ``step()`` after every optimizer step.
+    """Linear warm-up, then steps down, a cosine, or a power of what is left.
+
+    Call ``step()`` after every optimizer step.
 
     The factor of a step is computed from its number, not from the step before, so that a resumed
     run has the same rates to the last bit.
 
     Args:
         optimizer: its groups' rates are those after warm-up.
-        kind: ``multistep`` (published) or ``cosine``.
+        kind: ``multistep`` (published), ``cosine``, or ``poly``: what is left of the training to
+            the power 0.9 (HRNet's segmentation, Wang et al. 2020, sec. 5).
         steps_per_epoch: optimizer steps.
         epochs: length of the whole training.
         milestones: epochs after which a multi-step rate is multiplied by ``factor``.
@@ -45,9 +50,11 @@ def build_scheduler(
     def multiplier(step: int) -> float:
         warm = min(1.0, (step + 1) / (warmup_steps + 1))
         at = step if fraction is None else fraction() * total
+        done = min(at / max(total, 1), 1.0)
         if kind == "cosine":
-            done = min(at / max(total, 1), 1.0)
             return warm * 0.5 * (1 + math.cos(math.pi * done))
+        if kind == "poly":
+            return float(warm * (1 - done) ** _POLY_POWER)
         passed = sum(at // max(steps_per_epoch, 1) >= milestone for milestone in milestones)
         return float(warm * factor**passed)
 

@@ -74,6 +74,11 @@ class ExportInfo:
             ValueError, TypeError, KeyError: it is damaged.
         """
         values = json.loads(text)
+        if "task" in values:
+            raise UserError(
+                f"it is an exported network for {values['task']}, for other programs; give the "
+                "checkpoint that it was made from"
+            )
         if values.pop("format") != _FORMAT:
             raise UserError("it was exported by a newer version of this package")
         network = values["network"]

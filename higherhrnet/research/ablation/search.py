@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ...config import PoseConfig, override_config, parse_config, read_config, to_yaml
-from ...config.schema import rules_of
+from ...config.base import rules_of
 from ...errors import UserError
 from ...factory.training import train
 from ...training import checkpoint

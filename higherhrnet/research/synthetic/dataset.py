@@ -40,12 +40,16 @@ class SyntheticImage:
         keypoints: (N, 17, 3) x, y, visibility, in COCO's order.
         areas: (N,) pixels of each figure that are to be seen.
         boxes: (N, 4) x, y, w, h around these pixels.
+        owner: (H, W) int32 whose pixel it is, numbered from 1; 0 nobody's.
+        parts: (H, W) uint8 which of ``figures.PARTS`` it is, numbered from 1; 0 none.
     """
 
     image: npt.NDArray[np.uint8]
     keypoints: Vector
     areas: Vector
     boxes: Vector
+    owner: npt.NDArray[np.int32]
+    parts: npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -81,12 +85,13 @@ class SyntheticPeople:
         rng = np.random.default_rng((self.seed, index))
         image = draw_background(rng, self.size)
         owner = np.zeros((self.size, self.size), np.int32)
+        parts = np.zeros((self.size, self.size), np.uint8)
         figures = [stand(rng, h, place) for h, place in self._places(rng)]
         figures.sort(key=lambda joints: joints[:, 1].max())  # who stands lower stands nearer
         for number, joints in enumerate(figures, start=1):
-            draw_figure(image, owner, joints, number, rng)
+            draw_figure(image, owner, parts, joints, number, rng)
             if rng.random() < self.occlusion:
-                draw_object(image, owner, joints, rng)
+                draw_object(image, owner, parts, joints, rng)
         keypoints = np.zeros((len(figures), len(COCO), 3))
         areas, boxes = np.zeros(len(figures)), np.zeros((len(figures), 4))
         for i, joints in enumerate(figures):
@@ -98,7 +103,8 @@ class SyntheticPeople:
             if areas[i] >= _LEAST_SEEN * whole:
                 keypoints[i] = with_visibility(joints, mine)
         noisy = image + rng.normal(0, 4, image.shape)
-        return SyntheticImage(np.clip(noisy, 0, 255).astype(np.uint8), keypoints, areas, boxes)
+        pixels = np.clip(noisy, 0, 255).astype(np.uint8)
+        return SyntheticImage(pixels, keypoints, areas, boxes, owner, parts)
 
     def boxes(self, index: int) -> npt.NDArray[np.float64]:
         """(P, 4) of the image's labeled people."""

@@ -13,6 +13,9 @@ from ... import geometry
 from ...poses import ABSENT, REFINED, SEEN
 from ...skeleton import COCO
 
+PARTS = ("head", "torso", "upper arm", "lower arm", "upper leg", "lower leg")
+"""What a figure's pixels belong to, numbered from 1."""
+_HEAD, _TORSO, _UPPER_ARM, _LOWER_ARM, _UPPER_LEG, _LOWER_LEG = range(1, len(PARTS) + 1)
 Vector = npt.NDArray[np.float64]
 Color = tuple[int, int, int]
 
@@ -89,19 +92,22 @@ def draw_background(rng: np.random.Generator, size: int) -> npt.NDArray[np.uint8
 
 @dataclass(frozen=True)
 class _Brush:
-    """Paints a figure and marks the painted pixels as its own."""
+    """Paints a figure and marks the painted pixels as its own, and of which part they are."""
 
     image: npt.NDArray[np.uint8]
     owner: npt.NDArray[np.int32]
+    parts: npt.NDArray[np.uint8]
     number: int
 
-    def disc(self, center: Vector, radius: int, color: Color) -> None:
+    def disc(self, part: int, center: Vector, radius: int, color: Color) -> None:
         cv2.circle(self.image, _at(center), radius, color, -1)
         cv2.circle(self.owner, _at(center), radius, self.number, -1)
+        cv2.circle(self.parts, _at(center), radius, part, -1)
 
-    def stick(self, start: Vector, end: Vector, thickness: int, color: Color) -> None:
+    def stick(self, part: int, start: Vector, end: Vector, thickness: int, color: Color) -> None:
         cv2.line(self.image, _at(start), _at(end), color, thickness)
         cv2.line(self.owner, _at(start), _at(end), self.number, thickness)
+        cv2.line(self.parts, _at(start), _at(end), part, thickness)
         # Light falls from the left: a thin lighter streak shades the limb.
         shift = np.array([-0.25, -0.1]) * thickness
         streak = (_at(start + shift), _at(end + shift))
@@ -109,47 +115,49 @@ class _Brush:
             self.image, *streak, _scale_color(color, 1.25), max(1, thickness // 3), cv2.LINE_AA
         )
 
-    def patch(self, corners: Vector, color: Color) -> None:
+    def patch(self, part: int, corners: Vector, color: Color) -> None:
         points = np.array([_at(corner) for corner in corners])
         cv2.fillConvexPoly(self.image, points, color)
         cv2.fillConvexPoly(self.owner, points, self.number)
+        cv2.fillConvexPoly(self.parts, points, part)
 
 
 def draw_figure(
     image: npt.NDArray[np.uint8],
     owner: npt.NDArray[np.int32],
+    parts: npt.NDArray[np.uint8],
     joints: Vector,
     number: int,
     rng: np.random.Generator,
 ) -> None:
-    """Paint a figure and mark its pixels with its number."""
-    brush = _Brush(image, owner, number)
+    """Paint a figure; mark its pixels with its number, and with the numbers of :data:`PARTS`."""
+    brush = _Brush(image, owner, parts, number)
     height = float(np.linalg.norm(joints[[11, 12]].mean(0) - joints[0]) / 0.435)
     tone = rng.choice([(240, 205, 180), (200, 150, 115), (120, 80, 60)])
     skin = _scale_color(tone, rng.uniform(0.8, 1.1))
     shirt, trousers, hair = _color(rng, 30, 230), _color(rng, 20, 180), _color(rng, 10, 110)
     from_front = joints[5, 0] > joints[6, 0]
 
-    def bone(a: int, b: int, width: float, color: Color) -> None:
-        brush.stick(joints[a], joints[b], max(2, round(width * height)), color)
+    def bone(part: int, a: int, b: int, width: float, color: Color) -> None:
+        brush.stick(part, joints[a], joints[b], max(2, round(width * height)), color)
 
     for hip, knee, ankle in ((11, 13, 15), (12, 14, 16)):
-        bone(knee, ankle, 0.055, trousers)
-        bone(hip, knee, 0.075, trousers)
-        brush.disc(joints[ankle], max(2, round(0.03 * height)), hair)
+        bone(_LOWER_LEG, knee, ankle, 0.055, trousers)
+        bone(_UPPER_LEG, hip, knee, 0.075, trousers)
+        brush.disc(_LOWER_LEG, joints[ankle], max(2, round(0.03 * height)), hair)
     head = joints[[3, 4]].mean(0)
     radius = max(3, round(0.065 * height))
-    brush.stick(joints[[5, 6]].mean(0), head, max(2, round(0.05 * height)), skin)
-    brush.patch(joints[[5, 6, 12, 11]], shirt)
+    brush.stick(_HEAD, joints[[5, 6]].mean(0), head, max(2, round(0.05 * height)), skin)
+    brush.patch(_TORSO, joints[[5, 6, 12, 11]], shirt)
     for a, b in ((5, 6), (5, 11), (6, 12)):
-        bone(a, b, 0.07, shirt)
-    bone(11, 12, 0.07, trousers)
+        bone(_TORSO, a, b, 0.07, shirt)
+    bone(_TORSO, 11, 12, 0.07, trousers)
     for shoulder, elbow, wrist in ((5, 7, 9), (6, 8, 10)):
-        bone(shoulder, elbow, 0.055, shirt)
-        bone(elbow, wrist, 0.04, skin)
+        bone(_UPPER_ARM, shoulder, elbow, 0.055, shirt)
+        bone(_LOWER_ARM, elbow, wrist, 0.04, skin)
     for ear in (3, 4):
-        brush.disc(joints[ear], max(1, radius // 4), skin)
-    brush.disc(head, radius, skin if from_front else hair)
+        brush.disc(_HEAD, joints[ear], max(1, radius // 4), skin)
+    brush.disc(_HEAD, head, radius, skin if from_front else hair)
     if from_front:
         brow = _at(head - np.array([0.0, 0.55 * radius]))
         cv2.ellipse(image, brow, (radius, max(1, radius // 2)), 0, 180, 360, hair, -1, cv2.LINE_AA)
@@ -163,6 +171,7 @@ def draw_figure(
 def draw_object(
     image: npt.NDArray[np.uint8],
     owner: npt.NDArray[np.int32],
+    parts: npt.NDArray[np.uint8],
     joints: Vector,
     rng: np.random.Generator,
 ) -> None:
@@ -175,6 +184,7 @@ def draw_object(
     cv2.rectangle(image, *corners, color, -1)
     cv2.rectangle(image, *corners, _scale_color(color, 0.6), 1)
     cv2.rectangle(owner, *corners, 0, -1)
+    cv2.rectangle(parts, *corners, 0, -1)
 
 
 def _at(point: Vector) -> tuple[int, int]:

@@ -84,7 +84,8 @@ class SyntheticVideo:
             joints = [person.joints(time, self.size) for person in people]
             for figure, (person, xy) in enumerate(zip(people, joints, strict=True), 1):
                 # The same seed in every frame: a figure keeps its clothes.
-                draw_figure(image, owner, xy, figure, np.random.default_rng(person.seed))
+                brush_seed = np.random.default_rng(person.seed)
+                draw_figure(image, owner, np.zeros_like(owner, np.uint8), xy, figure, brush_seed)
             noisy = image + rng.normal(0, 4, image.shape)
             yield Moment(
                 time, np.clip(noisy, 0, 255).astype(np.uint8), _visible_poses(joints, owner)

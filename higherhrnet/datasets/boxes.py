@@ -1,0 +1,254 @@
+"""Boxes of any classes in COCO's format, and training views of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import Dataset
+
+from .. import geometry
+from ..errors import UserError
+from ..geometry import Affine
+from ..io.store import Store
+from .annotations import check_annotations, read_annotations
+from .crops import MEAN_COLOR, RandomCrop
+
+_LEAST_SEEN = 0.2
+"""A box of which less remains in a view is not searched for there."""
+_LEAST_SIDE = 2.0
+"""Nor one that is so narrow there, pixels."""
+
+
+@dataclass(frozen=True)
+class BoxSample:
+    """One image with its boxes.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        boxes: (P, 4) float64 left, top, right, bottom, pixels from the image's upper left edge.
+        labels: (P,) int64 class numbers from 0.
+        id: the data set's name of the image.
+    """
+
+    image: npt.NDArray[np.uint8]
+    boxes: npt.NDArray[np.float64]
+    labels: npt.NDArray[np.int64]
+    id: int | str
+
+
+class CocoBoxes:
+    """The images of one split with the boxes of its classes; crowds are left out of samples.
+
+    Args:
+        annotation_file: JSON with images, annotations and categories.
+        image_folder: where the file names start; a folder or a zip archive.
+        classes: their names in the order of their numbers; empty takes all that have boxes.
+        limit: use only the first so many images; 0 uses all.
+        annotated_only: leave out images without boxes, as published training does.
+
+    Attributes:
+        classes: names by number.
+        categories: ids by number, as the file has them.
+
+    Raises:
+        UserError: a file or folder is missing, unreadable, or has no boxes of a class.
+    """
+
+    def __init__(
+        self,
+        annotation_file: Path,
+        image_folder: Path,
+        classes: Sequence[str] = (),
+        limit: int = 0,
+        annotated_only: bool = False,
+    ) -> None:
+        self.annotation_file = annotation_file
+        loaded = read_annotations(annotation_file)
+        check_annotations(loaded, annotation_file)
+        self.store = Store(image_folder)
+        listed = loaded.get("categories") or [{"id": 1, "name": "person"}]
+        by_name = {str(category["name"]): category["id"] for category in listed}
+        used = {r.get("category_id", 1) for r in loaded["annotations"] if r.get("bbox")}
+        self.classes = tuple(classes) or tuple(n for n, i in by_name.items() if i in used)
+        if unknown := [name for name in self.classes if name not in by_name]:
+            raise UserError(
+                f"'{annotation_file}' has no category '{unknown[0]}', only "
+                f"{', '.join(list(by_name)[:10])} (DATASET.CLASSES)"
+            )
+        self.categories = [by_name[name] for name in self.classes]
+        number = {category: n for n, category in enumerate(self.categories)}
+        self._boxes: dict[int | str, list[tuple[list[float], int]]] = {}
+        self._records = []
+        for record in loaded["annotations"]:
+            label = number.get(record.get("category_id", 1))
+            if label is None or not record.get("bbox"):
+                continue
+            x, y, w, h = (float(value) for value in record["bbox"])
+            self._records.append(
+                {
+                    "image_id": record["image_id"],
+                    "category_id": record.get("category_id", 1),
+                    "bbox": [x, y, w, h],
+                    "area": float(record.get("area") or w * h),
+                    "iscrowd": int(record.get("iscrowd") or 0),
+                }
+            )
+            if not record.get("iscrowd") and w > 0 and h > 0:
+                found = self._boxes.setdefault(record["image_id"], [])
+                found.append(([x, y, x + w, y + h], label))
+        images = [i for i in loaded["images"] if not annotated_only or i["id"] in self._boxes]
+        self._images = images[: limit or None]
+        if not self._images:
+            raise UserError(
+                f"'{annotation_file}' lists no images to use: {len(loaded['images'])} images, and "
+                f"{len(self._records)} boxes of {', '.join(self.classes) or 'no class'}"
+            )
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    @property
+    def annotations(self) -> dict[str, Any]:
+        """The set in COCO format: what boxes are evaluated against."""
+        listed = {image["id"] for image in self._images}
+        return {
+            "images": self._images,
+            "annotations": [r for r in self._records if r["image_id"] in listed],
+            "categories": [
+                {"id": number, "name": name}
+                for number, name in zip(self.categories, self.classes, strict=True)
+            ],
+        }
+
+    def image_id(self, index: int) -> int | str:
+        """The data set's name of an image."""
+        found: int | str = self._images[index]["id"]
+        return found
+
+    def sample(self, index: int) -> BoxSample:
+        """The whole image; ``UserError`` names a missing or broken file."""
+        entry = self._images[index]
+        size = (entry["height"], entry["width"]) if entry.get("height") else None
+        found = self._boxes.get(entry["id"], [])
+        return BoxSample(
+            image=self.store.image(str(entry["file_name"]), size),
+            boxes=np.array([box for box, _ in found], float).reshape(-1, 4),
+            labels=np.array([label for _, label in found], np.int64),
+            id=entry["id"],
+        )
+
+
+def move_boxes(boxes: npt.NDArray[np.float64], affine: Affine) -> npt.NDArray[np.float64]:
+    """(P, 4) left, top, right, bottom through an affine without rotation."""
+    corners = geometry.apply(affine, boxes.reshape(-1, 2, 2))
+    low, high = corners.min(axis=1), corners.max(axis=1)
+    return np.concatenate([low, high], axis=1)
+
+
+def clip_boxes(
+    boxes: npt.NDArray[np.float64], shape: tuple[int, int]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """Boxes cut at a view's edges, and which of them are still to be searched for."""
+    limits = np.array([shape[1], shape[0]] * 2, float)
+    cut = np.clip(boxes, 0, limits)
+    sides, whole = cut[:, 2:] - cut[:, :2], boxes[:, 2:] - boxes[:, :2]
+    seen = sides.prod(axis=1) >= _LEAST_SEEN * whole.prod(axis=1)
+    return cut, seen & (sides >= _LEAST_SIDE).all(axis=1)
+
+
+class BoxItem(NamedTuple):
+    """One view on its way into a batch; see :class:`BoxBatch`."""
+
+    image: torch.Tensor
+    boxes: torch.Tensor
+    labels: torch.Tensor
+    color: torch.Tensor
+    id: int | str
+
+
+class BoxBatch(NamedTuple):
+    """What the loader yields.
+
+    Attributes:
+        images: (B, 3, H, W) uint8 RGB; smaller views are surrounded by the mean color.
+        boxes: (B, P, 4) float32 left, top, right, bottom, pixels.
+        labels: (B, P) int64; -1 pads.
+        color: (B, 3) factors of brightness, contrast and saturation.
+        ids: the data set's names of the images.
+    """
+
+    images: torch.Tensor
+    boxes: torch.Tensor
+    labels: torch.Tensor
+    color: torch.Tensor
+    ids: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class BoxViews(Dataset[BoxItem]):
+    """Training views of several sets, one after another, indexed by (epoch, image).
+
+    Attributes:
+        sets: with the same classes.
+        crop: chooses the views.
+        seed: of all random numbers.
+    """
+
+    sets: Sequence[CocoBoxes]
+    crop: RandomCrop
+    seed: int
+
+    def __len__(self) -> int:
+        return sum(map(len, self.sets))
+
+    def __getitem__(self, key: tuple[int, ...]) -> BoxItem:
+        rng = np.random.default_rng((self.seed, *key))
+        dataset, index = find_item(self.sets, key[1])
+        sample = dataset.sample(index)
+        view = self.crop(sample.image.shape[:2], rng)
+        boxes, seen = clip_boxes(move_boxes(sample.boxes, view.affine), view.shape)
+        return BoxItem(
+            image=torch.from_numpy(view.warp(sample.image)).permute(2, 0, 1),
+            boxes=torch.from_numpy(boxes[seen]).float(),
+            labels=torch.from_numpy(sample.labels[seen]),
+            color=torch.tensor(view.color),
+            id=sample.id,
+        )
+
+
+def find_item(sets: Sequence[Any], index: int) -> tuple[Any, int]:
+    """The set of an image by its number over all sets, and its number there."""
+    for dataset in sets:
+        if index < len(dataset):
+            return dataset, index
+        index -= len(dataset)
+    raise IndexError(index)
+
+
+@dataclass(frozen=True)
+class CollateBoxes:
+    """Stacks views, enlarged to the largest of them and to a multiple of ``multiple`` pixels."""
+
+    multiple: int
+
+    def __call__(self, items: list[BoxItem]) -> BoxBatch:
+        shapes = np.array([item.image.shape[1:] for item in items])
+        height, width = (-(-shapes.max(axis=0) // self.multiple) * self.multiple).tolist()
+        images = torch.empty((len(items), 3, height, width), dtype=torch.uint8)
+        images[:] = torch.tensor(MEAN_COLOR, dtype=torch.uint8)[:, None, None]
+        for canvas, item in zip(images, items, strict=True):
+            canvas[:, : item.image.shape[1], : item.image.shape[2]] = item.image
+        pad = torch.nn.utils.rnn.pad_sequence
+        return BoxBatch(
+            images,
+            pad([item.boxes for item in items], batch_first=True),
+            pad([item.labels for item in items], batch_first=True, padding_value=-1),
+            torch.stack([item.color for item in items]),
+            tuple(item.id for item in items),
+        )

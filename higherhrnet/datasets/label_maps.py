@@ -1,0 +1,388 @@
+"""Images with a class for every pixel, and training views of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import Dataset
+
+from ..errors import UserError
+from ..io.images import read_file
+from ..io.store import Store
+from .annotations import check_annotations, read_annotations
+from .boxes import find_item
+from .coco import decode_region
+from .crops import RandomCrop
+from .image_folder import SUFFIXES
+
+BACKGROUND = "background"
+Labels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class LabelSample:
+    """One image.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        labels: (H, W) uint8 class numbers, or the label that does not count.
+        id: the data set's name of the image.
+    """
+
+    image: npt.NDArray[np.uint8]
+    labels: Labels
+    id: int | str
+
+
+class LabelMaps(Protocol):
+    """Images with labels by number; write your own with these three members."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names by number."""
+
+    def __len__(self) -> int: ...
+
+    def sample(self, index: int) -> LabelSample:
+        """The whole image."""
+
+
+class CocoMasks:
+    """Label maps of the outlines in a COCO-format file: background, then its classes.
+
+    Where outlines overlap, the smaller one lies in front. Crowds do not count, nor do boxes without
+    an outline; images whose boxes all lack one are left out.
+
+    Args:
+        annotation_file: JSON with images, annotations and categories.
+        image_folder: where the file names start; a folder or a zip archive.
+        classes: their names, the background first; empty takes all that have outlines.
+        ignored: the label of pixels that do not count.
+        limit: use only the first so many images; 0 uses all.
+
+    Raises:
+        UserError: a file or folder is missing, unreadable, or has no outlines of a class.
+    """
+
+    def __init__(
+        self,
+        annotation_file: Path,
+        image_folder: Path,
+        classes: Sequence[str] = (),
+        ignored: int = 255,
+        limit: int = 0,
+    ) -> None:
+        loaded = read_annotations(annotation_file)
+        check_annotations(loaded, annotation_file)
+        self.annotation_file, self.ignored = annotation_file, ignored
+        self.store = Store(image_folder)
+        listed = loaded.get("categories") or [{"id": 1, "name": "person"}]
+        by_name = {str(category["name"]): category["id"] for category in listed}
+        records = loaded["annotations"]
+        used = {r.get("category_id", 1) for r in records if r.get("segmentation")}
+        named = [name for name in classes if name != BACKGROUND]
+        named = named or [name for name, number in by_name.items() if number in used]
+        if unknown := [name for name in named if name not in by_name]:
+            raise UserError(
+                f"'{annotation_file}' has no category '{unknown[0]}', only "
+                f"{', '.join(list(by_name)[:10])} (DATASET.CLASSES)"
+            )
+        self.classes = (BACKGROUND, *named)
+        number = {by_name[name]: n for n, name in enumerate(named, 1)}
+        self._records: dict[int | str, list[tuple[dict[str, Any], int]]] = {}
+        outlined: dict[int | str, bool] = {}
+        for record in records:
+            label = number.get(record.get("category_id", 1))
+            if label is not None:
+                image = record["image_id"]
+                self._records.setdefault(image, []).append((record, label))
+                has_outline = bool(record.get("segmentation"))
+                outlined[image] = outlined.get(image, False) or has_outline
+        images = [i for i in loaded["images"] if outlined.get(i["id"], True)]
+        self._images = images[: limit or None]
+        if not self._images or not any(outlined.values()):
+            raise UserError(
+                f"'{annotation_file}' has no outlines of {', '.join(named) or 'any class'} "
+                "('segmentation')"
+            )
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def sample(self, index: int) -> LabelSample:
+        """The whole image; ``UserError`` names a missing or broken file."""
+        entry = self._images[index]
+        size = (entry["height"], entry["width"]) if entry.get("height") else None
+        image = self.store.image(str(entry["file_name"]), size)
+        labels = np.zeros(image.shape[:2], np.uint8)
+        records = self._records.get(entry["id"], [])
+        try:
+            regions = [
+                (decode_region(record.get("segmentation"), image.shape[:2]), record, label)
+                for record, label in records
+            ]
+        except UserError as error:
+            raise UserError(f"'{self.annotation_file}': image {entry['id']}: {error}") from error
+        # What does not count lies behind, then the largest first.
+        for region, record, _ in regions:
+            if region is None:
+                labels[_box_slices(record)] = self.ignored
+            elif record.get("iscrowd"):
+                labels[region] = self.ignored
+        shown = [(r, n) for r, record, n in regions if r is not None and not record.get("iscrowd")]
+        for region, label in sorted(shown, key=lambda pair: -int(pair[0].sum())):
+            labels[region] = label
+        return LabelSample(image, labels, entry["id"])
+
+
+def _box_slices(record: dict[str, Any]) -> tuple[slice, slice]:
+    """Rows and columns of a box; none without one."""
+    x, y, w, h = record.get("bbox") or (0, 0, 0, 0)
+    left, top = max(round(x), 0), max(round(y), 0)
+    return slice(top, max(round(y + h), top)), slice(left, max(round(x + w), left))
+
+
+class LabelFolder:
+    """Images, and label maps of the same names as PNG files of one channel.
+
+    PASCAL-Context, ADE20K and own data come so. Palette files are read as their numbers.
+
+    Args:
+        images: folder of images.
+        labels: folder of their label maps.
+        classes: names by number.
+        ignored: the label of pixels that do not count.
+        limit: use only the first so many images; 0 uses all.
+
+    Raises:
+        UserError: a folder is missing, or an image has no label map.
+    """
+
+    def __init__(
+        self, images: Path, labels: Path, classes: Sequence[str], ignored: int, limit: int = 0
+    ) -> None:
+        if not classes:
+            raise UserError("config key 'DATASET.CLASSES' must name the classes of label files")
+        for folder in (images, labels):
+            if not folder.is_dir():
+                raise UserError(f"folder '{folder}' does not exist")
+        self.classes, self.ignored = tuple(classes), ignored
+        self.store = Store(images)
+        self.labels = labels
+        self.names = sorted(
+            path.name for path in images.iterdir() if path.suffix.lower() in SUFFIXES
+        )[: limit or None]
+        if not self.names:
+            raise UserError(f"'{images}' holds no images")
+        missing = [name for name in self.names if not self._file(name).is_file()]
+        if missing:
+            raise UserError(
+                f"image '{images / missing[0]}' has no label map '{self._file(missing[0])}'"
+                + (f", nor have {len(missing) - 1} others" if len(missing) > 1 else "")
+            )
+
+    def _file(self, name: str) -> Path:
+        return self.labels / f"{Path(name).stem}.png"
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def sample(self, index: int) -> LabelSample:
+        """The whole image; ``UserError`` names a missing or broken file."""
+        name = self.names[index]
+        image = self.store.image(name)
+        labels = read_label_map(self._file(name))
+        check_labels(labels, self.classes, self.ignored, image.shape[:2], str(self._file(name)))
+        return LabelSample(image, labels, name)
+
+
+def read_label_map(path: Path) -> Labels:
+    """(H, W) class numbers of a PNG file with gray values or a palette.
+
+    Raises:
+        UserError: it is missing, broken, or a picture in colors.
+    """
+    from PIL import Image  # OpenCV turns a palette into colors
+
+    read_file(path)  # says why it cannot be read
+    try:
+        with Image.open(path) as opened:
+            if opened.mode not in ("L", "P", "1", "I;16", "I"):
+                raise UserError(f"label map '{path}' is in colors, not one number a pixel")
+            found = np.asarray(opened)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise UserError(f"label map '{path}' cannot be read: {error}") from error
+    if found.max(initial=0) > 255:
+        raise UserError(f"label map '{path}' holds numbers above 255")
+    return found.astype(np.uint8)
+
+
+def check_labels(
+    labels: Labels, classes: Sequence[str], ignored: int, shape: tuple[int, ...], name: str
+) -> None:
+    """That a label map fits its image and the classes.
+
+    Raises:
+        UserError: it does not.
+    """
+    if labels.shape != tuple(shape):
+        raise UserError(
+            f"label map '{name}' is {labels.shape[1]}x{labels.shape[0]}, and its image "
+            f"{shape[1]}x{shape[0]}"
+        )
+    wrong = labels[(labels >= len(classes)) & (labels != ignored)]
+    if wrong.size:
+        raise UserError(
+            f"label map '{name}' holds class {wrong[0]}, but there are {len(classes)} classes "
+            f"(DATASET.CLASSES), and {ignored} does not count (DATASET.IGNORE_LABEL)"
+        )
+
+
+class TorchvisionLabels:
+    """Label maps that torchvision reads: Cityscapes and PASCAL VOC.
+
+    Args:
+        dataset: gives (PIL image, PIL label map).
+        classes: names by number.
+        numbers: (256,) the file's label → class number, or the label that does not count.
+        limit: use only the first so many images; 0 uses all.
+    """
+
+    def __init__(self, dataset: Any, classes: Sequence[str], numbers: Labels, limit: int = 0):
+        self.dataset, self.classes, self.numbers = dataset, tuple(classes), numbers
+        self._count = min(len(dataset), limit) if limit else len(dataset)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def sample(self, index: int) -> LabelSample:
+        """The whole image."""
+        image, labels = self.dataset[index]
+        pixels = np.array(image.convert("RGB"), dtype=np.uint8)
+        return LabelSample(pixels, self.numbers[np.asarray(labels, dtype=np.uint8)], index)
+
+
+def open_cityscapes(root: Path, split: str, ignored: int, limit: int = 0) -> TorchvisionLabels:
+    """Cityscapes' ``fine`` annotations: the 19 classes that are evaluated.
+
+    Raises:
+        UserError: the data set is not there.
+    """
+    from torchvision.datasets import Cityscapes
+
+    try:
+        dataset = Cityscapes(str(root), split, mode="fine", target_type="semantic")
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"Cityscapes cannot be read from '{root}': {error}") from error
+    used = sorted(
+        (c for c in Cityscapes.classes if not c.ignore_in_eval and c.id >= 0),
+        key=lambda c: c.train_id,
+    )
+    numbers = np.full(256, ignored, np.uint8)
+    for number, each in enumerate(used):
+        numbers[each.id] = number
+    return TorchvisionLabels(dataset, [each.name for each in used], numbers, limit)
+
+
+VOC_CLASSES = (
+    BACKGROUND, "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair",
+    "cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa",
+    "train", "tvmonitor",
+)  # fmt: skip
+
+
+def open_voc(root: Path, split: str, ignored: int, limit: int = 0) -> TorchvisionLabels:
+    """PASCAL VOC 2012's segmentations, or of another year as ``2007/train``.
+
+    Raises:
+        UserError: the data set is not there.
+    """
+    from torchvision.datasets import VOCSegmentation
+
+    year, _, image_set = split.rpartition("/")
+    try:
+        dataset = VOCSegmentation(str(root), year or "2012", image_set)
+    except (RuntimeError, ValueError, OSError) as error:
+        raise UserError(f"PASCAL VOC cannot be read from '{root}': {error}") from error
+    numbers = np.full(256, ignored, np.uint8)
+    numbers[: len(VOC_CLASSES)] = np.arange(len(VOC_CLASSES))
+    return TorchvisionLabels(dataset, VOC_CLASSES, numbers, limit)
+
+
+class LabelItem(NamedTuple):
+    """One view on its way into a batch; see :class:`LabelBatch`."""
+
+    image: torch.Tensor
+    labels: torch.Tensor
+    color: torch.Tensor
+    id: int | str
+
+
+class LabelBatch(NamedTuple):
+    """What the loader yields.
+
+    Attributes:
+        images: (B, 3, H, W) uint8 RGB.
+        labels: (B, H, W) uint8.
+        color: (B, 3) factors of brightness, contrast and saturation.
+        ids: the data set's names of the images.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    color: torch.Tensor
+    ids: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class LabelViews(Dataset[LabelItem]):
+    """Training views of several sets, one after another, indexed by (epoch, image).
+
+    Attributes:
+        sets: with the same classes.
+        crop: chooses the views.
+        seed: of all random numbers.
+        ignored: the label where there is no image.
+    """
+
+    sets: Sequence[LabelMaps]
+    crop: RandomCrop
+    seed: int
+    ignored: int
+
+    def __len__(self) -> int:
+        return sum(map(len, self.sets))
+
+    def __getitem__(self, key: tuple[int, ...]) -> LabelItem:
+        rng = np.random.default_rng((self.seed, *key))
+        dataset, index = find_item(self.sets, key[1])
+        sample = dataset.sample(index)
+        view = self.crop(sample.image.shape[:2], rng)
+        return LabelItem(
+            image=torch.from_numpy(view.warp(sample.image)).permute(2, 0, 1),
+            labels=torch.from_numpy(view.warp_labels(sample.labels, self.ignored)),
+            color=torch.tensor(view.color),
+            id=sample.id,
+        )
+
+
+def collate_labels(items: list[LabelItem]) -> LabelBatch:
+    """Stack views of one size."""
+    images, labels, color, ids = zip(*items, strict=True)
+    return LabelBatch(torch.stack(images), torch.stack(labels), torch.stack(color), ids)
+
+
+def colorize(labels: Labels) -> npt.NDArray[np.uint8]:
+    """(H, W, 3) a color for each class, the background black."""
+    hue = (np.arange(256) * 137.508 / 2 + 30) % 180
+    hsv = np.stack([hue, np.full(256, 200), np.full(256, 255)], axis=1).astype(np.uint8)
+    colors = cv2.cvtColor(hsv[None], cv2.COLOR_HSV2RGB)[0]
+    colors[0] = 0
+    return np.asarray(colors[labels], dtype=np.uint8)

@@ -1,0 +1,78 @@
+"""Checkpoints → predictors of what finds no poses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..config import Config
+from ..errors import UserError
+from ..models.weights import Checkpoint, load_weights
+from ..tasks.base import Predict, Task, get_task
+from .checkpoints import any_config_of
+
+
+@dataclass(frozen=True)
+class TaskPredictor:
+    """A checkpoint that is ready to predict.
+
+    Attributes:
+        task: what it does.
+        config: with the wanted test settings.
+        classes: names by number.
+        model: in evaluation mode, on the device.
+        predict: (H, W, 3) uint8 RGB → what the task finds there.
+    """
+
+    task: Task[Any]
+    config: Config
+    classes: tuple[str, ...]
+    model: nn.Module
+    predict: Predict
+
+
+def load_task(
+    file: Checkpoint,
+    device: torch.device,
+    overrides: Sequence[Any] = (),
+    config: Config | None = None,
+) -> TaskPredictor:
+    """The predictor of a checkpoint that finds no poses.
+
+    Args:
+        file: the checkpoint.
+        device: where it computes.
+        overrides: ``KEY, VALUE, …`` over its config.
+        config: instead of the checkpoint's.
+
+    Raises:
+        UserError: it is one of a pose network, or does not fit the config.
+    """
+    config = any_config_of(file, overrides) if config is None else config
+    task = get_task(config.method)
+    classes = file.classes or _number_classes(file, config)
+    model = task.build_model(config, len(classes))
+    load_weights(model, file)
+    model.to(device).to(memory_format=torch.channels_last).eval()
+    predict = task.build_predictor(config, model, classes, device)
+    return TaskPredictor(task, config, classes, model, predict)
+
+
+def _number_classes(file: Checkpoint, config: Config) -> tuple[str, ...]:
+    """Names for the classes of a file that has none: those of the config, or numbers."""
+    named: tuple[str, ...] = getattr(config.DATASET, "CLASSES", ())  # type: ignore[attr-defined]
+    outputs = file.state.get("last_layer.3.weight", file.state.get("classifier.weight"))
+    if outputs is None:
+        if named:
+            return named
+        raise UserError(f"'{file.path}' does not name its classes: give DATASET.CLASSES")
+    if named and len(named) != len(outputs):
+        raise UserError(
+            f"'{file.path}' tells {len(outputs)} classes apart, and DATASET.CLASSES names "
+            f"{len(named)}"
+        )
+    return named or tuple(f"class {number}" for number in range(len(outputs)))

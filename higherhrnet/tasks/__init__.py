@@ -1,0 +1,1 @@
+"""What HRNets do beside finding poses: classify, segment, detect."""

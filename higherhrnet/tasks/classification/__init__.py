@@ -1,0 +1,1 @@
+"""HRNet with the ImageNet head."""

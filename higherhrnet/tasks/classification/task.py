@@ -1,0 +1,110 @@
+"""ImageNet classification, to pre-train backbones: ``MODEL.NAME cls_hrnet``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ...config import ClassifierConfig
+from ...datasets.image_folder import ClassBatch, ClassFolder, collate_classes
+from ...errors import UserError
+from ...io.paths import expand_path
+from ...models.classifier import Classifier
+from ...models.normalization import normalize
+from ..base import Image, Predict, Task, TrainingItems
+
+
+class ClassificationTask(Task[ClassifierConfig]):
+    """See :class:`Task`. ``best.pth`` has the official names, so that ``MODEL.PRETRAINED`` of any
+    config takes its backbone."""
+
+    name = "classification"
+    metric = "accuracy"
+    best_file = "best.pth"
+
+    def open_training(self, config: ClassifierConfig) -> TrainingItems:
+        folder = self._open(config, config.DATASET.TRAIN, config.DATASET.AUGMENT)
+        return TrainingItems(folder, len(folder), collate_classes, tuple(folder.names))
+
+    def open_test(self, config: ClassifierConfig, classes: Sequence[str] = ()) -> ClassFolder:
+        d = config.DATASET
+        folder = self._open(config, d.TEST, augment=False)
+        if classes and tuple(folder.names) != tuple(classes):
+            odd = sorted(set(folder.names) ^ set(classes))
+            root = expand_path(d.ROOT, "DATASET.ROOT")
+            raise UserError(f"'{root}': classes of {d.TRAIN} and {d.TEST} differ, e.g. '{odd[0]}'")
+        return folder
+
+    def _open(self, config: ClassifierConfig, split: str, augment: bool) -> ClassFolder:
+        d = config.DATASET
+        root = expand_path(d.ROOT, "DATASET.ROOT")
+        return ClassFolder(root / split, d.INPUT_SIZE, config.TRAIN.SEED, augment)
+
+    def build_model(self, config: ClassifierConfig, classes: int) -> Classifier:
+        m = config.MODEL
+        return Classifier(
+            m.WIDTH,
+            classes,
+            num_modules=m.NUM_MODULES,
+            num_blocks=m.NUM_BLOCKS,
+            upsample_mode=m.UPSAMPLE_MODE,
+            activation_checkpointing=config.TRAIN.ACTIVATION_CHECKPOINTING,
+        )
+
+    def build_criterion(self, config: ClassifierConfig, training: TrainingItems) -> Any:
+        return lambda logits, classes: {"classes": F.cross_entropy(logits.float(), classes)}
+
+    def to_device(
+        self, config: ClassifierConfig, device: torch.device
+    ) -> Callable[[ClassBatch], tuple[torch.Tensor, torch.Tensor]]:
+        def send(batch: ClassBatch) -> tuple[torch.Tensor, torch.Tensor]:
+            images = batch.images.to(device, memory_format=torch.channels_last, non_blocking=True)
+            return normalize(images), batch.classes.to(device, non_blocking=True)
+
+        return send
+
+    def build_predictor(
+        self,
+        config: ClassifierConfig,
+        model: nn.Module,
+        classes: Sequence[str],
+        device: torch.device,
+    ) -> Predict:
+        @torch.inference_mode()
+        def predict(image: Image) -> int:
+            tensor = torch.from_numpy(image).permute(2, 0, 1)[None]
+            return int(model(normalize(tensor.to(device))).argmax())
+
+        return predict
+
+    def evaluate(self, predict: Predict, test: ClassFolder, indices: Iterable[int]) -> int:
+        views = (test[0, index] for index in indices)
+        return sum(predict(v.image.permute(1, 2, 0).numpy()) == v.number for v in views)
+
+    def summarize(
+        self, config: ClassifierConfig, test: ClassFolder, parts: Sequence[Any]
+    ) -> dict[str, Any]:
+        return {"accuracy": sum(parts) / len(test)}
+
+    def records(self, test: ClassFolder, parts: Sequence[Any]) -> list[dict[str, Any]]:
+        return []
+
+    def describe_protocol(self, config: ClassifierConfig) -> dict[str, object]:
+        return {"input size": config.DATASET.INPUT_SIZE}
+
+    def draw(
+        self, config: ClassifierConfig, image: Image, found: int, classes: Sequence[str]
+    ) -> dict[str, Image]:
+        return {}
+
+    def describe(
+        self, config: ClassifierConfig, found: int, classes: Sequence[str]
+    ) -> dict[str, Any]:
+        return {"class": classes[found] if classes else found}
+
+
+TASK = ClassificationTask()

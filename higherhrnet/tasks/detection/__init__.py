@@ -1,0 +1,1 @@
+"""HRNetV2p: boxes."""

@@ -1,0 +1,119 @@
+"""Images → boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ...datasets.crops import fit_factor, pad_to_multiple, resize
+from ...models.detector import Detections, Detector
+from ...models.normalization import normalize
+from ...models.precision import best_precision
+
+Image = npt.NDArray[np.uint8]
+STRIDE = 32
+"""Of the backbone's lowest resolution."""
+
+
+@dataclass(frozen=True)
+class FoundBoxes:
+    """Boxes of N things in one image, best first.
+
+    Attributes:
+        xywh: (N, 4) float64 left, top, width, height, pixels of the image.
+        score: (N,) float64.
+        labels: (N,) int64 class numbers from 0.
+    """
+
+    xywh: npt.NDArray[np.float64]
+    score: npt.NDArray[np.float64]
+    labels: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.xywh)
+
+    def at_least(self, score: float) -> FoundBoxes:
+        """Those that are as sure."""
+        kept = self.score >= score
+        return FoundBoxes(self.xywh[kept], self.score[kept], self.labels[kept])
+
+
+@dataclass(frozen=True)
+class DetectionPredictor:
+    """A detector with its test protocol.
+
+    Attributes:
+        model: in evaluation mode, on the device.
+        device: where it is.
+        short_side, max_side: images are resized to this short side, if no side gets longer.
+        precision: ``auto``, ``fp32`` or ``bf16``.
+    """
+
+    model: Detector
+    device: torch.device
+    short_side: int
+    max_side: int
+    precision: str = "auto"
+
+    @torch.inference_mode()
+    def __call__(self, image: Image) -> FoundBoxes:
+        """Boxes of one image."""
+        size = image.shape[0], image.shape[1]
+        factor = fit_factor(size, self.short_side, self.max_side)
+        height, width = (max(round(side * factor), 1) for side in size)
+        resized = resize(image, (height, width))
+        canvas = pad_to_multiple(resized, max(self.model.strides[-1], STRIDE))
+        images = torch.from_numpy(canvas).permute(2, 0, 1)[None].to(self.device)
+        inputs = normalize(images.contiguous(memory_format=torch.channels_last))
+        chosen = best_precision(self.device) if self.precision == "auto" else self.precision
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=chosen == "bf16"):
+            found = self.model(inputs)
+        assert isinstance(found, list)
+        return to_image(found[0], (width / size[1], height / size[0]), size)
+
+
+def to_image(found: Detections, factors: tuple[float, float], size: tuple[int, int]) -> FoundBoxes:
+    """Boxes of a network's input as boxes of the image (H, W), cut at its edges."""
+    corners = found.boxes.double().cpu().numpy() / np.array([*factors, *factors])
+    corners = np.clip(corners, 0, np.array([size[1], size[0]] * 2, float))
+    sides = corners[:, 2:] - corners[:, :2]
+    kept = (sides > 0).all(axis=1)
+    return FoundBoxes(
+        np.concatenate([corners[:, :2], sides], axis=1)[kept],
+        found.scores.double().cpu().numpy()[kept],
+        found.labels.cpu().numpy()[kept],
+    )
+
+
+def draw_boxes(image: Image, found: FoundBoxes, classes: Sequence[str]) -> Image:
+    """The image with a rectangle around everything, its class and score beside it."""
+    drawn = image.copy()
+    thickness = max(round(min(image.shape[:2]) / 250), 1)
+    scale = max(min(image.shape[:2]) / 900, 0.4)
+    for (x, y, w, h), score, label in zip(found.xywh, found.score, found.labels, strict=True):
+        color = _color(int(label))
+        corner, far = (round(x), round(y)), (round(x + w), round(y + h))
+        cv2.rectangle(drawn, corner, far, color, thickness, cv2.LINE_AA)
+        text = f"{classes[label]} {score:.2f}"
+        (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
+        below = max(corner[1], height + 6)
+        cv2.rectangle(
+            drawn, (corner[0], below - height - 6), (corner[0] + width + 4, below), color, -1
+        )
+        cv2.putText(
+            drawn, text, (corner[0] + 2, below - 4), cv2.FONT_HERSHEY_SIMPLEX, scale,
+            (0, 0, 0), 1, cv2.LINE_AA,
+        )  # fmt: skip
+    return drawn
+
+
+def _color(label: int) -> tuple[int, int, int]:
+    """A bright color of a class; the golden angle keeps neighbors apart."""
+    hue = int(60 + label * 137.508) % 180
+    pixel = cv2.cvtColor(np.array([[[hue, 190, 255]]], np.uint8), cv2.COLOR_HSV2RGB)[0, 0]
+    return int(pixel[0]), int(pixel[1]), int(pixel[2])

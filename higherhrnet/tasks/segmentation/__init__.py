@@ -1,0 +1,1 @@
+"""HRNetV2: label maps."""

@@ -1,0 +1,228 @@
+"""HRNetV2 semantic segmentation, as a task: ``MODEL.NAME seg_hrnet``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ...config import ImageSet, SegmentationConfig
+from ...datasets import device_transforms as on_device
+from ...datasets.crops import RandomCrop
+from ...datasets.label_maps import (
+    CocoMasks,
+    LabelBatch,
+    LabelFolder,
+    LabelMaps,
+    Labels,
+    LabelViews,
+    collate_labels,
+    open_cityscapes,
+    open_voc,
+)
+from ...datasets.paths import find_split
+from ...errors import UserError
+from ...evaluation.segmentation import Counts, count_pixels, segmentation_metrics
+from ...io.paths import expand_path
+from ...models.normalization import normalize
+from ...models.segmentation import SegmentationHRNet
+from ...plugins import load_object
+from ..base import ExportGraph, Image, Predict, Task, TrainingItems
+from .graph import SegmentationGraph
+from .predictor import STRIDE, SegmentationPredictor, draw_labels, upsample
+
+_SYNTHETIC = "higherhrnet.research.synthetic.label_maps:build_dataset"
+
+
+class SegmentationTask(Task[SegmentationConfig]):
+    """See :class:`Task`."""
+
+    name = "segmentation"
+    metric = "mIoU"
+
+    def open_training(self, config: SegmentationConfig) -> TrainingItems:
+        d = config.DATASET
+        sets: list[LabelMaps] = []
+        for entry in d.train_sets:
+            classes = sets[0].classes if sets else d.CLASSES
+            sets.append(_open_set(config, entry, classes, d.TRAIN_LIMIT, "train"))
+        if any(dataset.classes != sets[0].classes for dataset in sets):
+            raise UserError("config key 'DATASET.TRAIN': the sets have different classes")
+        crop = RandomCrop(
+            shape=(d.CROP_SIZE[1], d.CROP_SIZE[0]),
+            scale=(d.MIN_SCALE, d.MAX_SCALE),
+            max_side=d.BASE_SIZE,
+            short_side=d.BASE_SIZE,
+            flip=d.FLIP,
+            color=d.COLOR_JITTER,
+            augment=d.AUGMENT,
+        )
+        views = LabelViews(sets, crop, config.TRAIN.SEED, d.IGNORE_LABEL)
+        return TrainingItems(views, len(views), collate_labels, sets[0].classes)
+
+    def open_test(self, config: SegmentationConfig, classes: Sequence[str] = ()) -> LabelMaps:
+        d = config.DATASET
+        entry = ImageSet(d.TEST, d.ROOT, d.IMAGE_DIR)
+        dataset = _open_set(config, entry, classes or d.CLASSES, d.TEST_LIMIT, "test")
+        if classes and tuple(classes) != dataset.classes:
+            raise UserError(
+                f"the network tells {len(classes)} classes apart ({', '.join(classes[:5])}, …), "
+                f"and the data set has {len(dataset.classes)} ({', '.join(dataset.classes[:5])}, …)"
+            )
+        return dataset
+
+    def build_model(self, config: SegmentationConfig, classes: int) -> SegmentationHRNet:
+        m = config.MODEL
+        return SegmentationHRNet(
+            classes,
+            m.WIDTH,
+            num_modules=m.NUM_MODULES,
+            num_blocks=m.NUM_BLOCKS,
+            upsample_mode=m.UPSAMPLE_MODE,
+            activation_checkpointing=config.TRAIN.ACTIVATION_CHECKPOINTING,
+            align_corners=m.ALIGN_CORNERS,
+        )
+
+    def build_criterion(self, config: SegmentationConfig, training: TrainingItems) -> Any:
+        weights = config.LOSS.CLASS_WEIGHTS
+        if weights and len(weights) != len(training.classes):
+            raise UserError(
+                f"config key 'LOSS.CLASS_WEIGHTS' has {len(weights)} entries for "
+                f"{len(training.classes)} classes"
+            )
+        factors = torch.tensor(weights) if weights else None
+        ignored, align_corners = config.DATASET.IGNORE_LABEL, config.MODEL.ALIGN_CORNERS
+
+        def criterion(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+            whole = upsample(logits.float(), labels.shape[-2:], align_corners)
+            factor = None if factors is None else factors.to(whole.device)
+            return {"classes": mean_cross_entropy(whole, labels, factor, ignored)}
+
+        return criterion
+
+    def to_device(
+        self, config: SegmentationConfig, device: torch.device
+    ) -> Callable[[LabelBatch], tuple[torch.Tensor, torch.Tensor]]:
+        def send(batch: LabelBatch) -> tuple[torch.Tensor, torch.Tensor]:
+            images = batch.images.to(device, memory_format=torch.channels_last, non_blocking=True)
+            if bool((batch.color != 1).any()):
+                images = on_device.change_color(images, batch.color.to(device))
+            return normalize(images), batch.labels.to(device, non_blocking=True).long()
+
+        return send
+
+    def build_predictor(
+        self,
+        config: SegmentationConfig,
+        model: nn.Module,
+        classes: Sequence[str],
+        device: torch.device,
+    ) -> SegmentationPredictor:
+        t = config.TEST
+        return SegmentationPredictor(
+            model,
+            device,
+            t.SCALE_FACTOR,
+            t.FLIP_TEST,
+            t.SHORT_SIDE,
+            config.MODEL.ALIGN_CORNERS,
+            t.PRECISION,
+        )
+
+    def evaluate(self, predict: Predict, test: LabelMaps, indices: Iterable[int]) -> list[Counts]:
+        # The label that does not count is above all classes, whichever it is.
+        counts = np.zeros((len(test.classes), len(test.classes)), np.int64)
+        for index in indices:
+            sample = test.sample(index)
+            labels = np.where(sample.labels < len(test.classes), sample.labels, _IGNORED)
+            found = predict(sample.image)
+            counts += count_pixels(labels.astype(np.uint8), found, len(counts), _IGNORED)
+        return [counts]
+
+    def summarize(
+        self, config: SegmentationConfig, test: LabelMaps, parts: Sequence[Any]
+    ) -> dict[str, Any]:
+        counts = np.sum([count for part in parts for count in part], axis=0)
+        return dict(segmentation_metrics(counts, test.classes))
+
+    def records(self, test: LabelMaps, parts: Sequence[Any]) -> list[dict[str, Any]]:
+        return []
+
+    def describe_protocol(self, config: SegmentationConfig) -> dict[str, object]:
+        t = config.TEST
+        return {
+            "scales": list(t.SCALE_FACTOR),
+            "flip": t.FLIP_TEST,
+            "short side": t.SHORT_SIDE or "as it is",
+            "precision": t.PRECISION,
+        }
+
+    def draw(
+        self, config: SegmentationConfig, image: Image, found: Labels, classes: Sequence[str]
+    ) -> dict[str, Image]:
+        return {"_overlay.jpg": draw_labels(image, found), "_labels.png": found}
+
+    def describe(
+        self, config: SegmentationConfig, found: Labels, classes: Sequence[str]
+    ) -> dict[str, Any]:
+        shares = np.bincount(found.ravel(), minlength=len(classes)) / found.size
+        return {
+            "shares": {
+                name: round(float(share), 6)
+                for name, share in zip(classes, shares, strict=True)
+                if share
+            }
+        }
+
+    def build_graph(
+        self, config: SegmentationConfig, model: nn.Module, classes: Sequence[str]
+    ) -> ExportGraph:
+        t = config.TEST
+        if len(t.SCALE_FACTOR) > 1 or t.FLIP_TEST:
+            raise UserError(
+                "a segmentation network is exported for one scale without flip: add "
+                "TEST.SCALE_FACTOR '[1.0]' TEST.FLIP_TEST False"
+            )
+        module = SegmentationGraph(model, config.MODEL.ALIGN_CORNERS)
+        return ExportGraph(module, ("labels", "logits"), STRIDE)
+
+
+_IGNORED = 255
+
+
+def mean_cross_entropy(
+    logits: torch.Tensor, labels: torch.Tensor, factors: torch.Tensor | None, ignored: int
+) -> torch.Tensor:
+    """Cross-entropy of (B, C, H, W) logits over the pixels that count; 0 if none does."""
+    total = F.cross_entropy(logits, labels, factors, ignore_index=ignored, reduction="sum")
+    counted = labels != ignored
+    weights = counted if factors is None else factors[labels.clamp(max=len(factors) - 1)] * counted
+    return total / weights.sum().clamp(min=1e-6)
+
+
+def _open_set(
+    config: SegmentationConfig, entry: ImageSet, classes: Sequence[str], limit: int, role: str
+) -> LabelMaps:
+    d = config.DATASET
+    root = expand_path(entry.ROOT, "DATASET.ROOT")
+    if d.DATASET == "coco":
+        files = find_split(root, entry.TRAIN, entry.IMAGE_DIR, "instances")
+        return CocoMasks(*files, classes, d.IGNORE_LABEL, limit)
+    if d.DATASET == "cityscapes":
+        return open_cityscapes(root, entry.TRAIN, d.IGNORE_LABEL, limit)
+    if d.DATASET == "voc":
+        return open_voc(root, entry.TRAIN, d.IGNORE_LABEL, limit)
+    if d.DATASET == "folder":
+        images = root / (entry.IMAGE_DIR or "images") / entry.TRAIN
+        labels = root / d.LABEL_DIR / entry.TRAIN
+        return LabelFolder(images, labels, classes, d.IGNORE_LABEL, limit)
+    path = _SYNTHETIC if d.DATASET.startswith("synthetic") else d.DATASET
+    made: LabelMaps = load_object(path, "DATASET.DATASET")(config, role)
+    return made
+
+
+TASK = SegmentationTask()
