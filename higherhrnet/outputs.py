@@ -55,11 +55,16 @@ class Outputs(NamedTuple):
         tags: per head (B, ``Head.tags``, H/s, W/s), with no channels where the head has no tags.
         scales: per head (B, K, H/s, W/s), by how much the Gaussians of training are narrower than
             sigma, less 1; none where they all have the same.
+        masks: none, or one (B, 1, H/4, W/4) logits of people's silhouettes.
+        boxes: none, or an FCOS head's logits (B, N, 1), sides (B, N, 4) and centerness (B, N, 1) of
+            the N places of its pyramid.
     """
 
     heatmaps: tuple[Any, ...]
     tags: tuple[Any, ...]
     scales: tuple[Any, ...] = ()
+    masks: tuple[Any, ...] = ()
+    boxes: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,23 @@ from .poses import Poses
 T = TypeVar("T")
 
 
+NOT_COUNTED = 255
+"""In a mask: pixels of which nobody knows."""
+
+
+@dataclass(frozen=True)
+class Silhouettes:
+    """All people of an image, with keypoints or not, for heads beside those of the keypoints.
+
+    Attributes:
+        mask: (H, W) uint8, 1 where people are, 0 where nobody is, :data:`NOT_COUNTED` else.
+        boxes: (P, 4) float64 left, top, right, bottom, from the image's upper left edge.
+    """
+
+    mask: npt.NDArray[np.uint8]
+    boxes: npt.NDArray[np.float64]
+
+
 @dataclass(frozen=True)
 class Sample:
     """One image, seen whole or through a transform.
@@ -36,6 +53,7 @@ class Sample:
         affine: original image → this image.
         annotated: (K,) which joints the data set annotates; None for all. Where a joint is not
             annotated, that nobody has it says nothing.
+        silhouettes: where they are wanted.
     """
 
     image: npt.NDArray[np.uint8]
@@ -45,6 +63,7 @@ class Sample:
     id: int | str
     affine: Affine
     annotated: npt.NDArray[np.bool_] | None = None
+    silhouettes: Silhouettes | None = None
 
 
 ALL_ANNOTATED = torch.ones(1, dtype=torch.uint8)
@@ -72,12 +91,17 @@ class KeypointIndices(NamedTuple):
         annotated: ([B,] K or 1) uint8, 1 for joints that the image's data set annotates.
         offsets: per head ([B,] P, K, 2) float32 x, y from each joint's pixel to its exact place, at
             most half a pixel; none where joints are drawn on pixels.
+        masks: none, or one ([B,] H/4, W/4) uint8 as in :class:`Silhouettes`.
+        boxes: none, or one ([B,] P, 4) float32 left, top, right, bottom, pixels of the view; a box
+            without extent is none.
     """
 
     indices: tuple[torch.Tensor, ...]
     valid: torch.Tensor
     annotated: torch.Tensor = ALL_ANNOTATED
     offsets: tuple[torch.Tensor, ...] = ()
+    masks: tuple[torch.Tensor, ...] = ()
+    boxes: tuple[torch.Tensor, ...] = ()
 
 
 class Targets(NamedTuple):
@@ -87,13 +111,15 @@ class Targets(NamedTuple):
         heatmaps: per head (B, K, H/s, W/s) float32 in 0..1.
         weights: per head float32, 1 where the loss counts, else 0: (B, 1, H/s, W/s) bottom-up,
             where regions are ignored, (B, K, 1, 1) top-down, where joints are.
-        indices, annotated: as in :class:`KeypointIndices`.
+        indices, annotated, masks, boxes: as in :class:`KeypointIndices`.
     """
 
     heatmaps: tuple[torch.Tensor, ...]
     weights: tuple[torch.Tensor, ...]
     indices: tuple[torch.Tensor, ...]
     annotated: torch.Tensor = ALL_ANNOTATED
+    masks: tuple[torch.Tensor, ...] = ()
+    boxes: tuple[torch.Tensor, ...] = ()
 
 
 class PackedImages(NamedTuple):

@@ -16,7 +16,7 @@ from ..datasets.stats import crowding
 from ..distributed import init_distributed
 from ..errors import UserError
 from ..evaluation import error_analysis, report
-from ..evaluation.evaluator import format_metrics
+from ..evaluation.evaluator import format_metric, format_metrics
 from ..evaluation.operating_point import OperatingPoint, calibrate
 from ..factory.checkpoints import open_network
 from ..factory.data import build_dataset, find_skeleton, report_findings
@@ -144,6 +144,9 @@ def _print(result: Validation, images: int, protocol: Mapping[str, object]) -> N
     print(f"{images} images, {len(result.records)} people found; protocol:")
     print("  " + ", ".join(f"{name} {value}" for name, value in protocol.items()))
     print(format_metrics(result.metrics))
+    for name in ("mask/IoU", "boxes/AP", "boxes/AP50"):
+        if name in result.diagnostics:
+            print(f"  {name:10s} {format_metric(result.diagnostics[name]):>6s}")
     if "tags/separability" in result.diagnostics:
         print(
             "  tags: {tags/within:.2f} within a person, {tags/between:.2f} between people, "

@@ -143,6 +143,10 @@ class TestSection:
 @dataclass(frozen=True)
 class BottomUpModel(ModelSection):
     HEAD: str = setting("", _HEAD)
+    HEADS: tuple[str, ...] = setting(
+        (), "heads beside the keypoints': masks, boxes, or both (of people)",
+        choices=("masks", "boxes"),
+    )  # fmt: skip
     TAG_PER_JOINT: bool = setting(True, "one tag map for each joint; False: one for all")
     TAG_DIM: int = setting(1, "dimension of a tag; published: 1", low=1, high=16)
     SCALE_ADAPTIVE: bool = setting(
@@ -211,6 +215,12 @@ class BottomUpLossSection:
     SCALE_LOSS_FACTOR: float = setting(
         1.0, "MODEL.SCALE_ADAPTIVE: factor of what other widths than SIGMA cost", low=0
     )
+    MASKS_LOSS_FACTOR: float = setting(
+        0.005, "factor of the mask head's cross-entropy (MODEL.HEADS)", low=0
+    )
+    BOXES_LOSS_FACTOR: float = setting(
+        0.001, "factor of the box head's losses (MODEL.HEADS)", low=0
+    )
     AE_LOSS_TYPE: str = setting("exp", "exp (published) or max", choices=("exp", "max"))
 
 
@@ -245,6 +255,13 @@ class BottomUpTest(TestSection):
     )
     MAX_DETECTIONS: int = setting(
         0, "keep at most this many people, best first; 0 keeps all", low=0
+    )
+    MASK_SUPPORT: float = setting(
+        0.0,
+        "people are dropped whose joints lie on the mask with less than this mean probability; 0: "
+        "nobody (MODEL.HEADS [masks])",
+        low=0,
+        high=1,
     )
     DIAGNOSTICS: str = setting(
         "higherhrnet.research.embedding_diagnostics:EmbeddingDiagnostics",
@@ -392,6 +409,15 @@ class BottomUpConfig(PoseConfig):
         ):
             if not any(values):
                 raise UserError(f"config key '{key}' leaves no output: {list(values)}")
+        if self.TEST.MASK_SUPPORT and "masks" not in self.MODEL.HEADS:
+            raise UserError("config key 'TEST.MASK_SUPPORT' needs a network with MODEL.HEADS masks")
+        if self.MODEL.HEADS and self.MODEL.HEAD:
+            raise UserError("config keys 'MODEL.HEAD' and 'MODEL.HEADS' are exclusive")
+        if self.MODEL.HEADS and (self.DATASET.MOSAIC or self.DATASET.COPY_PASTE):
+            raise UserError(
+                "config keys 'DATASET.MOSAIC' and 'DATASET.COPY_PASTE' know no masks and boxes "
+                "(MODEL.HEADS)"
+            )
         if self.DATASET.MIN_SCALE > self.DATASET.MAX_SCALE:
             raise UserError(
                 f"config key 'DATASET.MIN_SCALE' {self.DATASET.MIN_SCALE} is above "

@@ -18,11 +18,7 @@ from ..geometry import Affine
 from ..io.store import Store
 from .annotations import check_annotations, read_annotations
 from .crops import MEAN_COLOR, RandomCrop
-
-_LEAST_SEEN = 0.2
-"""A box of which less remains in a view is not searched for there."""
-_LEAST_SIDE = 2.0
-"""Nor one that is so narrow there, pixels."""
+from .transforms import clip_boxes
 
 
 @dataclass(frozen=True)
@@ -149,17 +145,6 @@ def move_boxes(boxes: npt.NDArray[np.float64], affine: Affine) -> npt.NDArray[np
     corners = geometry.apply(affine, boxes.reshape(-1, 2, 2))
     low, high = corners.min(axis=1), corners.max(axis=1)
     return np.concatenate([low, high], axis=1)
-
-
-def clip_boxes(
-    boxes: npt.NDArray[np.float64], shape: tuple[int, int]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-    """Boxes cut at a view's edges, and which of them are still to be searched for."""
-    limits = np.array([shape[1], shape[0]] * 2, float)
-    cut = np.clip(boxes, 0, limits)
-    sides, whole = cut[:, 2:] - cut[:, :2], boxes[:, 2:] - boxes[:, :2]
-    seen = sides.prod(axis=1) >= _LEAST_SEEN * whole.prod(axis=1)
-    return cut, seen & (sides >= _LEAST_SIDE).all(axis=1)
 
 
 class BoxItem(NamedTuple):

@@ -19,7 +19,7 @@ from ..io.images import fits_annotation
 from ..io.store import Store
 from ..poses import Poses, is_labeled, labeled_joints
 from ..skeleton import Skeleton
-from ..structures import Sample
+from ..structures import NOT_COUNTED, Sample, Silhouettes
 from .annotations import check_annotations, read_annotations
 from .canonical import Finding, canonicalize
 from .packed import PackedRecords
@@ -54,6 +54,7 @@ class CocoKeypoints:
             :func:`valid_mask`.
         categories: names of the categories that are used; those with the skeleton's joints if
             empty.
+        with_silhouettes: samples tell where all people are; see :class:`Silhouettes`.
 
     Raises:
         UserError: a file or folder is missing, unreadable or does not fit the skeleton.
@@ -68,8 +69,10 @@ class CocoKeypoints:
         limit: int = 0,
         with_mask: bool = True,
         categories: Sequence[str] = (),
+        with_silhouettes: bool = False,
     ) -> None:
         self.skeleton = skeleton
+        self._with_silhouettes = with_silhouettes
         self._with_mask = with_mask
         self.annotation_file = annotation_file
         loaded = read_annotations(annotation_file)
@@ -198,7 +201,30 @@ class CocoKeypoints:
             valid=valid_mask(records if self._with_mask else [], image.shape[:2]),
             id=description["id"],
             affine=geometry.identity(),
+            silhouettes=(
+                silhouettes_of(records, image.shape[:2]) if self._with_silhouettes else None
+            ),
         )
+
+
+def silhouettes_of(records: list[dict[str, Any]], shape: tuple[int, int]) -> Silhouettes:
+    """All people of an image (H, W): crowds do not count, nor boxes without an outline."""
+    mask = np.zeros(shape, np.uint8)
+    people = [r for r in records if not r.get("iscrowd") and r.get("bbox")]
+    outlines = [(decode_region(r.get("segmentation"), shape), r) for r in records]
+    for outline, record in outlines:
+        if outline is None and record.get("bbox"):
+            x, y, w, h = record["bbox"]
+            left, top = max(round(x), 0), max(round(y), 0)
+            mask[top : max(round(y + h), 0), left : max(round(x + w), 0)] = NOT_COUNTED
+        elif outline is not None and record.get("iscrowd"):
+            mask[outline] = NOT_COUNTED
+    for outline, record in outlines:
+        if outline is not None and not record.get("iscrowd"):
+            mask[outline] = 1
+    boxes = np.array([r["bbox"] for r in people], float).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    return Silhouettes(mask, boxes)
 
 
 _LOOKED_AT = 64

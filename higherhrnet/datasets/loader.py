@@ -25,7 +25,7 @@ from ..structures import Batch, KeypointIndices, PackedImages
 from .base import PoseDataset
 from .combined import Quota
 from .composition import Composition
-from .transforms import Transform, warp_annotations, warp_sample
+from .transforms import Transform, warp_annotations, warp_sample, warp_silhouettes
 
 IndexKeypoints = Callable[[Poses, npt.NDArray[np.uint8], bool], KeypointIndices]
 
@@ -99,6 +99,11 @@ class Views(Dataset[Item]):
         if flipped:
             annotated = annotated[skeleton.flip_indices]
         keypoints = self.index_keypoints(poses, valid, flipped)
+        if sample.silhouettes is not None:
+            mask, boxes = warp_silhouettes(sample.silhouettes, view.affine, shape)
+            keypoints = keypoints._replace(
+                masks=(torch.from_numpy(mask),), boxes=(torch.from_numpy(boxes).float(),)
+            )
         return Item(
             image=image,
             start=0 if self.offsets is None else int(self.offsets[index]),

@@ -13,7 +13,12 @@ from .. import geometry
 from ..geometry import Affine
 from ..poses import Poses
 from ..skeleton import Skeleton
-from ..structures import Sample
+from ..structures import NOT_COUNTED, Sample, Silhouettes
+
+_LEAST_SEEN = 0.2
+"""A box of which less remains in a view is not searched for there."""
+_LEAST_SIDE = 2.0
+"""Nor one that is so narrow there, pixels."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,42 @@ def warp_sample(
         affine=affine @ sample.affine,
         annotated=annotated,
     )
+
+
+def clip_boxes(
+    boxes: npt.NDArray[np.float64], shape: tuple[int, int]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """Boxes cut at a view's edges, and which of them are still to be searched for."""
+    limits = np.array([shape[1], shape[0]] * 2, float)
+    cut = np.clip(boxes, 0, limits)
+    sides, whole = cut[:, 2:] - cut[:, :2], boxes[:, 2:] - boxes[:, :2]
+    seen = sides.prod(axis=1) >= _LEAST_SEEN * whole.prod(axis=1)
+    return cut, seen & (sides >= _LEAST_SIDE).all(axis=1)
+
+
+def warp_silhouettes(
+    silhouettes: Silhouettes, affine: Affine, shape: tuple[int, int], stride: int = 4
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float64]]:
+    """The mask at 1/``stride`` and the boxes of a view, those cut at its edges.
+
+    A turned box is that of the ellipse inside it: the upright box around its corners would be far
+    larger than the person (Kalra et al. 2021).
+
+    Args:
+        silhouettes: of the image.
+        affine: image → view, between centers of pixels.
+        shape: (H, W) of the view.
+        stride: of the mask.
+    """
+    small = (shape[0] // stride, shape[1] // stride)
+    to_map = geometry.exact_map_affine(stride) @ affine
+    mask = geometry.warp(silhouettes.mask, to_map, small, nearest=True, border=NOT_COUNTED)
+    low, high = silhouettes.boxes[:, :2] - 0.5, silhouettes.boxes[:, 2:] - 0.5
+    center = geometry.apply(affine, (low + high) / 2) + 0.5
+    half = np.sqrt((((high - low) / 2) ** 2) @ (affine[:2, :2] ** 2).T)
+    boxes = np.concatenate([center - half, center + half], axis=1)
+    cut, seen = clip_boxes(boxes, shape)
+    return mask, cut[seen]
 
 
 def _moved_boxes(boxes: npt.NDArray[np.float64], affine: Affine) -> npt.NDArray[np.float64]:

@@ -201,6 +201,7 @@ def _build_set(
         limit=d.TRAIN_LIMIT if split == "train" else d.TEST_LIMIT,
         with_mask=method_of(config).with_mask(config),
         categories=entry.CATEGORIES,
+        with_silhouettes=bool(method_of(config).extra_heads(config)),
     )
     # A single set teaches that joints which it never labels are not to be seen, as published.
     return MappedDataset(files, skeleton) if is_one_of_several or own != skeleton else files

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import takewhile
 
 from ..config import PoseConfig
 from ..datasets.base import PoseDataset
@@ -38,8 +40,8 @@ def run_validation(
         boxes_of: where boxes come from; the config's source by default.
         group, should_stop, stats: see :func:`inference.validation.validate`.
     """
-    method = method_of(config)
-    return validate(
+    method, group = method_of(config), group or ProcessGroup()
+    result = validate(
         predictor,
         dataset,
         build_evaluator(config, dataset),
@@ -49,3 +51,10 @@ def run_validation(
         should_stop,
         stats,
     )
+    if not method.extra_heads(config):
+        return result
+    own = range(group.rank, len(dataset), group.size)
+    indices = takewhile(lambda index: not should_stop(), own)
+    parts = group.gather(method.evaluate_extra_heads(predictor, dataset, indices))
+    measured = method.summarize_extra_heads(parts, dataset.annotations)
+    return replace(result, diagnostics=result.diagnostics | measured)

@@ -8,7 +8,7 @@ Everything in which bottom-up and top-down differ is in ``methods/bottom_up`` an
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -127,6 +127,22 @@ class Method(ABC, Generic[C]):
     @abstractmethod
     def padding_in_loss(self, config: C) -> bool:
         """Whether the loss counts beyond an image's edges."""
+
+    def extra_heads(self, config: C) -> tuple[str, ...]:
+        """What the network predicts beside keypoints; training samples need silhouettes then."""
+        return ()
+
+    def evaluate_extra_heads(
+        self, predictor: Predictor, dataset: PoseDataset, indices: Iterable[int]
+    ) -> Any:
+        """What is known of the heads beside the keypoints' after some images, to be gathered from
+        all processes."""
+
+    def summarize_extra_heads(
+        self, parts: Sequence[Any], annotations: Mapping[str, Any]
+    ) -> dict[str, float]:
+        """Metrics 0..1 of all that :meth:`evaluate_extra_heads` gave."""
+        return {}
 
     @abstractmethod
     def build_predictor(

@@ -13,6 +13,7 @@ from torch import nn
 
 from ..outputs import Head, Outputs
 from .blocks import BasicBlock, norm
+from .extra_heads import EXTRA_HEADS
 from .hrnet import initialize
 from .pose_model import PoseModel
 
@@ -30,6 +31,7 @@ class HigherHRNet(PoseModel):
         num_basic_blocks: BasicBlocks after each transposed convolution.
         scale_adaptive: each head also predicts the width of its Gaussians (SWAHR, Luo et al. 2021,
             sec. 3.3), for training alone.
+        extra_heads: keys of :data:`EXTRA_HEADS`: heads that read all four resolutions.
         num_modules, num_blocks, upsample_mode, activation_checkpointing: see :class:`HRNet`.
 
     Raises:
@@ -50,8 +52,12 @@ class HigherHRNet(PoseModel):
         activation_checkpointing: bool = False,
         tag_dim: int = 1,
         scale_adaptive: bool = False,
+        extra_heads: tuple[str, ...] = (),
     ) -> None:
-        super().__init__(width, num_modules, num_blocks, 1, upsample_mode, activation_checkpointing)
+        resolutions = 4 if extra_heads else 1
+        super().__init__(
+            width, num_modules, num_blocks, resolutions, upsample_mode, activation_checkpointing
+        )
         if not tag_heads:
             raise ValueError("a HigherHRNet needs at least one head, but tag_heads is empty")
         self.joints = joints
@@ -85,10 +91,18 @@ class HigherHRNet(PoseModel):
             nn.Conv2d(width, joints, 1) for _ in self.heads if scale_adaptive
         )
         initialize(self)
+        self.extra_heads = nn.ModuleDict(
+            {name: EXTRA_HEADS[name](sum(self.channels)) for name in extra_heads}
+        )
 
     def forward(self, images: torch.Tensor) -> Outputs:  # type: ignore[override]
         """(B, 3, H, W) normalized images, H and W multiples of 32 → one entry a head."""
-        x = self.features(images)[0]
+        resolutions = self.features(images)
+        outputs = self._predict_keypoints(resolutions[0])
+        more = {name: head(resolutions) for name, head in self.extra_heads.items()}
+        return outputs._replace(**more)
+
+    def _predict_keypoints(self, x: torch.Tensor) -> Outputs:
         features = [x]
         predictions = [self.final_layers[0](x)]
         for deconvolution, final in zip(

@@ -37,8 +37,9 @@ _FULL = 2**20
 """A disk with fewer bytes left is full."""
 _HEADS = (
     "final_layer", "deconv_layers.", "scale_layers.", "incre_modules.", "downsamp_modules.",
-    "classifier.", "neck.", "detector.", "last_layer.", "aux_head.",
+    "classifier.", "neck.", "detector.", "last_layer.", "extra_heads.",
 )  # fmt: skip
+_LOWER_OUTPUTS = re.compile(r"stage4\.\d+\.fuse_layers\.[1-3]\.")
 
 
 @dataclass(frozen=True)
@@ -235,7 +236,14 @@ def load_backbone(model: nn.Module, checkpoint: Checkpoint) -> LoadReport:
         UserError: a backbone tensor is missing or of another shape; nothing was loaded.
     """
     report = compare_state(model, checkpoint.state)
-    wrong = [name for name in (*report.missing, *report.reshaped) if not name.startswith(_HEADS)]
+    # A pose network ends in the highest resolution; the others' last exchange starts anew.
+    held = {found[0] for name in checkpoint.state if (found := _LOWER_OUTPUTS.match(name))}
+    missing = [
+        name
+        for name in report.missing
+        if not (found := _LOWER_OUTPUTS.match(name)) or found[0] in held
+    ]
+    wrong = [name for name in (*missing, *report.reshaped) if not name.startswith(_HEADS)]
     if wrong:
         raise UserError(f"'{checkpoint.path}' does not hold the backbone of this model: {report}")
     fitting = {n: t for n, t in checkpoint.state.items() if n not in report.reshaped}

@@ -136,7 +136,14 @@ class BottomUpCodec:
             shape = (weight.shape[2], weight.shape[3])
             heatmaps.append(draw_gaussians(indices, shape, self.sigma, offset))
             weights.append(weight)
-        return Targets(tuple(heatmaps), tuple(weights), keypoints.indices, keypoints.annotated)
+        return Targets(
+            tuple(heatmaps),
+            tuple(weights),
+            keypoints.indices,
+            keypoints.annotated,
+            keypoints.masks,
+            keypoints.boxes,
+        )
 
     def aggregate(
         self, views: Sequence[View], shape: tuple[int, int] | None = None

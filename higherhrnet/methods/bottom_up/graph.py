@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from ...errors import UserError
 from ...inference.engines.torch_engine import fuse_conv_bn
+from ...models.higher_hrnet import HigherHRNet
 from ...models.pose_model import PoseModel
 from ...outputs import Head, NetworkSpec
 from ..base import ExportGraph
@@ -27,6 +28,8 @@ def build_graph(
         UserError: the predictor tests in another way than the graph would.
     """
     augmentation, codec = predictor.augmentation, predictor.codec
+    if predictor.mask_support:
+        raise UserError("exported networks have no masks: TEST.MASK_SUPPORT 0")
     if flip and not augmentation.flip:
         raise UserError("--flip does the flip test inside, but TEST.FLIP_TEST is False")
     if candidates and augmentation.scales != (1.0,):
@@ -67,7 +70,10 @@ class BottomUpGraph(ImageNetwork):
     def __init__(
         self, model: PoseModel, codec: BottomUpCodec, flip: bool, project: bool | None
     ) -> None:
-        super().__init__(fuse_conv_bn(model))
+        network = fuse_conv_bn(model)
+        if isinstance(network, HigherHRNet):
+            network.extra_heads.clear()  # keypoints alone are exported
+        super().__init__(network)
         self._codec, self._flip, self._project = codec, flip, project
         self._flip_indices = codec.skeleton.flip_indices.tolist()
         count = len(codec.heads)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,6 +16,8 @@ from ...datasets.base import PoseDataset
 from ...datasets.composition import Composition
 from ...datasets.transforms import Transform
 from ...errors import UserError
+from ...evaluation.box_ap import box_metrics
+from ...evaluation.segmentation import count_pixels, segmentation_metrics
 from ...inference.engines.base import Engine
 from ...inference.predictor import Predictor
 from ...inference.types import BoxesOf, Diagnostics
@@ -26,6 +28,7 @@ from ...models.weights import Checkpoint
 from ...outputs import Head, NetworkSpec
 from ...plugins import load_object
 from ...skeleton import Skeleton
+from ...structures import NOT_COUNTED
 from ..base import (
     Criterion,
     ExportGraph,
@@ -35,11 +38,15 @@ from ..base import (
     build_custom_head_model,
 )
 from .codec import BottomUpCodec
+from .extra_heads import JointLoss
 from .graph import build_graph
 from .grouping import ASSIGNMENTS, Grouping
 from .losses import BottomUpLoss
 from .predictor import BottomUpPredictor, TestTimeAugmentation
 from .transforms import CenteredView, RandomView
+
+_MASK_THRESHOLD = 0.5
+_PERSON = [{"id": 1, "name": "person"}]
 
 
 class BottomUp(Method[BottomUpConfig]):
@@ -71,6 +78,7 @@ class BottomUp(Method[BottomUpConfig]):
             activation_checkpointing=config.TRAIN.ACTIVATION_CHECKPOINTING,
             tag_dim=m.TAG_DIM,
             scale_adaptive=m.SCALE_ADAPTIVE,
+            extra_heads=m.HEADS,
         )
 
     def build_codec(
@@ -105,7 +113,7 @@ class BottomUp(Method[BottomUpConfig]):
         loss = config.LOSS
         if loss.KIND:
             return build_custom_criterion(config, model)
-        return BottomUpLoss(
+        keypoints = BottomUpLoss(
             model.heads,
             heatmap_factors=loss.HEATMAPS_LOSS_FACTOR,
             pull_factors=loss.PULL_LOSS_FACTOR,
@@ -114,6 +122,9 @@ class BottomUp(Method[BottomUpConfig]):
             heatmap_type=loss.HEATMAPS_LOSS_TYPE,
             scale_factor=loss.SCALE_LOSS_FACTOR,
         )
+        if not config.MODEL.HEADS:
+            return keypoints
+        return JointLoss(keypoints, loss.MASKS_LOSS_FACTOR, loss.BOXES_LOSS_FACTOR)
 
     def build_transform(self, config: BottomUpConfig, skeleton: Skeleton) -> Transform:
         """See :class:`Method`."""
@@ -145,6 +156,48 @@ class BottomUp(Method[BottomUpConfig]):
     def training_items(self, dataset: PoseDataset) -> tuple[PoseDataset, npt.NDArray[np.int64]]:
         """Images."""
         return dataset, np.arange(len(dataset))
+
+    def extra_heads(self, config: BottomUpConfig) -> tuple[str, ...]:
+        """See :class:`Method`."""
+        return config.MODEL.HEADS
+
+    def evaluate_extra_heads(
+        self, predictor: Predictor, dataset: PoseDataset, indices: Iterable[int]
+    ) -> Any:
+        """Pixel counts of the mask, and records of the boxes."""
+        assert isinstance(predictor, BottomUpPredictor)
+        counts = np.zeros((2, 2), np.int64)
+        records: list[dict[str, Any]] | None = None
+        for index in indices:
+            sample = dataset.sample(index)
+            mask, boxes = predictor.find_silhouettes(sample.image)
+            if mask is not None and sample.silhouettes is not None:
+                found = (mask > _MASK_THRESHOLD).astype(np.uint8)
+                counts += count_pixels(sample.silhouettes.mask, found, 2, NOT_COUNTED)
+            if boxes is not None:
+                records = records or []
+                records += [
+                    {"image_id": sample.id, "category_id": 1, "bbox": box, "score": score}
+                    for box, score in zip(boxes.xywh.tolist(), boxes.score.tolist(), strict=True)
+                ]
+        return counts, records
+
+    def summarize_extra_heads(
+        self, parts: Sequence[Any], annotations: Mapping[str, Any]
+    ) -> dict[str, float]:
+        """``mask/IoU`` of people, and the boxes' ``boxes/AP`` and ``boxes/AP50``."""
+        counts = np.sum([part for part, _ in parts], axis=0)
+        measured = {}
+        if counts.any():
+            iou = segmentation_metrics(counts, ("background", "person"))["IoU person"]
+            measured["mask/IoU"] = iou
+        records = [record for _, found in parts for record in found or ()]
+        if any(found is not None for _, found in parts):
+            people = [{**record, "category_id": 1} for record in annotations["annotations"]]
+            truth = {**annotations, "annotations": people, "categories": _PERSON}
+            metrics = box_metrics(records, truth)
+            measured |= {f"boxes/{name}": metrics[name] for name in ("AP", "AP50")}
+        return measured
 
     def view_shape(self, config: BottomUpConfig) -> tuple[int, int]:
         """A square."""
@@ -182,6 +235,7 @@ class BottomUp(Method[BottomUpConfig]):
                 project=test.PROJECT2IMAGE,
                 shape=network.size,
             ),
+            mask_support=test.MASK_SUPPORT,
         )
 
     def build_graph(
@@ -252,6 +306,7 @@ class BottomUp(Method[BottomUpConfig]):
             "threshold": test.DETECTION_THRESHOLD,
             "tag threshold": test.TAG_THRESHOLD,
             "grouping distance": test.GROUPING_DISTANCE,
+            **({"mask support": test.MASK_SUPPORT} if test.MASK_SUPPORT else {}),
             "candidates": config.DATASET.MAX_NUM_PEOPLE,
             "assignment": test.ASSIGNMENT,
             "precision": test.PRECISION,

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ... import geometry
+from ...boxes import Boxes
 from ...errors import UserError
 from ...inference.engines.base import Engine
 from ...inference.predictor import Maps, Predictor, Preprocessed, Scene
@@ -20,6 +21,7 @@ from ...outputs import View, map_outputs
 from ...poses import Poses
 from ...skeleton import Skeleton
 from .codec import BottomUpCodec
+from .extra_heads import boxes_to_image, mask_probability, mask_support, mask_to_image
 from .maps import AggregatedMaps
 
 Images = npt.NDArray[np.uint8]
@@ -57,6 +59,10 @@ class TestTimeAugmentation:
         view, _ = self._fit(image, min(self.scales))
         fit = geometry.fit_inside if self.shape else geometry.fit_map
         return geometry.invert(fit(image, view, maps))
+
+    def to_input(self, image: tuple[int, int]) -> geometry.Affine:
+        """Pixels of an image (H, W) → pixels of the input at the largest scale."""
+        return self._fit(image, max(self.scales))[1]
 
     def _fit(self, image: tuple[int, int], scale: float) -> tuple[tuple[int, int], geometry.Affine]:
         """(H, W) of the input at a scale, and image → input."""
@@ -122,16 +128,23 @@ class BottomUpPredictor(Predictor):
     Attributes:
         codec: turns the network's outputs into people.
         augmentation: the views that the network gets.
+        mask_support: people are dropped whose joints lie on the network's mask with a smaller mean
+            probability; 0 drops nobody.
     """
 
     codec: BottomUpCodec
     augmentation: TestTimeAugmentation
+    mask_support: float = 0.0
     method: ClassVar[str] = "bottom-up"
     finds_people: ClassVar[bool] = True
 
     def to_dict(self) -> dict[str, Any]:
         """See :class:`Predictor`."""
-        return {"codec": self.codec.to_dict(), "augmentation": vars(self.augmentation)}
+        return {
+            "codec": self.codec.to_dict(),
+            "augmentation": vars(self.augmentation),
+            "mask_support": self.mask_support,
+        }
 
     @classmethod
     def from_dict(
@@ -148,6 +161,7 @@ class BottomUpPredictor(Predictor):
                 **augmentation | {"scales": tuple(augmentation["scales"])},
                 shape=None if shape is None else (shape[0], shape[1]),
             ),
+            mask_support=float(values.get("mask_support", 0.0)),
         )
 
     def prepare(self, scene: Scene) -> PreprocessedImage:
@@ -178,7 +192,33 @@ class BottomUpPredictor(Predictor):
         with stats.timed("decode"):
             decoded = self.codec.decode(maps, augmentation.to_image(prepared.shape, maps.shape))
         stats.count(candidates=decoded.candidates_dropped, people=decoded.people_dropped)
-        return decoded.poses, maps
+        poses = decoded.poses
+        if self.mask_support and len(poses):
+            to_input = augmentation.to_input(prepared.shape)
+            support = mask_support(poses, mask_probability(views), to_input)
+            poses = poses.select(support >= self.mask_support)
+        return poses, maps
+
+    def find_silhouettes(
+        self, image: Images
+    ) -> tuple[npt.NDArray[np.float32] | None, Boxes | None]:
+        """What the heads beside the keypoints' say of an image (H, W, 3), at the largest scale.
+
+        Returns:
+            (H, W) probability that a pixel is a person's, and boxes of people, best first; None of
+            a head that the network lacks.
+        """
+        size = image.shape[0], image.shape[1]
+        inputs, scale = self.augmentation.inputs(image)[0]
+        outputs = self.engine(inputs[:1])
+        to_input = self.augmentation.to_input(size)
+        mask = boxes = None
+        if outputs.masks:
+            small = mask_probability([View(outputs, scale, flipped=False)])
+            mask = mask_to_image(small, to_input, size)
+        if outputs.boxes:
+            boxes = boxes_to_image(outputs, inputs.shape[1:3], to_input, size)
+        return mask, boxes
 
     def overlay(
         self, maps: Maps, image: tuple[int, int]

@@ -24,7 +24,7 @@ from ...errors import UserError
 from ...io.atomic import atomic_write, write_json
 from ...poses import ABSENT, Poses
 from ...skeleton import COCO, Skeleton, load_skeleton
-from ...structures import Sample
+from ...structures import Sample, Silhouettes
 from .figures import Vector, draw_background, draw_figure, draw_object, stand, with_visibility
 
 _LEAST_SEEN = 0.3
@@ -65,6 +65,7 @@ class SyntheticPeople:
         overlap: largest part of a figure's box that another may cover, 0..1.
         occlusion: probability that an object stands before a figure.
         with_mask: leave out of the loss those of whom too little is to be seen.
+        with_silhouettes: samples tell where all people are.
     """
 
     count: int
@@ -75,6 +76,7 @@ class SyntheticPeople:
     overlap: float = 0.3
     occlusion: float = 0.2
     with_mask: bool = True
+    with_silhouettes: bool = False
     skeleton: Skeleton = field(default=COCO, init=False)
 
     def __len__(self) -> int:
@@ -122,6 +124,7 @@ class SyntheticPeople:
             valid=valid_mask(left_out, drawing.image.shape[:2]),
             id=index,
             affine=geometry.identity(),
+            silhouettes=_silhouettes(drawing) if self.with_silhouettes else None,
         )
 
     @cached_property
@@ -201,7 +204,14 @@ def build_dataset(config: PoseConfig, split: str, count: int = 0) -> SyntheticPe
         overlap=s.OVERLAP,
         occlusion=s.OCCLUSION,
         with_mask=getattr(d, "WITH_MASK", True),
+        with_silhouettes=bool(getattr(config.MODEL, "HEADS", ())),
     )
+
+
+def _silhouettes(drawing: SyntheticImage) -> Silhouettes:
+    boxes = drawing.boxes[drawing.areas > 0].copy()
+    boxes[:, 2:] += boxes[:, :2]
+    return Silhouettes((drawing.owner > 0).astype(np.uint8), boxes)
 
 
 def _overlap(a: tuple[float, tuple[float, float]], b: tuple[float, tuple[float, float]]) -> float:
