@@ -314,7 +314,8 @@ class TopDownTrain(TrainSection):
 class TopDownTest(TestSection):
     BBOX_SOURCE: str = setting(
         "ground_truth",
-        "ground_truth, a COCO result file, a detector, or bottom-up weights",
+        "ground_truth, a COCO result file, weights of a detector (fcos_w18_person) or of a "
+        "bottom-up network, or a detector of torchvision",
         path="file",
     )
     BBOX_THRE: float = setting(0.0, "lowest score of a box", low=0, high=1)

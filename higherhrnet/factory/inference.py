@@ -8,21 +8,24 @@ from typing import Any
 
 import torch
 
+from ..boxes import Boxes
 from ..config import PoseConfig
 from ..errors import UserError
 from ..inference.engines.exported import ExportInfo, is_export, open_export, read_info
 from ..inference.engines.torch_engine import TorchEngine
 from ..inference.predictor import Predictor
-from ..methods.base import method_of
+from ..io.pixels import Image
+from ..methods.base import FindBoxes, method_of
 from ..models.pose_model import PoseModel
 from ..models.state_dict import infer_architecture
 from ..models.weights import Checkpoint, LoadReport, load_weights
 from ..outputs import NetworkSpec
 from ..skeleton import Skeleton, load_skeleton
-from .checkpoints import config_of, open_network, upsample_mode_of
+from .checkpoints import config_of, is_task, open_network, upsample_mode_of
 from .device import choose_device
 from .export import cached_export, contradictions, without_detector
 from .presets import preset_operating_point, preset_overrides
+from .tasks import load_task
 
 
 def load(
@@ -140,7 +143,7 @@ def build_predictor(
         engine = open_export(file.path, str(device), config.TEST.PRECISION)
         _check_export(config, file, engine.info, skeleton)
         predictor = method.build_predictor(
-            config, engine, engine.info.network, skeleton, device, _load_detector
+            config, engine, engine.info.network, skeleton, device, _load_finder
         )
         return predictor, f"exported {engine.info.precision} network, run by {engine.runtime}"
     model, loaded = build_model_with_weights(config, file, skeleton)
@@ -153,7 +156,7 @@ def build_predictor(
         cached_export(file, config, model, described), str(device), config.TEST.PRECISION
     )
     predictor = method.build_predictor(
-        config, engine, engine.info.network, skeleton, device, _load_detector
+        config, engine, engine.info.network, skeleton, device, _load_finder
     )
     return predictor, str(loaded)
 
@@ -171,7 +174,7 @@ def build_torch_predictor(
     test = config.TEST
     engine = TorchEngine(model, device, test.PRECISION, test.COMPILE, test.CUDA_GRAPHS)
     return method_of(config).build_predictor(
-        config, engine, NetworkSpec(model.heads, size=size), skeleton, device, _load_detector
+        config, engine, NetworkSpec(model.heads, size=size), skeleton, device, _load_finder
     )
 
 
@@ -203,5 +206,21 @@ def _check_export(
         )
 
 
-def _load_detector(name: str, device: torch.device, overrides: Sequence[Any]) -> Predictor:
-    return load(name, str(device), overrides, raw=True)
+def _load_finder(
+    name: str, device: torch.device, overrides: Sequence[Any]
+) -> Predictor | FindBoxes:
+    """A bottom-up network, or a detector of people."""
+    file = open_network(name)
+    if not is_task(file):
+        return load_predictor(file, str(device), overrides, raw=True)
+    loaded = load_task(file, device, overrides if "fp16" not in overrides else ())
+    if loaded.task.name != "detection" or "person" not in loaded.classes:
+        raise UserError(f"config key 'TEST.BBOX_SOURCE': '{name}' does not find boxes of people")
+    person = loaded.classes.index("person")
+
+    def find(image: Image) -> Boxes:
+        found = loaded.predict(image)
+        mine = found.labels == person
+        return Boxes.of(found.xywh[mine], found.score[mine])
+
+    return find

@@ -199,7 +199,7 @@ def make_predictor(
     if not predictor.finds_people and getattr(predictor, "detector", None) is None:
         raise UserError(
             f"'{weights}' are top-down weights, which need boxes: name a detector by "
-            "TEST.BBOX_SOURCE, e.g. fasterrcnn_resnet50_fpn_v2 or bottom-up weights"
+            "TEST.BBOX_SOURCE, e.g. fcos_w18_person (bundled) or bottom-up weights"
         )
     point = predictor.operating_point
     settings = predictor.to_dict() | {

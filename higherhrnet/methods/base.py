@@ -27,6 +27,7 @@ from ..errors import UserError
 from ..inference.engines.base import Engine
 from ..inference.predictor import Predictor
 from ..inference.types import BoxesOf, Diagnostics
+from ..io.pixels import Image
 from ..models.custom_head import CustomHeadModel
 from ..models.pose_model import PoseModel
 from ..models.state_dict import Architecture
@@ -56,8 +57,10 @@ class ExportGraph:
 
 Criterion = Callable[[Any, Any], dict[str, torch.Tensor]]
 """(outputs, targets) → named losses; their sum is minimized."""
-LoadPredictor = Callable[[str, torch.device, Sequence[Any]], Predictor]
-"""(weights, device, overrides) → a predictor that returns all people."""
+FindBoxes = Callable[[Image], Boxes]
+"""(H, W, 3) uint8 RGB → boxes of people, best first."""
+LoadFinder = Callable[[str, torch.device, Sequence[Any]], Predictor | FindBoxes]
+"""(weights, device, overrides) → a predictor that returns all people, or a detector."""
 C = TypeVar("C", bound=PoseConfig)
 
 
@@ -152,14 +155,14 @@ class Method(ABC, Generic[C]):
         network: NetworkSpec,
         skeleton: Skeleton,
         device: torch.device,
-        load: LoadPredictor,
+        load: LoadFinder,
     ) -> Predictor:
         """A predictor with the config's test protocol.
 
         Args:
             engine: computes the network.
             network: what it gives.
-            load: makes the predictor that finds boxes, where the config names its weights.
+            load: makes what finds boxes, where the config names its weights.
         """
 
     @abstractmethod

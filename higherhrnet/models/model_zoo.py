@@ -16,11 +16,13 @@ from ..io.download import digest_of, download, verify
 _log = logging.getLogger(__name__)
 _LONGEST, _SHORTEST = 100_000_000, 1000
 """Bytes of a safetensors header, and of a pickle with any tensors."""
-_MMPOSE = "https://download.openmmlab.com/mmpose/"
+_OPENMMLAB = "https://download.openmmlab.com/"
 _TIMM = "https://huggingface.co/timm/{}/resolve/main/model.safetensors"
 _DRIVE = "https://drive.google.com/open?id=1bdXVmYrSynPLSk5lptvgyQ8fhziobD50"
+_SEGMENTATION = "https://github.com/HRNet/HRNet-Semantic-Segmentation"
 _HRNET = "https://github.com/leoxiaobin/deep-high-resolution-net.pytorch#quick-start"
 _640 = ("DATASET.INPUT_SIZE", "640")
+_NOT_ALIGNED = ("MODEL.ALIGN_CORNERS", "False")
 _384 = ("MODEL.IMAGE_SIZE", "[288, 384]", "MODEL.SIGMA", "3")
 BUNDLED = Path(__file__).parent.parent / "weights"
 """Folder of the checkpoints that come with the package."""
@@ -62,14 +64,29 @@ def _official(
     return ZooEntry(file, what, megabytes, license, page=page, settings=settings)
 
 
-def _mmpose(path: str, what: str, megabytes: int, settings: tuple[str, ...] = ()) -> ZooEntry:
+def _openmmlab(
+    project: str, path: str, what: str, megabytes: int, settings: tuple[str, ...] = ()
+) -> ZooEntry:
     file = path.rpartition("/")[2]
     # Their names end in the first eight digits of the file's SHA-256, and a date.
     digits = file.removesuffix(".pth").rpartition("-")[2][:8]
     return ZooEntry(
-        file, what, megabytes, "Apache-2.0", _MMPOSE + path, digits,
-        "https://github.com/open-mmlab/mmpose", settings,
+        file, what, megabytes, "Apache-2.0", f"{_OPENMMLAB}{project}/{path}", digits,
+        f"https://github.com/open-mmlab/{project}", settings,
     )  # fmt: skip
+
+
+def _mmpose(path: str, what: str, megabytes: int, settings: tuple[str, ...] = ()) -> ZooEntry:
+    return _openmmlab("mmpose", path, what, megabytes, settings)
+
+
+def _mmseg(name: str, date: str, what: str, megabytes: int) -> ZooEntry:
+    path = f"v0.5/hrnet/{name}/{name}_{date}.pth"
+    return _openmmlab("mmsegmentation", path, what, megabytes, _NOT_ALIGNED)
+
+
+def _mmdet(name: str, date: str, what: str, megabytes: int) -> ZooEntry:
+    return _openmmlab("mmdetection", f"v2.0/hrnet/{name}/{name}_{date}.pth", what, megabytes)
 
 
 def _timm(name: str, what: str, megabytes: int) -> ZooEntry:
@@ -139,6 +156,31 @@ MODEL_ZOO: dict[str, ZooEntry] = {
     "mmpose/hrnet_w32_crowdpose": _mmpose(
         "top_down/hrnet/hrnet_w32_crowdpose_256x192-960be101_20201227.pth",
         "top-down HRNet-W32 256x192, CrowdPose, AP 67.5", 114,
+    ),
+    "official/seg_hrnet_w48_cityscapes": ZooEntry(
+        "hrnet_w48_cityscapes_cls19_1024x2048_trainset.pth",
+        "HRNetV2-W48 segmentation, Cityscapes, mIoU 81.1", 264, "MIT (code); weights: see page",
+        page=_SEGMENTATION,
+    ),
+    "mmseg/hrnet_w18_cityscapes": _mmseg(
+        "fcn_hr18_512x1024_160k_cityscapes", "20200602_190822-221e4a4f",
+        "HRNetV2-W18 segmentation, Cityscapes, mIoU 78.80", 39,
+    ),
+    "mmseg/hrnet_w48_cityscapes": _mmseg(
+        "fcn_hr48_512x1024_160k_cityscapes", "20200602_190946-59b7973e",
+        "HRNetV2-W48 segmentation, Cityscapes, mIoU 80.65", 264,
+    ),
+    "mmseg/hrnet_w48_voc": _mmseg(
+        "fcn_hr48_512x512_40k_voc12aug", "20200613_222111-1b0f18bc",
+        "HRNetV2-W48 segmentation, PASCAL VOC 2012, mIoU 76.24", 264,
+    ),
+    "mmdet/faster_rcnn_w18": _mmdet(
+        "faster_rcnn_hrnetv2p_w18_1x_coco", "20200130-56651a6d",
+        "HRNetV2p-W18 Faster R-CNN, COCO, box AP 36.9: backbone and pyramid to start from", 106,
+    ),
+    "mmdet/faster_rcnn_w32": _mmdet(
+        "faster_rcnn_hrnetv2p_w32_1x_coco", "20200130-6e286425",
+        "HRNetV2p-W32 Faster R-CNN, COCO, box AP 40.2: backbone and pyramid to start from", 190,
     ),
     "imagenet/hrnet_w32": _mmpose(
         "pretrain_models/hrnet_w32-36af842e.pth", "the published W32 backbone, ImageNet", 160

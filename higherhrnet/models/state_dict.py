@@ -27,6 +27,11 @@ _HEAD_OF_MMPOSE = re.compile(
     r"(keypoint_head\.|head\.)?"
     r"((?:final_layers?|deconv_layers|incre_modules|downsamp_modules|classifier)\..*)"
 )
+_HEAD_OF_MMSEG = {
+    "decode_head.convs.0.conv.": "last_layer.0.",
+    "decode_head.convs.0.bn.": "last_layer.1.",
+    "decode_head.conv_seg.": "last_layer.3.",
+}
 _NO_NETWORKS = frozenset({"optimizer", "optimizer_states", "optimizer_state_dict", "optim", "meta"})
 _OTHER_STATE = re.compile(r"^(scaler|amp|lr_scheduler)")
 _DEEPEST, _FEW = 6, 50
@@ -116,8 +121,21 @@ def find_network(loaded: Any) -> Network:
     outputs = state.get("final_layer.weight")
     if is_mmpose and outputs is not None and _predicts_tags(loaded, len(outputs)):
         state = {re.sub(r"^final_layer\.", "final_layers.0.", n): t for n, t in state.items()}
+    state = _rename_mmseg(state)
     others = tuple(_title(place) for place in places if place != chosen)
     return Network(state, _title(chosen), others)
+
+
+def _rename_mmseg(state: State) -> State:
+    """mmsegmentation's head under the official names; its first convolution has no bias."""
+    renamed = {}
+    for name, tensor in state.items():
+        prefix = next((prefix for prefix in _HEAD_OF_MMSEG if name.startswith(prefix)), "")
+        renamed[_HEAD_OF_MMSEG.get(prefix, "") + name.removeprefix(prefix)] = tensor
+    weight = renamed.get("last_layer.0.weight")
+    if weight is not None and weight.ndim == 4:
+        renamed.setdefault("last_layer.0.bias", weight.new_zeros(len(weight)))
+    return renamed
 
 
 def _averaged(place: str) -> int:

@@ -32,7 +32,7 @@ from ...structures import NOT_COUNTED
 from ..base import (
     Criterion,
     ExportGraph,
-    LoadPredictor,
+    LoadFinder,
     Method,
     build_custom_criterion,
     build_custom_head_model,
@@ -218,7 +218,7 @@ class BottomUp(Method[BottomUpConfig]):
         network: NetworkSpec,
         skeleton: Skeleton,
         device: torch.device,
-        load: LoadPredictor,
+        load: LoadFinder,
     ) -> BottomUpPredictor:
         """See :class:`Method`."""
         test = config.TEST

@@ -1,9 +1,9 @@
-"""What finds boxes of people in images: torchvision's detectors, or a bottom-up network."""
+"""What finds boxes of people in images: our detector, torchvision's, or a bottom-up network."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,8 +79,7 @@ def build_torchvision_detector(
         raise UserError(
             f"the weights of detector '{name}' are neither in {here.parent} "
             f"nor can they be fetched from {weights.url} ({error}); put the file there, or take "
-            "boxes from a result file or from bottom-up weights (TEST.BBOX_SOURCE "
-            "higherhrnet_w18_mini)"
+            "boxes from the bundled detector (TEST.BBOX_SOURCE fcos_w18_person) or a result file"
         ) from error
     return TorchvisionDetector(network.to(device).eval(), device)
 
@@ -90,6 +89,21 @@ def _people(output: dict[str, torch.Tensor]) -> Boxes:
     corners = output["boxes"][person].double().cpu().numpy()
     xywh = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
     return Boxes.of(xywh, output["scores"][person].double().cpu().numpy())
+
+
+@dataclass
+class PersonDetector:
+    """Boxes that a detector of ours finds, one image after another.
+
+    Attributes:
+        find: image → boxes of its people, best first.
+    """
+
+    find: Callable[[Image], Boxes]
+
+    def __call__(self, images: Sequence[Image]) -> list[Boxes]:
+        """Boxes of the people in each image."""
+        return [self.find(image) for image in images]
 
 
 @dataclass

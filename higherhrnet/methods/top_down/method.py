@@ -34,13 +34,13 @@ from ...structures import Sample
 from ..base import (
     Criterion,
     ExportGraph,
-    LoadPredictor,
+    LoadFinder,
     Method,
     build_custom_criterion,
     build_custom_head_model,
 )
 from .codec import TopDownCodec
-from .detectors import DETECTORS, BottomUpDetector, build_torchvision_detector
+from .detectors import DETECTORS, BottomUpDetector, PersonDetector, build_torchvision_detector
 from .graph import build_graph
 from .instances import PersonInstances
 from .losses import TopDownLoss
@@ -49,7 +49,7 @@ from .transforms import BoxView, PersonView
 
 _SOURCE_KEYS = ("TEST.BBOX_SOURCE", "TEST.BOXES")
 """The key of the box source, and what version 0.1 called it."""
-DEFAULT_DETECTOR = "fasterrcnn_resnet50_fpn_v2"
+DEFAULT_DETECTOR = "fcos_w18_person"
 """Finds the people in images that are not annotated, if nothing else is named."""
 
 
@@ -147,7 +147,7 @@ class TopDown(Method[TopDownConfig]):
         network: NetworkSpec,
         skeleton: Skeleton,
         device: torch.device,
-        load: LoadPredictor,
+        load: LoadFinder,
     ) -> TopDownPredictor:
         """See :class:`Method`."""
         test = config.TEST
@@ -168,13 +168,16 @@ class TopDown(Method[TopDownConfig]):
         )
 
     def _build_detector(
-        self, config: TopDownConfig, device: torch.device, load: LoadPredictor
+        self, config: TopDownConfig, device: torch.device, load: LoadFinder
     ) -> Detector | None:
         """What finds boxes; None where they come with the images."""
         name = config.TEST.BBOX_SOURCE
-        if self._bottom_up_weights(config) is None:
+        if self._finder_weights(config) is None:
             return build_torchvision_detector(name, device) if name in DETECTORS else None
-        people = load(name, device, ["TEST.PRECISION", config.TEST.PRECISION])
+        found = load(name, device, ["TEST.PRECISION", config.TEST.PRECISION])
+        if not isinstance(found, Predictor):
+            return PersonDetector(found)
+        people = found
         if not people.finds_people:
             raise UserError(
                 f"config key 'TEST.BBOX_SOURCE': '{name}' is top-down and needs boxes itself"
@@ -182,7 +185,7 @@ class TopDown(Method[TopDownConfig]):
         people.operating_point = OperatingPoint(person=0.1, joint=0.0, refined=0.0, duplicate=1.0)
         return BottomUpDetector(people)
 
-    def _bottom_up_weights(self, config: TopDownConfig) -> Path | None:
+    def _finder_weights(self, config: TopDownConfig) -> Path | None:
         """The weights file that the config wants to find boxes with, if it is that."""
         name = config.TEST.BBOX_SOURCE
         if name == "ground_truth" or name.endswith(".json") or name in DETECTORS:
@@ -196,8 +199,8 @@ class TopDown(Method[TopDownConfig]):
             if name in MODEL_ZOO:
                 raise
             raise UserError(
-                "config key 'TEST.BBOX_SOURCE' must be ground_truth, FILE.json, bottom-up weights, "
-                f"or one of {', '.join(DETECTORS)}, not '{name}'"
+                "config key 'TEST.BBOX_SOURCE' must be ground_truth, FILE.json, weights of a "
+                f"detector or of a bottom-up network, or one of {', '.join(DETECTORS)}, not '{name}'"
             ) from error
 
     def build_graph(
@@ -210,7 +213,7 @@ class TopDown(Method[TopDownConfig]):
     def build_boxes(self, config: TopDownConfig, dataset: PoseDataset) -> BoxesOf:
         """See :class:`Method`."""
         name, jitter = config.TEST.BBOX_SOURCE, config.TEST.BBOX_JITTER
-        self._bottom_up_weights(config)  # a name that means nothing is found now
+        self._finder_weights(config)  # a name that means nothing is found now
         if name == "ground_truth":
             return _ground_truth_boxes(dataset, jitter)
         if jitter:
@@ -232,14 +235,16 @@ class TopDown(Method[TopDownConfig]):
         self, config: TopDownConfig, open_checkpoint: Callable[[str], Checkpoint]
     ) -> None:
         """See :class:`Method`."""
-        file = self._bottom_up_weights(config)
+        file = self._finder_weights(config)
         found = None if file is None else infer_architecture(open_checkpoint(str(file)).state)
         if found is not None and found.kind == "pose_hrnet":
             raise UserError(f"TEST.BBOX_SOURCE '{file}' needs boxes itself")
+        if found is not None and found.kind in ("seg_hrnet", "cls_hrnet"):
+            raise UserError(f"TEST.BBOX_SOURCE '{file}' finds no boxes")
 
     def input_files(self, config: TopDownConfig) -> list[Path]:
         """The box file, or the weights that find boxes."""
-        name, weights = config.TEST.BBOX_SOURCE, self._bottom_up_weights(config)
+        name, weights = config.TEST.BBOX_SOURCE, self._finder_weights(config)
         if name.endswith(".json"):
             return [expand_path(name, "TEST.BBOX_SOURCE")]
         return [] if weights is None else [weights]
