@@ -20,6 +20,7 @@ __all__ = [
     "UserError",
     "__version__",
     "load",
+    "load_task",
     "predict_dataset",
     "predict_many",
     "read_image",
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from .errors import UserError
     from .factory.inference import load
     from .factory.predict_dataset import predict_dataset
+    from .factory.tasks import load_task
     from .factory.training import train
     from .inference.pipeline import predict_many
     from .io.images import read_image
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "load": "factory.inference",
+    "load_task": "factory.tasks",
     "predict_dataset": "factory.predict_dataset",
     "predict_many": "inference.pipeline",
     "read_image": "io.images",

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from higherhrnet import geometry
 from higherhrnet.cli import main
-from higherhrnet.config import parse_config
+from higherhrnet.config import parse_config, to_yaml
 from higherhrnet.datasets.boxes import CocoBoxes, move_boxes
 from higherhrnet.datasets.crops import RandomCrop
 from higherhrnet.datasets.label_maps import (
@@ -35,6 +35,7 @@ from higherhrnet.methods.bottom_up.extra_heads import mask_support
 from higherhrnet.models.box_codec import box_losses, decode_boxes
 from higherhrnet.models.detector import DetectionTargets, Detector, DetectorInputs
 from higherhrnet.models.higher_hrnet import HigherHRNet
+from higherhrnet.models.normalization import normalize
 from higherhrnet.models.segmentation import SegmentationHRNet
 from higherhrnet.models.state_dict import find_network
 from higherhrnet.models.weights import load_backbone, read_checkpoint, write_native
@@ -577,6 +578,28 @@ def test_one_trunk_is_trained_for_all_heads(tmp_path):
         parse_config(JOINT, ["DATASET.MOSAIC", 0.5])
     with pytest.raises(UserError, match="needs a network with"):
         parse_config(JOINT, ["MODEL.HEADS", "[boxes]", "TEST.MASK_SUPPORT", 0.5])
+
+
+def test_an_exported_detector_gives_the_same_boxes(tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    config = parse_config(DETECTION)
+    torch.manual_seed(3)
+    model = Detector(1, 4, "fcos", 32, 3, 8, 1, **SMALL)
+    weights = tmp_path / "det.safetensors"
+    write_native(weights, model.state_dict(), to_yaml(config), None, classes=("person",))
+    out = run_cli("export", weights, "--to", "onnx", "--output", tmp_path / "det.onnx")
+    assert "multiples of 32; outputs boxes, scores" in out
+    session = onnxruntime.InferenceSession(str(tmp_path / "det.onnx"))
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    boxes, scores = session.run(None, {"images": image[None]})
+    loaded = load_task(open_checkpoint(str(weights)), torch.device("cpu"))
+    found = loaded.model(normalize(torch.from_numpy(image).permute(2, 0, 1)[None]))[0]
+    best = scores[0, :, 0].argmax()
+    assert scores[0, best, 0] == pytest.approx(found.scores[0].item(), abs=1e-4)
+    clipped = np.clip(boxes[0, best], 0, [96, 64, 96, 64])
+    np.testing.assert_allclose(clipped, found.boxes[0].detach().numpy(), atol=0.01)
+    out = run_cli("export", weights, "--to", "onnx", "MODEL.BOX_HEAD", "retinanet", status=2)
+    assert "checkpoint of another model" in out
 
 
 # Commands

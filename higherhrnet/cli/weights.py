@@ -8,16 +8,19 @@ import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..config import PoseConfig, to_yaml
+from ..config import Config, PoseConfig, to_yaml
 from ..errors import UserError
 from ..factory.checkpoints import (
+    any_config_of,
     config_of,
+    is_task,
     open_checkpoint,
     operating_point_of,
     upsample_mode_of,
 )
 from ..factory.inference import check_architecture
 from ..factory.presets import preset_operating_point
+from ..factory.tasks import load_task
 from ..methods.base import method_of
 from ..models.model_zoo import BUNDLED, CACHE, MODEL_ZOO, cache_dir
 from ..models.model_zoo import fetch_weights as fetch_published
@@ -74,7 +77,12 @@ def inspect_weights(options: argparse.Namespace) -> int:
     if found is None:
         raise UserError(f"'{file.path}' holds no HRNet that is known here")
     described = {k: v for k, v in dataclasses.asdict(found).items() if v not in (None, ())}
-    print("  network: " + ", ".join(f"{k} {v}" for k, v in described.items()))
+    if is_task(file):
+        described = {k: described[k] for k in ("kind", "width", "num_modules", "num_blocks")}
+    print("  network: " + ", ".join(f"{k} {v}" for k, v in described.items() if k != "classes"))
+    if file.classes:
+        shown = ", ".join(file.classes[:8]) + (", …" if len(file.classes) > 8 else "")
+        print(f"  classes: {len(file.classes)} ({shown})")
     if file.skeleton:
         print(f"  skeleton: {file.skeleton.name}, {len(file.skeleton)} joints")
     print(f"  config: {'inside' if file.config else 'none; guessed from the tensors'}")
@@ -96,7 +104,14 @@ def convert_weights(options: argparse.Namespace) -> int:
     _check_suffix(options.target, layout)
     if options.half and layout == "official":
         raise UserError("--half is for native files; the original code reads float32")
-    config, skeleton, model = _build(file, options.overrides)
+    config: Config
+    skeleton: Skeleton | None = None
+    if is_task(file):
+        loaded = load_task(file, "cpu", options.overrides)
+        config, model = loaded.config, loaded.model
+        file = dataclasses.replace(file, classes=loaded.classes)
+    else:
+        config, skeleton, model = _build(file, options.overrides)
     report = load_weights(model, file)
     if layout == "native":
         write_native(
@@ -107,12 +122,13 @@ def convert_weights(options: argparse.Namespace) -> int:
             options.half,
             file.operating_point,
             file.presets,
+            file.classes,
         )
     else:
         write_official(options.target, model.state_dict())
     print(f"{file.path}: {report}; written as {layout} to {options.target}")
     mode = config.MODEL.UPSAMPLE_MODE
-    if layout == "official" and mode != "nearest":
+    if layout == "official" and mode != "nearest" and skeleton is not None:
         print(
             "note: the original code upsamples by nearest neighbors, and this network was trained "
             f"with MODEL.UPSAMPLE_MODE {mode}; its metrics will differ there"
@@ -135,11 +151,15 @@ def average_weights(options: argparse.Namespace) -> int:
                 f"'{file.path}' is of another network than '{files[0].path}': "
                 f"MODEL.UPSAMPLE_MODE is {mode}, not {modes[0]}"
             )
-    config = config_of(files[0], options.overrides)
-    skeleton = files[0].skeleton or load_skeleton(config.DATASET.SKELETON)
+    config = any_config_of(files[0], options.overrides)
+    skeleton = files[0].skeleton
+    if skeleton is None and isinstance(config, PoseConfig):
+        skeleton = load_skeleton(config.DATASET.SKELETON)
     state = average_states(files)
     # An operating point is of one set of weights; the mean needs its own.
-    write_native(options.target, state, to_yaml(config), skeleton, options.half)
+    write_native(
+        options.target, state, to_yaml(config), skeleton, options.half, classes=files[0].classes
+    )
     print(f"mean of {len(files)} files, {len(state)} tensors: {options.target}")
     return 0
 

@@ -27,7 +27,7 @@ Batches = Sequence[npt.NDArray[np.uint8]]
 """Network inputs (B, H, W, 3) that int8 is calibrated on."""
 _OPSET = 18
 _LARGEST = 8192
-"""Of a side, in units of 32 pixels."""
+"""Of a side, in units of what it is a multiple of."""
 
 
 class Graph(Protocol):
@@ -91,17 +91,19 @@ def export_graph(
 
 
 def trace(graph: Graph, size: tuple[int, int] | None) -> torch.export.ExportedProgram:
-    """The graph for any batch, and any height and width that are multiples of 32, or one size."""
-    height, width = size or (256, 320)
+    """The graph for any batch, and any height and width that are multiples of 32 or of what the
+    graph says, or one size."""
+    height, width = size or (256, 384)
     example = torch.zeros(2, height, width, 3, dtype=torch.uint8)
     batch = torch.export.Dim("batch", min=1, max=1024)
-    # Thirty-two times a number: what five halvings need, and guards of the decoder follow from.
+    # A multiple of 32: what five halvings need, and guards of the decoder follow from.
+    multiple = getattr(graph, "multiple", 32)
     sides = (
         {}
         if size
         else {
-            1: 32 * torch.export.Dim("height_32", min=1, max=_LARGEST),
-            2: 32 * torch.export.Dim("width_32", min=1, max=_LARGEST),
+            1: multiple * torch.export.Dim("height_units", min=1, max=_LARGEST),
+            2: multiple * torch.export.Dim("width_units", min=1, max=_LARGEST),
         }
     )
     with torch.no_grad():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,9 +12,11 @@ from torch import nn
 
 from ..config import Config
 from ..errors import UserError
+from ..io.pixels import ImageLike, to_pixels
 from ..models.weights import Checkpoint, load_weights
-from ..tasks.base import Predict, Task, get_task
-from .checkpoints import any_config_of
+from ..tasks.base import TASKS, Predict, Task, get_task
+from .checkpoints import any_config_of, open_checkpoint
+from .device import choose_device
 
 
 @dataclass(frozen=True)
@@ -34,25 +37,42 @@ class TaskPredictor:
     model: nn.Module
     predict: Predict
 
+    def __call__(self, image: ImageLike, channel_order: str = "RGB") -> Any:
+        """What the task finds in an image: a label map (H, W) of class numbers, boxes
+        (``FoundBoxes``), or a class number.
+
+        Args:
+            image: a file, bytes of one, an array, a tensor; see :mod:`higherhrnet.io.pixels`.
+            channel_order: ``RGB``, or ``BGR`` for arrays as OpenCV reads them.
+        """
+        return self.predict(to_pixels(image, channel_order))
+
 
 def load_task(
-    file: Checkpoint,
-    device: torch.device,
+    name_or_file: str | Path | Checkpoint = "fcos_w18_person",
+    device: str | torch.device = "auto",
     overrides: Sequence[Any] = (),
     config: Config | None = None,
 ) -> TaskPredictor:
-    """The predictor of a checkpoint that finds no poses.
+    """The predictor of a segmentation network, a detector or a classifier.
 
     Args:
-        file: the checkpoint.
-        device: where it computes.
-        overrides: ``KEY, VALUE, …`` over its config.
+        name_or_file: a bundled or published name, a checkpoint's file, or one that was read.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        overrides: config ``KEY, VALUE, …`` over those in the checkpoint.
         config: instead of the checkpoint's.
 
     Raises:
         UserError: it is one of a pose network, or does not fit the config.
     """
+    file = name_or_file
+    if not isinstance(file, Checkpoint):
+        file = open_checkpoint(str(file))
+    if isinstance(device, str):
+        device = choose_device(device)
     config = any_config_of(file, overrides) if config is None else config
+    if config.method not in TASKS:
+        raise UserError(f"'{file.path}' holds a pose network ({config.method}): use load")
     task = get_task(config.method)
     classes = file.classes or _number_classes(file, config)
     model = task.build_model(config, len(classes))

@@ -331,6 +331,8 @@ def average_weights(checkpoints: Sequence[Checkpoint]) -> State:
             raise UserError(f"'{other.path}' is of another network than '{first.path}'")
         if other.skeleton != first.skeleton:
             raise UserError(f"'{other.path}' predicts other joints than '{first.path}'")
+        if other.classes != first.classes:
+            raise UserError(f"'{other.path}' tells other classes apart than '{first.path}'")
     return {
         name: torch.stack([c.state[name].float() for c in checkpoints]).mean(dim=0)
         if tensor.is_floating_point()

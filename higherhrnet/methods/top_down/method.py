@@ -200,7 +200,8 @@ class TopDown(Method[TopDownConfig]):
                 raise
             raise UserError(
                 "config key 'TEST.BBOX_SOURCE' must be ground_truth, FILE.json, weights of a "
-                f"detector or of a bottom-up network, or one of {', '.join(DETECTORS)}, not '{name}'"
+                "detector or of a bottom-up network, or one of "
+                f"{', '.join(DETECTORS)}, not '{name}'"
             ) from error
 
     def build_graph(

@@ -12,10 +12,20 @@ from ...config import DetectorConfig
 from ...datasets import device_transforms as on_device
 from ...datasets.boxes import BoxBatch, BoxViews, CocoBoxes, CollateBoxes
 from ...datasets.crops import RandomCrop
+from ...errors import UserError
 from ...evaluation.box_ap import box_metrics
 from ...models.detector import DetectionTargets, Detector, DetectorInputs
 from ...models.normalization import normalize
-from ..base import Image, Predict, Task, TrainingItems, find_test_set, find_training_sets
+from ..base import (
+    ExportGraph,
+    Image,
+    Predict,
+    Task,
+    TrainingItems,
+    find_test_set,
+    find_training_sets,
+)
+from .graph import DetectionGraph
 from .predictor import DetectionPredictor, FoundBoxes, draw_boxes
 
 
@@ -171,6 +181,16 @@ class DetectionTask(Task[DetectorConfig]):
             ],
             "categories": [{"id": n, "name": name} for n, name in enumerate(classes, 1)],
         }
+
+    def build_graph(
+        self, config: DetectorConfig, model: nn.Module, classes: Sequence[str]
+    ) -> ExportGraph:
+        assert isinstance(model, Detector)
+        if config.MODEL.BOX_HEAD != "fcos":
+            raise UserError(
+                f"of detectors those with an fcos head are exported, not {config.MODEL.BOX_HEAD}"
+            )
+        return ExportGraph(DetectionGraph(model), ("boxes", "scores"), last_stride(config))
 
 
 def last_stride(config: DetectorConfig) -> int:
