@@ -34,7 +34,8 @@ def test_config_loads_and_says_what_it_is(path):
     assert parse_config(to_yaml(config)) == config
     head = [line for line in path.read_text().splitlines() if line.startswith("#")]
     assert len(head) >= 3
-    for word in ("AP", " et al. 20", "Hours"):
+    metric = {"segmentation": "IoU"}.get(config.method, "AP")
+    for word in (metric, " et al. 20", "Hours"):
         assert word in " ".join(head)
     assert any(line.startswith("# higherhrnet train configs/") for line in head)
     assert str(path.relative_to(ROOT)) in " ".join(head)

@@ -281,7 +281,7 @@ def test_weights_that_cannot_be_fetched_are_one_sentence(monkeypatch):
     [
         (
             ["TEST.BBOX_SOURCE", "yolo"],
-            "'TEST.BBOX_SOURCE' must be ground_truth, FILE.json, bottom-up weights",
+            "'TEST.BBOX_SOURCE' must be ground_truth, FILE.json, weights of a detector",
         ),
         (["TEST.BBOX_SOURCE", "nowhere.json"], "box file 'nowhere.json' does not exist"),
         (

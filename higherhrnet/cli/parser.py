@@ -94,7 +94,7 @@ def _valid(commands: Commands) -> None:
 def _predict(commands: Commands) -> None:
     predict = commands.add_parser(
         "predict", parents=[gpu_options()], epilog=TAIL,
-        help="find and draw people in images and videos",
+        help="find and draw people in images and videos; boxes, label maps",
     )  # fmt: skip
     predict.add_argument(
         "inputs",
@@ -111,9 +111,10 @@ def _predict(commands: Commands) -> None:
     predict.add_argument(
         "--boxes",
         metavar="SOURCE",
-        help="top-down: where boxes come from: a detector of torchvision like "
-        "fasterrcnn_resnet50_fpn_v2 (default; its weights are downloaded once), bottom-up weights "
-        f"like {DEFAULT_WEIGHTS} (bundled), or a COCO result file, or annotations with boxes",
+        help="top-down: where boxes come from: weights of a detector (default fcos_w18_person, "
+        f"bundled) or of a bottom-up network like {DEFAULT_WEIGHTS}, a detector of torchvision like "
+        "fasterrcnn_resnet50_fpn_v2 (downloaded once), a COCO result file, or annotations with "
+        "boxes",
     )
     predict.add_argument(
         "--recursive", action="store_true", help="look into folders' subfolders, too"

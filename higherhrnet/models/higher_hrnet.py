@@ -13,7 +13,6 @@ from torch import nn
 
 from ..outputs import Head, Outputs
 from .blocks import BasicBlock, norm
-from .extra_heads import EXTRA_HEADS
 from .hrnet import initialize
 from .pose_model import PoseModel
 
@@ -31,7 +30,7 @@ class HigherHRNet(PoseModel):
         num_basic_blocks: BasicBlocks after each transposed convolution.
         scale_adaptive: each head also predicts the width of its Gaussians (SWAHR, Luo et al. 2021,
             sec. 3.3), for training alone.
-        extra_heads: keys of :data:`EXTRA_HEADS`: heads that read all four resolutions.
+        extra_heads: keys of ``extra_heads.EXTRA_HEADS``: heads that read all four resolutions.
         num_modules, num_blocks, upsample_mode, activation_checkpointing: see :class:`HRNet`.
 
     Raises:
@@ -91,9 +90,12 @@ class HigherHRNet(PoseModel):
             nn.Conv2d(width, joints, 1) for _ in self.heads if scale_adaptive
         )
         initialize(self)
-        self.extra_heads = nn.ModuleDict(
-            {name: EXTRA_HEADS[name](sum(self.channels)) for name in extra_heads}
-        )
+        self.extra_heads = nn.ModuleDict()
+        if extra_heads:
+            from .extra_heads import EXTRA_HEADS  # with torchvision, which poses do not need
+
+            channels = sum(self.channels)
+            self.extra_heads.update({name: EXTRA_HEADS[name](channels) for name in extra_heads})
 
     def forward(self, images: torch.Tensor) -> Outputs:  # type: ignore[override]
         """(B, 3, H, W) normalized images, H and W multiples of 32 → one entry a head."""

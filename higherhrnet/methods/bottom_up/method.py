@@ -16,8 +16,6 @@ from ...datasets.base import PoseDataset
 from ...datasets.composition import Composition
 from ...datasets.transforms import Transform
 from ...errors import UserError
-from ...evaluation.box_ap import box_metrics
-from ...evaluation.segmentation import count_pixels, segmentation_metrics
 from ...inference.engines.base import Engine
 from ...inference.predictor import Predictor
 from ...inference.types import BoxesOf, Diagnostics
@@ -165,6 +163,8 @@ class BottomUp(Method[BottomUpConfig]):
         self, predictor: Predictor, dataset: PoseDataset, indices: Iterable[int]
     ) -> Any:
         """Pixel counts of the mask, and records of the boxes."""
+        from ...evaluation.segmentation import count_pixels
+
         assert isinstance(predictor, BottomUpPredictor)
         counts = np.zeros((2, 2), np.int64)
         records: list[dict[str, Any]] | None = None
@@ -186,6 +186,9 @@ class BottomUp(Method[BottomUpConfig]):
         self, parts: Sequence[Any], annotations: Mapping[str, Any]
     ) -> dict[str, float]:
         """``mask/IoU`` of people, and the boxes' ``boxes/AP`` and ``boxes/AP50``."""
+        from ...evaluation.box_ap import box_metrics
+        from ...evaluation.segmentation import segmentation_metrics
+
         counts = np.sum([part for part, _ in parts], axis=0)
         measured = {}
         if counts.any():
