@@ -112,9 +112,9 @@ def _predict(commands: Commands) -> None:
         "--boxes",
         metavar="SOURCE",
         help="top-down: where boxes come from: weights of a detector (default fcos_w18_person, "
-        f"bundled) or of a bottom-up network like {DEFAULT_WEIGHTS}, a detector of torchvision like "
-        "fasterrcnn_resnet50_fpn_v2 (downloaded once), a COCO result file, or annotations with "
-        "boxes",
+        f"bundled) or of a bottom-up network like {DEFAULT_WEIGHTS}, a detector of torchvision "
+        "like fasterrcnn_resnet50_fpn_v2 (downloaded once), a COCO result file, or annotations "
+        "with boxes",
     )
     predict.add_argument(
         "--recursive", action="store_true", help="look into folders' subfolders, too"
