@@ -294,7 +294,7 @@ def test_what_is_wrong_is_said_before_anything_is_trained(tmp_path, capsys):
         ),
         (
             {"COST": {"EVALUATIONS": ["a"], "DETECTOR": "yolo"}},
-            "COST.DETECTOR must be one of fasterrcnn",
+            "COST.DETECTOR must be weights or one of fasterrcnn",
         ),
         ({"EVALUATIONS": {"a": {"RUN": "one", "TEST.FLOP": 1}}}, "unknown config key 'TEST.FLOP'"),
         (

@@ -143,7 +143,7 @@ def build_predictor(
         engine = open_export(file.path, str(device), config.TEST.PRECISION)
         _check_export(config, file, engine.info, skeleton)
         predictor = method.build_predictor(
-            config, engine, engine.info.network, skeleton, device, _load_finder
+            config, engine, engine.info.network, skeleton, device, load_finder
         )
         return predictor, f"exported {engine.info.precision} network, run by {engine.runtime}"
     model, loaded = build_model_with_weights(config, file, skeleton)
@@ -156,7 +156,7 @@ def build_predictor(
         cached_export(file, config, model, described), str(device), config.TEST.PRECISION
     )
     predictor = method.build_predictor(
-        config, engine, engine.info.network, skeleton, device, _load_finder
+        config, engine, engine.info.network, skeleton, device, load_finder
     )
     return predictor, str(loaded)
 
@@ -174,7 +174,7 @@ def build_torch_predictor(
     test = config.TEST
     engine = TorchEngine(model, device, test.PRECISION, test.COMPILE, test.CUDA_GRAPHS)
     return method_of(config).build_predictor(
-        config, engine, NetworkSpec(model.heads, size=size), skeleton, device, _load_finder
+        config, engine, NetworkSpec(model.heads, size=size), skeleton, device, load_finder
     )
 
 
@@ -206,10 +206,19 @@ def _check_export(
         )
 
 
-def _load_finder(
-    name: str, device: torch.device, overrides: Sequence[Any]
+def load_finder(
+    name: str, device: torch.device, overrides: Sequence[Any] = ()
 ) -> Predictor | FindBoxes:
-    """A bottom-up network, or a detector of people."""
+    """What finds boxes of people: a bottom-up network, or a detector.
+
+    Args:
+        name: a bundled name, or a weights file.
+        device: where it computes.
+        overrides: ``KEY, VALUE, …`` over the checkpoint's config.
+
+    Raises:
+        UserError: the weights are of neither.
+    """
     file = open_network(name)
     if not is_task(file):
         return load_predictor(file, str(device), overrides, raw=True)

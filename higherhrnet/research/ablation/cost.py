@@ -16,9 +16,16 @@ from ...boxes import Boxes
 from ...datasets.base import PoseDataset
 from ...errors import UserError
 from ...factory.device import choose_device
+from ...factory.inference import load_finder
 from ...inference.predictor import Predictor, Scene
 from ...inference.stats import InferenceStats
-from ...methods.top_down.detectors import TorchvisionDetector, build_torchvision_detector
+from ...methods.top_down.detectors import (
+    DETECTORS,
+    BottomUpDetector,
+    PersonDetector,
+    build_torchvision_detector,
+)
+from ...methods.top_down.predictor import Detector
 from ...structures import Sample
 from ..synthetic.dataset import SyntheticImage, SyntheticPeople
 from .plan import Cost
@@ -59,7 +66,7 @@ def measure(
     predictor: Predictor,
     cost: Cost,
     dataset: PoseDataset,
-    detector: TorchvisionDetector | None,
+    detector: Detector | None,
 ) -> list[Point]:
     """Time an evaluation on synthetic crowds, and on real images by their number of people.
 
@@ -102,7 +109,7 @@ def _time(
     predictor: Predictor,
     scenes: Sequence[Scene],
     repeats: int,
-    detector: TorchvisionDetector | None,
+    detector: Detector | None,
 ) -> Point:
     device = torch.device(predictor.engine.device)
     # Shapes that a GPU or a compiler sees for the first time are prepared for.
@@ -167,11 +174,17 @@ def crossover(one: Sequence[Point], other: Sequence[Point], detector: bool) -> f
     return None
 
 
-def find_detector(cost: Cost, device: str) -> tuple[TorchvisionDetector | None, str]:
+def find_detector(cost: Cost, device: str) -> tuple[Detector | None, str]:
     """The detector to time, and what the report must say of it."""
     if not cost.detector:
         return None, ""
     chosen = choose_device(device)
+    if cost.detector not in DETECTORS:
+        finder = load_finder(cost.detector, chosen)
+        found: Detector = (
+            BottomUpDetector(finder) if isinstance(finder, Predictor) else PersonDetector(finder)
+        )
+        return found, f"detector {cost.detector}"
     try:
         return build_torchvision_detector(cost.detector, chosen), f"detector {cost.detector}"
     except UserError:

@@ -74,7 +74,8 @@ class Cost:
         size: side of the synthetic images, pixels.
         repeats: timings of each, of which the median counts.
         images: real images to time as well, the first of the test set; 0 for none.
-        detector: one of torchvision's, timed beside the top-down evaluations.
+        detector: weights of a detector, or one of torchvision's, timed beside the top-down
+            evaluations.
     """
 
     evaluations: tuple[str, ...] = ()
@@ -82,7 +83,7 @@ class Cost:
     size: int = 512
     repeats: int = 5
     images: int = 0
-    detector: str = "fasterrcnn_mobilenet_v3_large_320_fpn"
+    detector: str = "fcos_w18_person"
 
 
 @dataclass(frozen=True)

@@ -193,10 +193,21 @@ def check_plan(plan: Plan, overrides: Sequence[str]) -> None:
             raise UserError(
                 f"evaluations '{one}' and '{other}' see other images: {', '.join(differences)}"
             )
-    if plan.cost.evaluations and plan.cost.detector and plan.cost.detector not in DETECTORS:
+    detector = plan.cost.detector
+    if plan.cost.evaluations and detector and not _is_detector(detector):
         raise UserError(
-            f"COST.DETECTOR must be one of {', '.join(DETECTORS)}, not '{plan.cost.detector}'"
+            f"COST.DETECTOR must be weights or one of {', '.join(DETECTORS)}, not '{detector}'"
         )
+
+
+def _is_detector(name: str) -> bool:
+    """Whether a name is one of torchvision's detectors, or of weights that are there."""
+    if name in DETECTORS:
+        return True
+    try:
+        return find_weights(name).is_file()
+    except UserError:
+        return False
 
 
 def parse_pose_config(text: str) -> PoseConfig:
