@@ -84,6 +84,8 @@ def build_model_with_weights(
     Raises:
         UserError: they are of another model, also in what no tensor's shape shows.
     """
+    if is_task(file):
+        config_of(file)  # which says that it is another model's
     own = config.MODEL.UPSAMPLE_MODE
     stored = upsample_mode_of(file) or own
     if stored != own:

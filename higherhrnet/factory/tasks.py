@@ -13,6 +13,7 @@ from torch import nn
 from ..config import Config
 from ..errors import UserError
 from ..io.pixels import ImageLike, to_pixels
+from ..models.state_dict import infer_architecture
 from ..models.weights import Checkpoint, load_weights
 from ..tasks.base import TASKS, Predict, Task, get_task
 from .checkpoints import any_config_of, open_checkpoint
@@ -73,6 +74,13 @@ def load_task(
     config = any_config_of(file, overrides) if config is None else config
     if config.method not in TASKS:
         raise UserError(f"'{file.path}' holds a pose network ({config.method}): use load")
+    held = infer_architecture(file.state)
+    if held is None or held.kind != config.MODEL.NAME:
+        what = "no HRNet" if held is None else f"a {held.kind}"
+        raise UserError(
+            f"'{file.path}' is a checkpoint of another model: it holds {what}, and the config is "
+            f"of a {config.MODEL.NAME}"
+        )
     task = get_task(config.method)
     classes = file.classes or _number_classes(file, config)
     model = task.build_model(config, len(classes))
