@@ -27,12 +27,12 @@ from higherhrnet.datasets.transforms import clip_boxes, warp_silhouettes
 from higherhrnet.errors import UserError
 from higherhrnet.evaluation.box_ap import BOX_METRICS, box_metrics
 from higherhrnet.evaluation.segmentation import count_pixels, segmentation_metrics
-from higherhrnet.factory.checkpoints import open_checkpoint
+from higherhrnet.factory.checkpoints import config_of, open_checkpoint
 from higherhrnet.factory.task_training import train_task
-from higherhrnet.factory.tasks import load_task
+from higherhrnet.factory.tasks import load_task, open_test_set
 from higherhrnet.inference.engines.torch_engine import TorchEngine
-from higherhrnet.methods.bottom_up.extra_heads import mask_support
-from higherhrnet.models.box_codec import box_losses, decode_boxes
+from higherhrnet.methods.bottom_up.extra_heads import mask_support, mask_to_image
+from higherhrnet.models.box_codec import _anchors, box_losses, decode_boxes
 from higherhrnet.models.detector import DetectionTargets, Detector, DetectorInputs
 from higherhrnet.models.higher_hrnet import HigherHRNet
 from higherhrnet.models.normalization import normalize
@@ -44,6 +44,7 @@ from higherhrnet.research.synthetic.dataset import SyntheticPeople, write_coco
 from higherhrnet.research.synthetic.figures import PARTS
 from higherhrnet.skeleton import COCO
 from higherhrnet.structures import NOT_COUNTED, Silhouettes
+from higherhrnet.tasks.base import get_task
 from higherhrnet.tasks.segmentation.predictor import SegmentationPredictor
 from higherhrnet.tasks.segmentation.task import mean_cross_entropy
 from higherhrnet.training.optim import build_scheduler
@@ -105,7 +106,7 @@ def test_the_trunk_of_others_has_the_names_of_ours():
 
 
 def test_published_segmentation_layouts_are_read(tmp_path):
-    model = SegmentationHRNet(3, 4, **SMALL)
+    model = SegmentationHRNet(3, 4, align_corners=False, **SMALL)  # as mmsegmentation's
     state = model.state_dict()
     official = {f"model.{n}": t for n, t in state.items()} | {
         "loss.criterion.weight": torch.ones(3)
@@ -181,9 +182,9 @@ def test_cross_entropy_is_the_mean_over_pixels_that_count():
     weights = torch.tensor([0.5, 1.0, 2.0])
     for factors in (None, weights):
         expected = F.cross_entropy(logits, labels, factors, ignore_index=255)
-        torch.testing.assert_close(mean_cross_entropy(logits, labels, factors, 255), expected)
+        torch.testing.assert_close(mean_cross_entropy(logits, labels, factors), expected)
     labels[:] = 255
-    assert mean_cross_entropy(logits, labels, None, 255) == 0  # torch's is NaN
+    assert mean_cross_entropy(logits, labels, None) == 0  # torch's is NaN
 
 
 def test_the_poly_schedule_is_that_of_the_paper():
@@ -357,13 +358,13 @@ def test_cityscapes_and_voc_are_read_by_torchvision(tmp_path):
         city / "leftImg8bit" / "val" / "x" / "x_0_0_leftImg8bit.png"
     )
     Image.fromarray(raw).save(city / "gtFine" / "val" / "x" / "x_0_0_gtFine_labelIds.png")
-    dataset = open_cityscapes(city, "val", 255)
+    dataset = open_cityscapes(city, "val")
     assert len(dataset.classes) == 19
     assert dataset.classes[0] == "road"
     # unlabeled, road, sidewalk; bicycle, person, and no label at all
     assert dataset.sample(0).labels.tolist() == [[255, 0, 1], [18, 11, 255]]
     with pytest.raises(UserError, match="Cityscapes cannot be read"):
-        open_cityscapes(tmp_path, "val", 255)
+        open_cityscapes(tmp_path, "val")
 
     root = tmp_path / "voc" / "VOCdevkit" / "VOC2012"
     for part in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
@@ -373,11 +374,11 @@ def test_cityscapes_and_voc_are_read_by_torchvision(tmp_path):
     stored = Image.fromarray(np.array([[0, 15], [20, 255]], np.uint8), mode="P")
     stored.putpalette([value % 256 for value in range(0, 768 * 7, 7)])
     stored.save(root / "SegmentationClass" / "a.png")
-    dataset = open_voc(tmp_path / "voc", "train", 255)
+    dataset = open_voc(tmp_path / "voc", "train")
     assert dataset.classes[15] == "person"
     assert dataset.sample(0).labels.tolist() == [[0, 15], [20, 255]]
     with pytest.raises(UserError, match="PASCAL VOC cannot be read"):
-        open_voc(tmp_path, "train", 255)
+        open_voc(tmp_path, "train")
 
 
 def test_drawn_people_have_exact_masks():
@@ -419,6 +420,16 @@ def test_detectors_learn_and_find(head):
     assert len(found) == 2
     assert len(found[0].boxes) <= 7
     assert set(found[0].labels.tolist()) <= {0, 1}
+
+
+def test_boxes_are_float32_whatever_the_layers_are():
+    torch.manual_seed(0)
+    model = Detector(1, 4, "faster_rcnn", 32, 3, 4, **SMALL).eval()
+    model.set_limits(0.0, 0.5, 20)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        found = model(torch.rand(1, 3, 128, 128))[0]
+    assert found.boxes.dtype == torch.float32
+    assert not torch.equal(found.boxes, found.boxes.bfloat16().float())
 
 
 @needs_shared
@@ -488,6 +499,50 @@ def test_top_down_needs_no_network(tmp_path, monkeypatch):
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.parametrize(
+    ("categories", "classes", "sentence"),
+    [
+        ([{"id": 1}], (), "a category needs 'id' and 'name'"),
+        ({"id": 1}, (), "categories must be a list"),
+        ([{"id": 1, "name": "a"}, {"id": 2, "name": "a"}], (), "two categories named 'a'"),
+        ([{"id": 1, "name": "a"}], ("a", "a"), "names 'a' twice"),
+        ([{"id": 1, "name": "a"}], ("b",), "no category 'b'"),
+    ],
+)
+def test_categories_that_cannot_be_used_are_named(tmp_path, categories, classes, sentence):
+    box = {"id": 1, "image_id": 5, "category_id": 1, "bbox": [1, 1, 9, 9]}
+    files = coco_file(tmp_path, [box | {"segmentation": square(1, 1, 8)}], [])
+    content = json.loads(files[0].read_text()) | {"categories": categories}
+    files[0].write_text(json.dumps(content))
+    for kind in (CocoBoxes, CocoMasks):
+        with pytest.raises(UserError, match=sentence):
+            kind(*files, classes)
+
+
+def test_category_ids_may_be_text(tmp_path):
+    box = {"id": 1, "image_id": 5, "category_id": "7", "bbox": [1, 1, 9, 9]}
+    files = coco_file(tmp_path, [box], [{"id": 7, "name": "cat"}])
+    assert CocoBoxes(*files).sample(0).labels.tolist() == [0]
+
+
+def test_pixels_of_any_label_may_not_count(tmp_path):
+    for name in ("images", "labels"):
+        (tmp_path / name / "test").mkdir(parents=True)
+    labels = np.random.default_rng(0).integers(0, 3, (32, 32)).astype(np.uint8)
+    cv2.imwrite(str(tmp_path / "labels" / "test" / "a.png"), labels)
+    cv2.imwrite(str(tmp_path / "images" / "test" / "a.png"), np.zeros((32, 32, 3), np.uint8))
+    config = parse_config(
+        SEGMENTATION,
+        ["DATASET.DATASET", "folder", "DATASET.ROOT", str(tmp_path), "DATASET.TEST", "test",
+         "DATASET.CLASSES", "[void, a, b]", "DATASET.IGNORE_LABEL", 0],
+    )  # fmt: skip
+    task = get_task("segmentation")
+    test = task.open_test(config)
+    parts = [task.evaluate(lambda image: np.maximum(labels, 1), test, [0])]
+    metrics = task.summarize(config, test, parts)
+    assert metrics["mIoU"] == metrics["pixel accuracy"] == 1
+
+
 # One trunk, several heads
 
 
@@ -549,6 +604,23 @@ def test_people_need_the_support_of_the_mask():
     assert mask_support(poses, probability, geometry.identity()).tolist() == [1.0, 0.5, 0.0]
 
 
+def test_masks_reach_the_edges_of_the_image():
+    image = np.zeros((64, 64, 3), np.uint8)
+    even = np.full((16, 16), 0.7, np.float32)
+    mask = mask_to_image(even, geometry.identity(), image.shape[:2])
+    np.testing.assert_allclose(mask, 0.7, atol=1e-6)
+
+
+def test_anchors_are_where_the_places_are():
+    # 864 is a multiple of 32 alone: the coarsest level was rounded up.
+    anchors = _anchors(2, (864, 512), torch.device("cpu"))
+    assert len(anchors) == 2
+    centers = (anchors[0][:, :2] + anchors[0][:, 2:]) / 2
+    last = centers[-14 * 8 :].reshape(14, 8, 2)
+    assert last[3, 5].tolist() == [5 * 64, 3 * 64]
+    assert len(centers) == sum(-(-864 // s) * (512 // s) for s in (8, 16, 32, 64))
+
+
 JOINT = """
 MODEL: {WIDTH: 8, NUM_MODULES: [1, 1, 1], NUM_BLOCKS: 1, NUM_BASIC_BLOCKS: 1,
         HEADS: [masks, boxes]}
@@ -576,6 +648,12 @@ def test_one_trunk_is_trained_for_all_heads(tmp_path):
     assert "outputs heatmaps, tags" in out
     with pytest.raises(UserError, match="know no masks"):
         parse_config(JOINT, ["DATASET.MOSAIC", 0.5])
+    with pytest.raises(UserError, match=r"'LOSS.KIND' and 'MODEL.HEADS' are exclusive"):
+        parse_config(JOINT, ["LOSS.KIND", "a:b"])
+    official = run / "official.pth"
+    run_cli("weights", "convert", weights, official)
+    assert "HEADS" not in run_cli("weights", "inspect", official)
+    assert config_of(open_checkpoint(str(official))).MODEL.HEADS == ("masks", "boxes")
     with pytest.raises(UserError, match="needs a network with"):
         parse_config(JOINT, ["MODEL.HEADS", "[boxes]", "TEST.MASK_SUPPORT", 0.5])
 
@@ -598,8 +676,9 @@ def test_an_exported_detector_gives_the_same_boxes(tmp_path):
     assert scores[0, best, 0] == pytest.approx(found.scores[0].item(), abs=1e-4)
     clipped = np.clip(boxes[0, best], 0, [96, 64, 96, 64])
     np.testing.assert_allclose(clipped, found.boxes[0].detach().numpy(), atol=0.01)
-    out = run_cli("export", weights, "--to", "onnx", "MODEL.BOX_HEAD", "retinanet", status=2)
-    assert "checkpoint of another model" in out
+    other = ("MODEL.BOX_HEAD", "retinanet", "MODEL.HEAD_CONVS", "4")
+    out = run_cli("export", weights, "--to", "onnx", *other, status=2)
+    assert "was trained with MODEL.BOX_HEAD fcos" in out
 
 
 # Commands
@@ -630,7 +709,15 @@ def test_a_segmentation_network_is_trained_validated_and_predicts(segmentation_r
     out = run_cli(
         "predict", image, broken, "--weights", weights, "--output", tmp_path / "p", status=2
     )
-    assert "1 images" in out
+    assert "1 image; predictions.json" in out
+    run_cli("predict", image, "--weights", weights, "--output", tmp_path / "q", "--show", "none")
+    assert sorted(p.name for p in (tmp_path / "q").iterdir()) == [
+        "a_labels.png",
+        "predictions.json",
+    ]
+    out = run_cli("predict", broken, "--weights", weights, "--output", tmp_path / "r", status=2)
+    assert "0 images" in out
+    assert "predictions.json" not in out
     labels = cv2.imread(str(tmp_path / "p" / "a_labels.png"), cv2.IMREAD_UNCHANGED)
     assert labels.shape == (80, 80)
     assert set(np.unique(labels)) <= {0, 1}
@@ -650,8 +737,69 @@ def test_training_goes_on_and_refuses_what_does_not_fit(segmentation_run, tmp_pa
     weights = segmentation_run / "run" / "best.safetensors"
     parts = parse_config(SEGMENTATION, ["DATASET.DATASET", "synthetic_parts"])
     loaded = load_task(open_checkpoint(str(weights)), torch.device("cpu"), config=parts)
-    with pytest.raises(UserError, match="tells 2 classes apart"):
-        loaded.task.open_test(parts, loaded.classes)
+    with pytest.raises(UserError, match="the data set's 7 classes are background, head"):
+        open_test_set(loaded)
+
+
+def test_settings_that_contradict_a_checkpoint_are_named(segmentation_run, tmp_path):
+    weights = segmentation_run / "run" / "best.safetensors"
+    config = segmentation_run / "seg.yaml"
+    words = ("valid", config, "--weights", weights, "--output", tmp_path / "v")
+    out = run_cli(*words, "MODEL.ALIGN_CORNERS", "False", status=2)
+    assert "was trained with MODEL.ALIGN_CORNERS True, but the config has False" in out
+    out = run_cli(*words, "DATASET.CLASSES", "[dog]", status=2)
+    assert "'DATASET.CLASSES' names dog, and the network finds background, person" in out
+    out = run_cli("train", config, "DATASET.CLASSES", "[background, dog]", status=2)
+    assert "classes are background, person, not the 2 that are wanted: background, dog" in out
+    out = run_cli("valid", config, "--weights", "hrnet_w18_mini", status=2)
+    assert "it holds a pose_hrnet, and the config is of a seg_hrnet" in out
+    long = tmp_path / "long.png"
+    cv2.imwrite(str(long), np.zeros((3, 3000, 3), np.uint8))
+    out = run_cli("predict", long, "--weights", weights, "TEST.SHORT_SIDE", "384", status=2)
+    assert "would become an input of 384000x384, which is too much" in out
+    with pytest.raises(UserError, match="must name the split of every set"):
+        parse_config(SEGMENTATION, ["DATASET.TRAIN", []])
+
+
+def test_a_run_does_not_go_on_with_other_classes(tmp_path):
+    box = {"image_id": 5, "category_id": 1, "bbox": [2, 2, 20, 20]}
+    annotations = [box | {"id": 1}, box | {"id": 2, "category_id": 2}]
+    coco_file(tmp_path, annotations, [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}])
+    (tmp_path / "det.yaml").write_text(DETECTION)
+    words = ("train", tmp_path / "det.yaml", "--output", tmp_path / "run", "--device", "cpu")
+    data = ("DATASET.ROOT", tmp_path, "DATASET.TRAIN", "a.json", "DATASET.TEST", "a.json",
+            "DATASET.IMAGE_DIR", "images", "TRAIN.BATCH_SIZE", "1")  # fmt: skip
+    run_cli(*words, *data)
+    again = ("--resume", "TRAIN.END_EPOCH", "2", "DATASET.CLASSES", "[dog, cat]")
+    assert "tells cat, dog apart" in run_cli(*words, *data, *again, status=2)
+
+
+def test_a_classifier_is_validated_and_predicts(tmp_path):
+    for split in ("train", "val"):
+        for name, value in (("bright", 220), ("dark", 30)):
+            (tmp_path / split / name).mkdir(parents=True)
+            for number in range(4):
+                image = np.full((40, 50, 3), value, np.uint8)
+                cv2.imwrite(str(tmp_path / split / name / f"{number}.png"), image)
+    config = tmp_path / "cls.yaml"
+    config.write_text(
+        f"""
+        MODEL: {{NAME: cls_hrnet, WIDTH: 4, NUM_MODULES: [1, 1, 1], NUM_BLOCKS: 1}}
+        DATASET: {{ROOT: {tmp_path}, INPUT_SIZE: 32}}
+        TRAIN: {{END_EPOCH: 1, BATCH_SIZE: 4, WORKERS: 0, PRECISION: fp32, LOGGERS: []}}
+        """
+    )
+    run = tmp_path / "run"
+    run_cli("train", config, "--output", run, "--device", "cpu", "TRAIN.VALIDATE_EVERY", "1")
+    out = run_cli("valid", config, "--weights", run / "best.pth", "--output", run / "v")
+    assert "accuracy" in out
+    stored = json.loads((run / "v" / "metrics.json").read_text())
+    assert stored["classes"] == ["bright", "dark"]
+    image = tmp_path / "val" / "dark" / "0.png"
+    for weights in ("best.pth", "last.pth"):
+        run_cli("predict", image, "--weights", run / weights, "--output", run / "p")
+    found = json.loads((run / "p" / "predictions.json").read_text())
+    assert found["images"][0]["class"] in ("bright", "dark")
 
 
 def test_pose_options_are_refused_for_other_networks(segmentation_run, tmp_path):

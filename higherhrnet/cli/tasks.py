@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -21,7 +22,7 @@ from ..export.exporter import FORMATS
 from ..factory.device import choose_device
 from ..factory.export import TaskExportInfo, export_task_network
 from ..factory.task_training import evaluate
-from ..factory.tasks import TaskPredictor, load_task
+from ..factory.tasks import TaskPredictor, load_task, open_test_set
 from ..inference.inputs import describe_skipped, find_inputs, output_names
 from ..io.atomic import atomic_write, write_json
 from ..io.images import read_image
@@ -43,7 +44,7 @@ def valid_task(options: argparse.Namespace, config: Config, file: Checkpoint, ou
         if device.type == "cuda" and group.size > 1:
             device = torch.device("cuda", group.local_rank)
         loaded = load_task(file, device, config=config)
-        test = loaded.task.open_test(config, loaded.classes)
+        test, classes = open_test_set(loaded)
         begun = time.perf_counter()
         parts = evaluate(loaded.task, loaded.predict, test, group)
         seconds = time.perf_counter() - begun
@@ -62,7 +63,7 @@ def valid_task(options: argparse.Namespace, config: Config, file: Checkpoint, ou
                 "protocol": protocol,
                 "weights": options.weights,
                 "images": len(test),
-                "classes": list(loaded.classes),
+                "classes": list(classes),
             },
         )
         if records := loaded.task.records(test, parts):
@@ -75,6 +76,10 @@ def valid_task(options: argparse.Namespace, config: Config, file: Checkpoint, ou
 def predict_task(options: argparse.Namespace, file: Checkpoint) -> int:
     """Predict and draw images; broken ones are reported and passed over."""
     _refuse(options, ("boxes", "mode", "preset", "raw", "smooth", "live", "min_score", "skip_done"))
+    if "heatmaps" in options.show or not options.track:
+        raise UserError(f"'{options.weights}' has no heatmaps to show, and no people to track")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("images are shared among several processes for pose networks alone")
     inputs = find_inputs(options.inputs, getattr(options, "recursive", False))
     if inputs.skipped:
         print(f"higherhrnet: {describe_skipped(inputs.skipped)}")
@@ -89,12 +94,12 @@ def predict_task(options: argparse.Namespace, file: Checkpoint) -> int:
             try:
                 image = read_image(path)
                 found = loaded.predict(image)
+                _draw(loaded, image, found, output / name, "none" not in options.show)
             except UserError as error:
-                _log.error("%s", error)
+                about = "" if str(path) in str(error) else f"'{path}': "
+                _log.error("%s%s", about, error)
                 failures += 1
                 continue
-            if "none" not in options.show:
-                _draw(loaded, image, found, output / name)
             images.append(
                 {
                     "file_name": str(path),
@@ -105,16 +110,24 @@ def predict_task(options: argparse.Namespace, file: Checkpoint) -> int:
             )
         if images:
             write_json(output / "predictions.json", loaded.task.collect(images, loaded.classes))
-    print(f"{len(images)} images; predictions.json in {output}")
+    noun = "image" if len(images) == 1 else "images"
+    print(f"{len(images)} {noun}" + (f"; predictions.json in {output}" if images else ""))
     return 2 if failures else 0
 
 
-def _draw(loaded: TaskPredictor, image: Image, found: Any, stem: Path) -> None:
+def _draw(loaded: TaskPredictor, image: Image, found: Any, stem: Path, with_drawings: bool) -> None:
+    """Write what was found as images: label maps as PNG, and drawings as JPEG."""
     drawn = loaded.task.draw(loaded.config, image, found, loaded.classes)
     for ending, pixels in drawn.items():
+        if not with_drawings and ending.endswith(".jpg"):
+            continue
         stored = pixels[..., ::-1] if pixels.ndim == 3 else pixels
-        _, encoded = cv2.imencode(Path(ending).suffix, stored)
-        with atomic_write(stem.with_name(stem.name + ending)) as partial:
+        file = stem.with_name(stem.name + ending)
+        done, encoded = cv2.imencode(file.suffix, stored)
+        if not done:
+            height, width = pixels.shape[:2]
+            raise UserError(f"an image of {width}x{height} pixels is too large for '{file}'")
+        with atomic_write(file) as partial:
             partial.write_bytes(encoded.tobytes())
 
 
@@ -154,6 +167,6 @@ def _refuse(options: argparse.Namespace, names: tuple[str, ...]) -> None:
     """
     for name in names:
         value = getattr(options, name, None)
-        if value not in (None, False, [], ()):
+        if value is not None and value is not False:
             option = "--" + name.replace("_", "-")
             raise UserError(f"{option} is for pose networks, and '{options.weights}' is none")

@@ -108,6 +108,8 @@ def convert_weights(options: argparse.Namespace) -> int:
     skeleton: Skeleton | None = None
     if is_task(file):
         loaded = load_task(file, "cpu", options.overrides)
+        if layout == "official" and loaded.task.name == "detection":
+            raise UserError("detectors have no official layout: write a .safetensors file")
         config, model = loaded.config, loaded.model
         file = dataclasses.replace(file, classes=loaded.classes)
     else:

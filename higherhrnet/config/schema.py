@@ -412,8 +412,9 @@ class BottomUpConfig(PoseConfig):
                 raise UserError(f"config key '{key}' leaves no output: {list(values)}")
         if self.TEST.MASK_SUPPORT and "masks" not in self.MODEL.HEADS:
             raise UserError("config key 'TEST.MASK_SUPPORT' needs a network with MODEL.HEADS masks")
-        if self.MODEL.HEADS and self.MODEL.HEAD:
-            raise UserError("config keys 'MODEL.HEAD' and 'MODEL.HEADS' are exclusive")
+        for custom, value in (("MODEL.HEAD", self.MODEL.HEAD), ("LOSS.KIND", self.LOSS.KIND)):
+            if self.MODEL.HEADS and value:
+                raise UserError(f"config keys '{custom}' and 'MODEL.HEADS' are exclusive")
         if self.MODEL.HEADS and (self.DATASET.MOSAIC or self.DATASET.COPY_PASTE):
             raise UserError(
                 "config keys 'DATASET.MOSAIC' and 'DATASET.COPY_PASTE' know no masks and boxes "

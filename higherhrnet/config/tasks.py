@@ -175,6 +175,7 @@ class SegmentationConfig(Config):
     def check(self) -> None:
         """See :class:`Config`."""
         super().check()
+        _check_sets(self.DATASET)
         _check_scales(self.DATASET.MIN_SCALE, self.DATASET.MAX_SCALE)
         scales = self.TEST.SCALE_FACTOR
         if not scales or len(set(scales)) < len(scales):
@@ -250,9 +251,20 @@ class DetectorConfig(Config):
     def check(self) -> None:
         """See :class:`Config`."""
         super().check()
+        _check_sets(self.DATASET)
         _check_scales(self.DATASET.MIN_SCALE, self.DATASET.MAX_SCALE)
         if (self.DATASET.CROP_SIZE[0] == 0) != (self.DATASET.CROP_SIZE[1] == 0):
             raise UserError("config key 'DATASET.CROP_SIZE' must be two sides, or 0 and 0")
+        m = self.MODEL
+        if m.BOX_HEAD != "fcos" and m.HEAD_CONVS != 4:
+            raise UserError(
+                f"config key 'MODEL.HEAD_CONVS' is for fcos heads, not for {m.BOX_HEAD}"
+            )
+
+
+def _check_sets(dataset: ImageDataset) -> None:
+    if not dataset.train_sets or not all(entry.TRAIN for entry in dataset.train_sets):
+        raise UserError("config key 'DATASET.TRAIN' must name the split of every set, as TRAIN")
 
 
 def _check_scales(low: float, high: float) -> None:

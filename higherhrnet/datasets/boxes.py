@@ -17,6 +17,7 @@ from ..errors import UserError
 from ..geometry import Affine
 from ..io.store import Store
 from .annotations import check_annotations, read_annotations
+from .categories import annotated_size, find_categories
 from .crops import MEAN_COLOR, RandomCrop
 from .transforms import clip_boxes
 
@@ -68,28 +69,20 @@ class CocoBoxes:
         loaded = read_annotations(annotation_file)
         check_annotations(loaded, annotation_file)
         self.store = Store(image_folder)
-        listed = loaded.get("categories") or [{"id": 1, "name": "person"}]
-        by_name = {str(category["name"]): category["id"] for category in listed}
-        used = {r.get("category_id", 1) for r in loaded["annotations"] if r.get("bbox")}
-        self.classes = tuple(classes) or tuple(n for n, i in by_name.items() if i in used)
-        if unknown := [name for name in self.classes if name not in by_name]:
-            raise UserError(
-                f"'{annotation_file}' has no category '{unknown[0]}', only "
-                f"{', '.join(list(by_name)[:10])} (DATASET.CLASSES)"
-            )
-        self.categories = [by_name[name] for name in self.classes]
+        by_name = find_categories(loaded, annotation_file, classes, "bbox")
+        self.classes, self.categories = tuple(by_name), list(by_name.values())
         number = {category: n for n, category in enumerate(self.categories)}
         self._boxes: dict[int | str, list[tuple[list[float], int]]] = {}
         self._records = []
         for record in loaded["annotations"]:
-            label = number.get(record.get("category_id", 1))
+            label = number.get(record["category_id"])
             if label is None or not record.get("bbox"):
                 continue
             x, y, w, h = (float(value) for value in record["bbox"])
             self._records.append(
                 {
                     "image_id": record["image_id"],
-                    "category_id": record.get("category_id", 1),
+                    "category_id": record["category_id"],
                     "bbox": [x, y, w, h],
                     "area": float(record.get("area") or w * h),
                     "iscrowd": int(record.get("iscrowd") or 0),
@@ -130,10 +123,9 @@ class CocoBoxes:
     def sample(self, index: int) -> BoxSample:
         """The whole image; ``UserError`` names a missing or broken file."""
         entry = self._images[index]
-        size = (entry["height"], entry["width"]) if entry.get("height") else None
         found = self._boxes.get(entry["id"], [])
         return BoxSample(
-            image=self.store.image(str(entry["file_name"]), size),
+            image=self.store.image(str(entry["file_name"]), annotated_size(entry)),
             boxes=np.array([box for box, _ in found], float).reshape(-1, 4),
             labels=np.array([label for _, label in found], np.int64),
             id=entry["id"],

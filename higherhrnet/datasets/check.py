@@ -13,11 +13,11 @@ from ..io.images import fits_annotation
 from ..io.store import find_broken
 from ..poses import is_labeled, labeled_joints
 from .canonical import Finding
+from .categories import annotated_size
 from .coco import (
     AS_STORED,
     EXCHANGED,
     CocoKeypoints,
-    annotated_size,
     size_findings,
     valid_mask,
 )

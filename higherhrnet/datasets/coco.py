@@ -22,6 +22,7 @@ from ..skeleton import Skeleton
 from ..structures import NOT_COUNTED, Sample, Silhouettes
 from .annotations import check_annotations, read_annotations
 from .canonical import Finding, canonicalize
+from .categories import annotated_size
 from .packed import PackedRecords
 
 Record = dict[str, Any]
@@ -229,12 +230,6 @@ def silhouettes_of(records: list[dict[str, Any]], shape: tuple[int, int]) -> Sil
 
 _LOOKED_AT = 64
 """Images whose headers are read on loading; if one's sides are exchanged, all are read."""
-
-
-def annotated_size(image: Record) -> tuple[int, int] | None:
-    """(H, W) as annotated, or None."""
-    height, width = image.get("height"), image.get("width")
-    return (int(height), int(width)) if height and width else None
 
 
 def _mend_sizes(

@@ -9,7 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import geometry
+from ..errors import UserError
 from ..geometry import Affine
+from ..io.images import MAX_INPUT_PIXELS
 from .transforms import draw_color_factors
 
 MEAN_COLOR = (124, 116, 104)
@@ -88,7 +90,17 @@ class RandomCrop:
 
 
 def resize(image: npt.NDArray[np.uint8], shape: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """The image (H, W, 3) brought to a shape (H, W), bilinearly, edges aligned."""
+    """The image (H, W, 3) brought to a shape (H, W), bilinearly, edges aligned.
+
+    Raises:
+        UserError: that is more than goes through a network.
+    """
+    if shape[0] * shape[1] > MAX_INPUT_PIXELS:
+        raise UserError(
+            f"an image of {image.shape[1]}x{image.shape[0]} pixels would become an input of "
+            f"{shape[1]}x{shape[0]}, which is too much; cut it, or make inputs smaller (TEST, "
+            "DATASET.INPUT_SIZE)"
+        )
     resized = cv2.resize(image, shape[::-1], interpolation=cv2.INTER_LINEAR)
     return np.asarray(resized, dtype=np.uint8)
 

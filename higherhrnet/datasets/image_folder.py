@@ -59,10 +59,11 @@ class ClassFolder(Dataset[ClassItem]):
         if not self.files:
             raise UserError(f"'{root}' holds no folders with images, one a class")
         self.seed = seed
+        self.classes = tuple(self.names)
         self.transform: v2.Transform = (
             v2.Compose([v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip()])
             if augment
-            else v2.Compose([v2.Resize(size * 8 // 7, antialias=True), v2.CenterCrop(size)])
+            else middle_of(size)
         )
 
     def __len__(self) -> int:
@@ -78,6 +79,11 @@ class ClassFolder(Dataset[ClassItem]):
             torch.manual_seed(int(chance[0]))
             view: torch.Tensor = self.transform(image)
         return ClassItem(view, number, str(path))
+
+
+def middle_of(size: int) -> v2.Transform:
+    """The middle of an image (3, H, W), its short side being 8/7 of the view."""
+    return v2.Compose([v2.Resize(size * 8 // 7, antialias=True), v2.CenterCrop(size)])
 
 
 def collate_classes(items: list[ClassItem]) -> ClassBatch:

@@ -18,11 +18,14 @@ from ..io.images import read_file
 from ..io.store import Store
 from .annotations import check_annotations, read_annotations
 from .boxes import find_item
+from .categories import annotated_size, find_categories
 from .coco import decode_region
 from .crops import RandomCrop
 from .image_folder import SUFFIXES
 
 BACKGROUND = "background"
+IGNORED = 255
+"""Label of pixels that do not count, whatever stands for it in files."""
 Labels = npt.NDArray[np.uint8]
 
 
@@ -32,7 +35,7 @@ class LabelSample:
 
     Attributes:
         image: (H, W, 3) uint8 RGB.
-        labels: (H, W) uint8 class numbers, or the label that does not count.
+        labels: (H, W) uint8 class numbers, :data:`IGNORED` where none counts.
         id: the data set's name of the image.
     """
 
@@ -64,7 +67,6 @@ class CocoMasks:
         annotation_file: JSON with images, annotations and categories.
         image_folder: where the file names start; a folder or a zip archive.
         classes: their names, the background first; empty takes all that have outlines.
-        ignored: the label of pixels that do not count.
         limit: use only the first so many images; 0 uses all.
 
     Raises:
@@ -76,30 +78,21 @@ class CocoMasks:
         annotation_file: Path,
         image_folder: Path,
         classes: Sequence[str] = (),
-        ignored: int = 255,
         limit: int = 0,
     ) -> None:
         loaded = read_annotations(annotation_file)
         check_annotations(loaded, annotation_file)
-        self.annotation_file, self.ignored = annotation_file, ignored
+        self.annotation_file = annotation_file
         self.store = Store(image_folder)
-        listed = loaded.get("categories") or [{"id": 1, "name": "person"}]
-        by_name = {str(category["name"]): category["id"] for category in listed}
-        records = loaded["annotations"]
-        used = {r.get("category_id", 1) for r in records if r.get("segmentation")}
         named = [name for name in classes if name != BACKGROUND]
-        named = named or [name for name, number in by_name.items() if number in used]
-        if unknown := [name for name in named if name not in by_name]:
-            raise UserError(
-                f"'{annotation_file}' has no category '{unknown[0]}', only "
-                f"{', '.join(list(by_name)[:10])} (DATASET.CLASSES)"
-            )
-        self.classes = (BACKGROUND, *named)
-        number = {by_name[name]: n for n, name in enumerate(named, 1)}
+        by_name = find_categories(loaded, annotation_file, named, "segmentation")
+        self.classes = (BACKGROUND, *by_name)
+        number = {category: n for n, category in enumerate(by_name.values(), 1)}
+        records = loaded["annotations"]
         self._records: dict[int | str, list[tuple[dict[str, Any], int]]] = {}
         outlined: dict[int | str, bool] = {}
         for record in records:
-            label = number.get(record.get("category_id", 1))
+            label = number.get(record["category_id"])
             if label is not None:
                 image = record["image_id"]
                 self._records.setdefault(image, []).append((record, label))
@@ -109,7 +102,7 @@ class CocoMasks:
         self._images = images[: limit or None]
         if not self._images or not any(outlined.values()):
             raise UserError(
-                f"'{annotation_file}' has no outlines of {', '.join(named) or 'any class'} "
+                f"'{annotation_file}' has no outlines of {', '.join(by_name) or 'any class'} "
                 "('segmentation')"
             )
 
@@ -119,8 +112,7 @@ class CocoMasks:
     def sample(self, index: int) -> LabelSample:
         """The whole image; ``UserError`` names a missing or broken file."""
         entry = self._images[index]
-        size = (entry["height"], entry["width"]) if entry.get("height") else None
-        image = self.store.image(str(entry["file_name"]), size)
+        image = self.store.image(str(entry["file_name"]), annotated_size(entry))
         labels = np.zeros(image.shape[:2], np.uint8)
         records = self._records.get(entry["id"], [])
         try:
@@ -133,9 +125,9 @@ class CocoMasks:
         # What does not count lies behind, then the largest first.
         for region, record, _ in regions:
             if region is None:
-                labels[_box_slices(record)] = self.ignored
+                labels[_box_slices(record)] = IGNORED
             elif record.get("iscrowd"):
-                labels[region] = self.ignored
+                labels[region] = IGNORED
         shown = [(r, n) for r, record, n in regions if r is not None and not record.get("iscrowd")]
         for region, label in sorted(shown, key=lambda pair: -int(pair[0].sum())):
             labels[region] = label
@@ -158,7 +150,7 @@ class LabelFolder:
         images: folder of images.
         labels: folder of their label maps.
         classes: names by number.
-        ignored: the label of pixels that do not count.
+        ignored: the label of pixels that do not count, in these files.
         limit: use only the first so many images; 0 uses all.
 
     Raises:
@@ -200,7 +192,7 @@ class LabelFolder:
         image = self.store.image(name)
         labels = read_label_map(self._file(name))
         check_labels(labels, self.classes, self.ignored, image.shape[:2], str(self._file(name)))
-        return LabelSample(image, labels, name)
+        return LabelSample(image, np.where(labels == self.ignored, IGNORED, labels), name)
 
 
 def read_label_map(path: Path) -> Labels:
@@ -251,25 +243,35 @@ class TorchvisionLabels:
     Args:
         dataset: gives (PIL image, PIL label map).
         classes: names by number.
-        numbers: (256,) the file's label → class number, or the label that does not count.
+        numbers: (256,) the file's label → class number or :data:`IGNORED`.
+        name: of data set and split, for messages.
         limit: use only the first so many images; 0 uses all.
     """
 
-    def __init__(self, dataset: Any, classes: Sequence[str], numbers: Labels, limit: int = 0):
+    def __init__(
+        self, dataset: Any, classes: Sequence[str], numbers: Labels, name: str, limit: int = 0
+    ) -> None:
         self.dataset, self.classes, self.numbers = dataset, tuple(classes), numbers
+        self.name = name
         self._count = min(len(dataset), limit) if limit else len(dataset)
 
     def __len__(self) -> int:
         return self._count
 
     def sample(self, index: int) -> LabelSample:
-        """The whole image."""
-        image, labels = self.dataset[index]
-        pixels = np.array(image.convert("RGB"), dtype=np.uint8)
-        return LabelSample(pixels, self.numbers[np.asarray(labels, dtype=np.uint8)], index)
+        """The whole image; ``UserError`` names a missing or broken file."""
+        try:
+            image, labels = self.dataset[index]
+            pixels = np.array(image.convert("RGB"), dtype=np.uint8)
+            numbers = self.numbers[np.asarray(labels, dtype=np.uint8)]
+        except (OSError, ValueError, SyntaxError) as error:  # Pillow's
+            raise UserError(f"image {index} of {self.name} cannot be read: {error}") from error
+        what = f"number {index} of {self.name}"
+        check_labels(numbers, self.classes, IGNORED, pixels.shape[:2], what)
+        return LabelSample(pixels, numbers, index)
 
 
-def open_cityscapes(root: Path, split: str, ignored: int, limit: int = 0) -> TorchvisionLabels:
+def open_cityscapes(root: Path, split: str, limit: int = 0) -> TorchvisionLabels:
     """Cityscapes' ``fine`` annotations: the 19 classes that are evaluated.
 
     Raises:
@@ -285,10 +287,11 @@ def open_cityscapes(root: Path, split: str, ignored: int, limit: int = 0) -> Tor
         (c for c in Cityscapes.classes if not c.ignore_in_eval and c.id >= 0),
         key=lambda c: c.train_id,
     )
-    numbers = np.full(256, ignored, np.uint8)
+    numbers = np.full(256, IGNORED, np.uint8)
     for number, each in enumerate(used):
         numbers[each.id] = number
-    return TorchvisionLabels(dataset, [each.name for each in used], numbers, limit)
+    names = [each.name for each in used]
+    return TorchvisionLabels(dataset, names, numbers, f"Cityscapes {split} in '{root}'", limit)
 
 
 VOC_CLASSES = (
@@ -298,7 +301,7 @@ VOC_CLASSES = (
 )  # fmt: skip
 
 
-def open_voc(root: Path, split: str, ignored: int, limit: int = 0) -> TorchvisionLabels:
+def open_voc(root: Path, split: str, limit: int = 0) -> TorchvisionLabels:
     """PASCAL VOC 2012's segmentations, or of another year as ``2007/train``.
 
     Raises:
@@ -311,9 +314,9 @@ def open_voc(root: Path, split: str, ignored: int, limit: int = 0) -> Torchvisio
         dataset = VOCSegmentation(str(root), year or "2012", image_set)
     except (RuntimeError, ValueError, OSError) as error:
         raise UserError(f"PASCAL VOC cannot be read from '{root}': {error}") from error
-    numbers = np.full(256, ignored, np.uint8)
+    numbers = np.full(256, IGNORED, np.uint8)
     numbers[: len(VOC_CLASSES)] = np.arange(len(VOC_CLASSES))
-    return TorchvisionLabels(dataset, VOC_CLASSES, numbers, limit)
+    return TorchvisionLabels(dataset, VOC_CLASSES, numbers, f"VOC {split} in '{root}'", limit)
 
 
 class LabelItem(NamedTuple):
@@ -349,13 +352,11 @@ class LabelViews(Dataset[LabelItem]):
         sets: with the same classes.
         crop: chooses the views.
         seed: of all random numbers.
-        ignored: the label where there is no image.
     """
 
     sets: Sequence[LabelMaps]
     crop: RandomCrop
     seed: int
-    ignored: int
 
     def __len__(self) -> int:
         return sum(map(len, self.sets))
@@ -367,7 +368,7 @@ class LabelViews(Dataset[LabelItem]):
         view = self.crop(sample.image.shape[:2], rng)
         return LabelItem(
             image=torch.from_numpy(view.warp(sample.image)).permute(2, 0, 1),
-            labels=torch.from_numpy(view.warp_labels(sample.labels, self.ignored)),
+            labels=torch.from_numpy(view.warp_labels(sample.labels, IGNORED)),
             color=torch.tensor(view.color),
             id=sample.id,
         )

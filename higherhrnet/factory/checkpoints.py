@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,13 +72,24 @@ def upsample_mode_of(file: Checkpoint) -> str | None:
 
     Nothing else of its config is read: it may be an older version's, and ``FUSION`` was the key.
     """
+    section = model_section(file)
+    mode: str | None = section.get("UPSAMPLE_MODE", section.get("FUSION"))
+    return mode
+
+
+def model_section(file: Checkpoint) -> Mapping[str, Any]:
+    """``MODEL`` of a checkpoint's config, as it was written; empty if it has none.
+
+    Raises:
+        UserError: the config is no config.
+    """
     try:
         stored = yaml.parse(file.config) if file.config else None
         section = (stored or {}).get("MODEL") or {}
-        mode: str | None = section.get("UPSAMPLE_MODE", section.get("FUSION"))
+        section.items()
     except (UserError, AttributeError) as error:
         raise UserError(f"'{file.path}' is damaged: its config cannot be read") from error
-    return mode
+    return dict(section)
 
 
 def operating_point_of(file: Checkpoint) -> OperatingPoint:
@@ -122,7 +133,7 @@ def is_task(file: Checkpoint) -> bool:
     if file.config is None:
         found = infer_architecture(file.state)
         return found is not None and found.kind in _TASK_MODELS
-    return any(f"NAME: {name}\n" in file.config for name in _TASK_MODELS)
+    return model_section(file).get("NAME") in _TASK_MODELS
 
 
 def _guess_config(file: Checkpoint, overrides: Sequence[Any]) -> str:
@@ -132,13 +143,16 @@ def _guess_config(file: Checkpoint, overrides: Sequence[Any]) -> str:
         name = str(overrides[overrides.index("DATASET.SKELETON") + 1])
         joints = len(load_skeleton(name)) if name != "auto" else None
     found = infer_architecture(file.state, joints)
-    if found is not None and found.kind == "seg_hrnet":
+    if found is not None and found.kind in ("seg_hrnet", "cls_hrnet"):
         model = {
             "NAME": found.kind,
             "WIDTH": found.width,
             "NUM_MODULES": list(found.num_modules),
             "NUM_BLOCKS": found.num_blocks,
         }
+        bias = file.state.get("last_layer.0.bias")
+        if bias is not None and not bias.any():  # mmsegmentation's has none
+            model["ALIGN_CORNERS"] = False
         return json.dumps({"MODEL": model})
     schema = SCHEMAS.get(found.kind) if found else None
     if found is None or schema is None or schema.method not in METHODS:

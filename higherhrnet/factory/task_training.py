@@ -6,7 +6,7 @@ import copy
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,18 @@ import torch
 from ..config import Config, to_yaml
 from ..datasets.loader import Loader
 from ..distributed import ProcessGroup
+from ..errors import UserError
 from ..evaluation.evaluator import format_metric
 from ..io.paths import expand_weights
-from ..models.weights import load_backbone, metadata_of, write_native, write_official
+from ..models.weights import (
+    load_backbone,
+    metadata_of,
+    read_checkpoint,
+    write_native,
+    write_official,
+)
 from ..tasks.base import Predict, Task, get_task
-from ..training import loop
+from ..training import checkpoint, loop
 from ..training.budget import TimeBudget
 from ..training.callbacks import BestCheckpoint, LastWeights
 from ..training.signals import SignalHandler, StoppedError
@@ -55,6 +62,8 @@ def train_task(
     resume = resume or can_go_on(output)
     training = task.open_training(config)
     test = task.open_test(config, training.classes)
+    if resume:
+        check_classes(output, training.classes)
     budget = TimeBudget(60 * config.TRAIN.MINUTES) if config.TRAIN.MINUTES else None
     with start_run(config, output, device_name, resume) as (group, device), ExitStack() as stack:
         model = task.build_model(config, len(training.classes))
@@ -115,6 +124,21 @@ def train_task(
             budget=budget,
         )
         return trainer.fit(resume)
+
+
+def check_classes(output: Path, classes: Sequence[str]) -> None:
+    """That a run to go on with tells the same classes apart.
+
+    Raises:
+        UserError: it does not.
+    """
+    file = output / checkpoint.LAST
+    stored = read_checkpoint(file).classes if file.is_file() else ()
+    if stored and stored != tuple(classes):
+        raise UserError(
+            f"'{file}' tells {', '.join(stored[:5])} apart, and the data set's classes are "
+            f"{', '.join(classes[:5])}, in this order"
+        )
 
 
 def evaluate(

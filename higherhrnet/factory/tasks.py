@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ class TaskPredictor:
         task: what it does.
         config: with the wanted test settings.
         classes: names by number.
+        is_named: whether the file says so, or the config; else they are numbers.
         model: in evaluation mode, on the device.
         predict: (H, W, 3) uint8 RGB → what the task finds there.
     """
@@ -35,6 +36,7 @@ class TaskPredictor:
     task: Task[Any]
     config: Config
     classes: tuple[str, ...]
+    is_named: bool
     model: nn.Module
     predict: Predict
 
@@ -81,13 +83,55 @@ def load_task(
             f"'{file.path}' is a checkpoint of another model: it holds {what}, and the config is "
             f"of a {config.MODEL.NAME}"
         )
+    _check_settings(file, config)
     task = get_task(config.method)
     classes = file.classes or _number_classes(file, config)
     model = task.build_model(config, len(classes))
     load_weights(model, file)
     model.to(device).to(memory_format=torch.channels_last).eval()
     predict = task.build_predictor(config, model, classes, device)
-    return TaskPredictor(task, config, classes, model, predict)
+    is_named = bool(file.classes) or bool(getattr(config.DATASET, "CLASSES", ()))  # type: ignore[attr-defined]
+    return TaskPredictor(task, config, classes, is_named, model, predict)
+
+
+def open_test_set(loaded: TaskPredictor) -> tuple[Any, tuple[str, ...]]:
+    """The annotated test images of a predictor's config, and the names of its classes: the images'
+    where the checkpoint has none.
+
+    Raises:
+        UserError: the images have other classes.
+    """
+    named: tuple[str, ...] = getattr(loaded.config.DATASET, "CLASSES", ())  # type: ignore[attr-defined]
+    classes = loaded.classes if loaded.is_named else ()
+    if named and loaded.is_named and not set(named) <= set(classes):
+        raise UserError(
+            f"config key 'DATASET.CLASSES' names {', '.join(named[:5])}, and the network finds "
+            f"{', '.join(classes[:5])}"
+        )
+    test = loaded.task.open_test(loaded.config, classes)
+    if len(test.classes) != len(loaded.classes):
+        raise UserError(
+            f"the network tells {len(loaded.classes)} classes apart, and the data set has "
+            f"{len(test.classes)}"
+        )
+    return test, tuple(test.classes)
+
+
+def _check_settings(file: Checkpoint, config: Config) -> None:
+    """That a config's network is the file's also in what no tensor shows.
+
+    Raises:
+        UserError: a setting of ``MODEL`` contradicts the file.
+    """
+    if file.config is None and not file.settings:
+        return
+    stored, wanted = (asdict(each.MODEL) for each in (any_config_of(file), config))
+    for key, value in stored.items():
+        if key != "PRETRAINED" and wanted.get(key) != value:
+            raise UserError(
+                f"'{file.path}' was trained with MODEL.{key} {value}, but the config has "
+                f"{wanted.get(key)}"
+            )
 
 
 def _number_classes(file: Checkpoint, config: Config) -> tuple[str, ...]:

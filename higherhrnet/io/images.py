@@ -16,6 +16,8 @@ import numpy.typing as npt
 
 from ..errors import UserError
 
+MAX_INPUT_PIXELS = 1 << 24
+"""Of a network's input: 4096 x 4096."""
 MAX_PIXELS = 2**28
 """Pixels of the largest image that is read: 0.8 GB as RGB, and below all limits of OpenCV's."""
 

@@ -7,7 +7,6 @@ from functools import cache
 
 import torch
 from torchvision.models.detection import FCOS
-from torchvision.models.detection.image_list import ImageList
 
 from .detector import Detections, build_head
 from .extra_heads import BOX_STRIDES
@@ -22,14 +21,16 @@ def _fcos() -> FCOS:
 
 
 def _anchors(count: int, size: tuple[int, int], device: torch.device) -> list[torch.Tensor]:
-    """Anchors of all places for each of ``count`` images (H, W)."""
-    image = torch.empty(count, 0, *size, device=device)
-    levels = [
-        torch.empty(1, 0, -(-size[0] // stride), -(-size[1] // stride), device=device)
-        for stride in BOX_STRIDES
-    ]
-    found: list[torch.Tensor] = _fcos().anchor_generator(ImageList(image, [size] * count), levels)
-    return found
+    """Anchors of all places for each of ``count`` images (H, W).
+
+    Not by the generator's own strides: it divides the image's size by the level's, which is wrong
+    where a level was rounded up.
+    """
+    generator = _fcos().anchor_generator
+    generator.set_cell_anchors(torch.float32, device)
+    grids = [[-(-side // stride) for side in size] for stride in BOX_STRIDES]
+    strides = [[torch.tensor(stride, device=device)] * 2 for stride in BOX_STRIDES]
+    return [torch.cat(generator.grid_anchors(grids, strides))] * count
 
 
 def _places(size: tuple[int, int]) -> list[int]:

@@ -126,9 +126,13 @@ class _AsGiven(nn.Module):
         return result
 
 
-def _to_float(module: nn.Module, inputs: Any, outputs: Mapping[str, Any]) -> dict[str, Any]:
+def _to_float(module: nn.Module, inputs: Any, outputs: Any) -> Any:
     """Losses and boxes are computed in float32, whatever the layers are computed in."""
-    return {name: value.float() for name, value in outputs.items()}
+    if isinstance(outputs, torch.Tensor):
+        return outputs.float()
+    if isinstance(outputs, Mapping):
+        return {name: _to_float(module, inputs, value) for name, value in outputs.items()}
+    return type(outputs)(_to_float(module, inputs, value) for value in outputs)
 
 
 def build_head(
@@ -146,7 +150,7 @@ def build_head(
         classes: without the background.
         channels: of the pyramid's levels.
         strides: of its levels, input pixels.
-        num_convs: 3x3 convolutions of an FCOS or RetinaNet head; published: 4.
+        num_convs: 3x3 convolutions of an FCOS head; published: 4.
         extract: images → the levels.
     """
     backbone = _Pyramid(extract, channels)
@@ -168,8 +172,13 @@ def build_head(
             tuple((8 * s,) for s in strides), (_ASPECT_RATIOS,) * len(strides)
         )
         made = FasterRCNN(backbone, classes + 1, rpn_anchor_generator=anchors)
-    if kind != "faster_rcnn":
-        made.head.register_forward_hook(_to_float)  # type: ignore[union-attr]
+    parts: Sequence[Any] = (
+        (made.rpn.head, made.roi_heads.box_predictor)
+        if isinstance(made, FasterRCNN)
+        else (made.head,)
+    )
+    for part in parts:
+        part.register_forward_hook(_to_float)
     made.transform = _AsGiven()
     return made
 

@@ -54,6 +54,7 @@ class Architecture:
         tag_heads, tag_per_joint, tag_dim, scale_adaptive, cat_output, num_basic_blocks: see
             ``HigherHRNet``.
         classes: of a segmentation network.
+        extra_heads: heads beside those of the keypoints.
     """
 
     kind: str
@@ -68,6 +69,7 @@ class Architecture:
     cat_output: bool = False
     num_basic_blocks: int = 0
     classes: int = 0
+    extra_heads: tuple[str, ...] = ()
 
 
 class Network(NamedTuple):
@@ -232,6 +234,11 @@ def infer_architecture(
         tag_dim=max(tags // joints if per_joint else tags, 1),
         cat_output=first_deconvolution is not None and first_deconvolution.shape[0] > width,
         num_basic_blocks=max(count(r"deconv_layers\.0\.(\d+)\.") - 1, 0),
+        extra_heads=tuple(
+            name
+            for name in ("masks", "boxes")
+            if any(key.startswith(f"extra_heads.{name}.") for key in state)
+        ),
     )
 
 

@@ -57,6 +57,8 @@ def load(folder: Path) -> dict[str, Any]:
         raise UserError(f"checkpoint '{path}' cannot be read") from error
     try:
         torch.set_rng_state(values["random"]["torch"])
+        if "cuda" in values["random"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state(values["random"]["cuda"])
         missing = _PARTS - values.keys()
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise UserError(f"'{path}' is no checkpoint of a training") from error
@@ -66,9 +68,12 @@ def load(folder: Path) -> dict[str, Any]:
 
 
 def random_state() -> dict[str, Any]:
-    """State of torch's generator. (Views draw from their own, numbered by epoch and image, and
-    nothing draws on a GPU.)"""
-    return {"torch": torch.get_rng_state()}
+    """State of torch's generators. (Views draw from their own, numbered by epoch and image; on a
+    GPU torchvision's Faster R-CNN draws samples.)"""
+    states = {"torch": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
 
 
 def seed_everything(seed: int) -> None:

@@ -88,9 +88,10 @@ def mask_probability(views: Sequence[View]) -> npt.NDArray[np.float32]:
 def mask_to_image(
     probability: npt.NDArray[np.float32], to_input: Affine, shape: tuple[int, int]
 ) -> npt.NDArray[np.float32]:
-    """(H, W) the mask of :func:`mask_probability` in pixels of the image; 0 where it shows none."""
+    """(H, W) the mask of :func:`mask_probability` in pixels of the image."""
     affine = geometry.invert(geometry.exact_map_affine(_STRIDE) @ to_input)[:2]
-    return np.asarray(cv2.warpAffine(probability, affine, shape[::-1]), dtype=np.float32)
+    warped = cv2.warpAffine(probability, affine, shape[::-1], borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(warped, dtype=np.float32)
 
 
 def boxes_to_image(

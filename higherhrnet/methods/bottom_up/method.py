@@ -196,7 +196,11 @@ class BottomUp(Method[BottomUpConfig]):
             measured["mask/IoU"] = iou
         records = [record for _, found in parts for record in found or ()]
         if any(found is not None for _, found in parts):
-            people = [{**record, "category_id": 1} for record in annotations["annotations"]]
+            people = [
+                {**record, "category_id": 1}
+                for record in annotations["annotations"]
+                if record.get("bbox")
+            ]
             truth = {**annotations, "annotations": people, "categories": _PERSON}
             metrics = box_metrics(records, truth)
             measured |= {f"boxes/{name}": metrics[name] for name in ("AP", "AP50")}
@@ -283,6 +287,7 @@ class BottomUp(Method[BottomUpConfig]):
         """See :class:`Method`."""
         return {
             "MODEL": {
+                "HEADS": list(found.extra_heads),
                 "TAG_PER_JOINT": found.tag_per_joint,
                 "TAG_DIM": found.tag_dim,
                 "SCALE_ADAPTIVE": found.scale_adaptive,

@@ -17,6 +17,7 @@ from ...errors import UserError
 from ...inference.engines.base import Engine
 from ...inference.predictor import Maps, Predictor, Preprocessed, Scene
 from ...inference.stats import InferenceStats
+from ...io.images import MAX_INPUT_PIXELS
 from ...outputs import View, map_outputs
 from ...poses import Poses
 from ...skeleton import Skeleton
@@ -25,8 +26,6 @@ from .extra_heads import boxes_to_image, mask_probability, mask_support, mask_to
 from .maps import AggregatedMaps
 
 Images = npt.NDArray[np.uint8]
-_MAX_PIXELS = 1 << 24
-"""Of an input: 4096 x 4096."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ class TestTimeAugmentation:
                     f"TEST.SCALE_FACTOR {list(self.scales)} with INPUT_SIZE {self.input_size} "
                     f"makes an input of {shape[1]}x{shape[0]} pixels; both must be multiples of 32"
                 )
-            if shape[0] * shape[1] > _MAX_PIXELS:
+            if shape[0] * shape[1] > MAX_INPUT_PIXELS:
                 height, width = image.shape[:2]
                 raise UserError(
                     f"an image of {width}x{height} pixels would become an input of "

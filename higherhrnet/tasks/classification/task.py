@@ -10,8 +10,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from ...config import ClassifierConfig
-from ...datasets.image_folder import ClassBatch, ClassFolder, collate_classes
+from ...datasets.image_folder import ClassBatch, ClassFolder, collate_classes, middle_of
 from ...errors import UserError
+from ...io.images import read_image
 from ...io.paths import expand_path
 from ...models.classifier import Classifier
 from ...models.normalization import normalize
@@ -74,16 +75,18 @@ class ClassificationTask(Task[ClassifierConfig]):
         classes: Sequence[str],
         device: torch.device,
     ) -> Predict:
+        view = middle_of(config.DATASET.INPUT_SIZE)
+
         @torch.inference_mode()
         def predict(image: Image) -> int:
-            tensor = torch.from_numpy(image).permute(2, 0, 1)[None]
+            tensor = view(torch.from_numpy(image).permute(2, 0, 1))[None]
             return int(model(normalize(tensor.to(device))).argmax())
 
         return predict
 
     def evaluate(self, predict: Predict, test: ClassFolder, indices: Iterable[int]) -> int:
-        views = (test[0, index] for index in indices)
-        return sum(predict(v.image.permute(1, 2, 0).numpy()) == v.number for v in views)
+        files = (test.files[index] for index in indices)
+        return sum(predict(read_image(path, upright=False)) == number for path, number in files)
 
     def summarize(
         self, config: ClassifierConfig, test: ClassFolder, parts: Sequence[Any]

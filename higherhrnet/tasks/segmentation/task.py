@@ -14,6 +14,8 @@ from ...config import ImageSet, SegmentationConfig
 from ...datasets import device_transforms as on_device
 from ...datasets.crops import RandomCrop
 from ...datasets.label_maps import (
+    BACKGROUND,
+    IGNORED,
     CocoMasks,
     LabelBatch,
     LabelFolder,
@@ -50,8 +52,6 @@ class SegmentationTask(Task[SegmentationConfig]):
         for entry in d.train_sets:
             classes = sets[0].classes if sets else d.CLASSES
             sets.append(_open_set(config, entry, classes, d.TRAIN_LIMIT, "train"))
-        if any(dataset.classes != sets[0].classes for dataset in sets):
-            raise UserError("config key 'DATASET.TRAIN': the sets have different classes")
         crop = RandomCrop(
             shape=(d.CROP_SIZE[1], d.CROP_SIZE[0]),
             scale=(d.MIN_SCALE, d.MAX_SCALE),
@@ -61,19 +61,13 @@ class SegmentationTask(Task[SegmentationConfig]):
             color=d.COLOR_JITTER,
             augment=d.AUGMENT,
         )
-        views = LabelViews(sets, crop, config.TRAIN.SEED, d.IGNORE_LABEL)
+        views = LabelViews(sets, crop, config.TRAIN.SEED)
         return TrainingItems(views, len(views), collate_labels, sets[0].classes)
 
     def open_test(self, config: SegmentationConfig, classes: Sequence[str] = ()) -> LabelMaps:
         d = config.DATASET
         entry = ImageSet(d.TEST, d.ROOT, d.IMAGE_DIR)
-        dataset = _open_set(config, entry, classes or d.CLASSES, d.TEST_LIMIT, "test")
-        if classes and tuple(classes) != dataset.classes:
-            raise UserError(
-                f"the network tells {len(classes)} classes apart ({', '.join(classes[:5])}, …), "
-                f"and the data set has {len(dataset.classes)} ({', '.join(dataset.classes[:5])}, …)"
-            )
-        return dataset
+        return _open_set(config, entry, classes or d.CLASSES, d.TEST_LIMIT, "test")
 
     def build_model(self, config: SegmentationConfig, classes: int) -> SegmentationHRNet:
         m = config.MODEL
@@ -89,18 +83,20 @@ class SegmentationTask(Task[SegmentationConfig]):
 
     def build_criterion(self, config: SegmentationConfig, training: TrainingItems) -> Any:
         weights = config.LOSS.CLASS_WEIGHTS
+        if weights and not any(weights):
+            raise UserError("config key 'LOSS.CLASS_WEIGHTS' must not be all 0")
         if weights and len(weights) != len(training.classes):
             raise UserError(
                 f"config key 'LOSS.CLASS_WEIGHTS' has {len(weights)} entries for "
                 f"{len(training.classes)} classes"
             )
         factors = torch.tensor(weights) if weights else None
-        ignored, align_corners = config.DATASET.IGNORE_LABEL, config.MODEL.ALIGN_CORNERS
+        align_corners = config.MODEL.ALIGN_CORNERS
 
         def criterion(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
             whole = upsample(logits.float(), labels.shape[-2:], align_corners)
             factor = None if factors is None else factors.to(whole.device)
-            return {"classes": mean_cross_entropy(whole, labels, factor, ignored)}
+            return {"classes": mean_cross_entropy(whole, labels, factor)}
 
         return criterion
 
@@ -134,13 +130,11 @@ class SegmentationTask(Task[SegmentationConfig]):
         )
 
     def evaluate(self, predict: Predict, test: LabelMaps, indices: Iterable[int]) -> list[Counts]:
-        # The label that does not count is above all classes, whichever it is.
         counts = np.zeros((len(test.classes), len(test.classes)), np.int64)
         for index in indices:
             sample = test.sample(index)
-            labels = np.where(sample.labels < len(test.classes), sample.labels, _IGNORED)
             found = predict(sample.image)
-            counts += count_pixels(labels.astype(np.uint8), found, len(counts), _IGNORED)
+            counts += count_pixels(sample.labels, found, len(counts), IGNORED)
         return [counts]
 
     def summarize(
@@ -164,6 +158,7 @@ class SegmentationTask(Task[SegmentationConfig]):
     def draw(
         self, config: SegmentationConfig, image: Image, found: Labels, classes: Sequence[str]
     ) -> dict[str, Image]:
+        # The label map is what is predicted: written whatever is drawn.
         return {"_overlay.jpg": draw_labels(image, found), "_labels.png": found}
 
     def describe(
@@ -191,15 +186,12 @@ class SegmentationTask(Task[SegmentationConfig]):
         return ExportGraph(module, ("labels", "logits"), STRIDE)
 
 
-_IGNORED = 255
-
-
 def mean_cross_entropy(
-    logits: torch.Tensor, labels: torch.Tensor, factors: torch.Tensor | None, ignored: int
+    logits: torch.Tensor, labels: torch.Tensor, factors: torch.Tensor | None
 ) -> torch.Tensor:
     """Cross-entropy of (B, C, H, W) logits over the pixels that count; 0 if none does."""
-    total = F.cross_entropy(logits, labels, factors, ignore_index=ignored, reduction="sum")
-    counted = labels != ignored
+    total = F.cross_entropy(logits, labels, factors, ignore_index=IGNORED, reduction="sum")
+    counted = labels != IGNORED
     weights = counted if factors is None else factors[labels.clamp(max=len(factors) - 1)] * counted
     return total / weights.sum().clamp(min=1e-6)
 
@@ -207,15 +199,38 @@ def mean_cross_entropy(
 def _open_set(
     config: SegmentationConfig, entry: ImageSet, classes: Sequence[str], limit: int, role: str
 ) -> LabelMaps:
+    dataset = _read_set(config, entry, classes, limit, role)
+    if len(dataset.classes) > IGNORED:
+        raise UserError(
+            f"{len(dataset.classes)} classes are too many: label maps tell {IGNORED} apart; name "
+            "fewer with DATASET.CLASSES"
+        )
+    wanted = tuple(classes)
+    if wanted and dataset.classes[0] == BACKGROUND and BACKGROUND not in wanted:
+        wanted = (BACKGROUND, *wanted)
+    if wanted and wanted != dataset.classes:
+        shown = ", ".join(dataset.classes[:5]) + (", …" if len(dataset.classes) > 5 else "")
+        raise UserError(
+            f"the data set's {len(dataset.classes)} classes are {shown}, not the {len(wanted)} "
+            f"that are wanted: {', '.join(wanted[:5])}{', …' if len(wanted) > 5 else ''}"
+        )
+    return dataset
+
+
+def _read_set(
+    config: SegmentationConfig, entry: ImageSet, classes: Sequence[str], limit: int, role: str
+) -> LabelMaps:
     d = config.DATASET
     root = expand_path(entry.ROOT, "DATASET.ROOT")
+    if entry.IMAGE_DIR and d.DATASET in ("cityscapes", "voc"):
+        raise UserError(f"config key 'DATASET.IMAGE_DIR' means nothing for {d.DATASET}")
     if d.DATASET == "coco":
         files = find_split(root, entry.TRAIN, entry.IMAGE_DIR, "instances")
-        return CocoMasks(*files, classes, d.IGNORE_LABEL, limit)
+        return CocoMasks(*files, classes, limit)
     if d.DATASET == "cityscapes":
-        return open_cityscapes(root, entry.TRAIN, d.IGNORE_LABEL, limit)
+        return open_cityscapes(root, entry.TRAIN, limit)
     if d.DATASET == "voc":
-        return open_voc(root, entry.TRAIN, d.IGNORE_LABEL, limit)
+        return open_voc(root, entry.TRAIN, limit)
     if d.DATASET == "folder":
         images = root / (entry.IMAGE_DIR or "images") / entry.TRAIN
         labels = root / d.LABEL_DIR / entry.TRAIN
