@@ -722,6 +722,10 @@ def test_a_segmentation_network_is_trained_validated_and_predicts(segmentation_r
     assert labels.shape == (80, 80)
     assert set(np.unique(labels)) <= {0, 1}
     assert (tmp_path / "p" / "a_overlay.jpg").is_file()
+    taken = tmp_path / "a_overlay.jpg"
+    cv2.imwrite(str(taken), np.zeros((64, 64, 3), np.uint8))
+    out = run_cli("predict", image, taken, "--weights", weights, "--output", tmp_path, status=2)
+    assert "is an input and would be overwritten" in out
     described = json.loads((tmp_path / "p" / "predictions.json").read_text())
     assert described["classes"] == ["background", "person"]
 

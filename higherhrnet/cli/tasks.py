@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -88,31 +89,50 @@ def predict_task(options: argparse.Namespace, file: Checkpoint) -> int:
     output: Path = options.output or Path("output/predict")
     loaded = load_task(file, choose_device(options.device), options.overrides)
     names = [name.removesuffix("_poses.jpg") for name in output_names(inputs.images, ".jpg")]
-    images, failures = [], 0
+    _check_outputs(inputs.images, [output / n for n in names], output, loaded.task.endings)
+    images: list[dict[str, Any]] = []
+    failures = 0
     with lock_folder(output, "prediction"):
-        for path, name in zip(tqdm(inputs.images, unit=" images"), names, strict=True):
-            try:
-                image = read_image(path)
-                found = loaded.predict(image)
-                _draw(loaded, image, found, output / name, "none" not in options.show)
-            except UserError as error:
-                about = "" if str(path) in str(error) else f"'{path}': "
-                _log.error("%s%s", about, error)
-                failures += 1
-                continue
-            images.append(
-                {
-                    "file_name": str(path),
-                    "height": image.shape[0],
-                    "width": image.shape[1],
-                    **loaded.task.describe(loaded.config, found, loaded.classes),
-                }
-            )
-        if images:
-            write_json(output / "predictions.json", loaded.task.collect(images, loaded.classes))
+        try:
+            for path, name in zip(tqdm(inputs.images, unit=" images"), names, strict=True):
+                try:
+                    image = read_image(path)
+                    found = loaded.predict(image)
+                    _draw(loaded, image, found, output / name, "none" not in options.show)
+                except UserError as error:
+                    about = "" if str(path) in str(error) else f"'{path}': "
+                    _log.error("%s%s", about, error)
+                    failures += 1
+                    continue
+                images.append(
+                    {
+                        "file_name": str(path),
+                        "height": image.shape[0],
+                        "width": image.shape[1],
+                        **loaded.task.describe(loaded.config, found, loaded.classes),
+                    }
+                )
+        finally:  # what was found before Ctrl-C is written
+            if images:
+                write_json(output / "predictions.json", loaded.task.collect(images, loaded.classes))
     noun = "image" if len(images) == 1 else "images"
     print(f"{len(images)} {noun}" + (f"; predictions.json in {output}" if images else ""))
     return 2 if failures else 0
+
+
+def _check_outputs(
+    inputs: Sequence[Path], stems: Sequence[Path], output: Path, endings: Sequence[str]
+) -> None:
+    """Refuse to write over what is to be read.
+
+    Raises:
+        UserError: a drawing would get the name of an input.
+    """
+    written = {os.path.realpath(output / "predictions.json")}
+    written |= {os.path.realpath(f"{stem}{ending}") for stem in stems for ending in endings}
+    for path in inputs:
+        if os.path.realpath(path) in written:
+            raise UserError(f"'{path}' is an input and would be overwritten; change --output")
 
 
 def _draw(loaded: TaskPredictor, image: Image, found: Any, stem: Path, with_drawings: bool) -> None:
@@ -132,7 +152,7 @@ def _draw(loaded: TaskPredictor, image: Image, found: Any, stem: Path, with_draw
 
 
 def export_task(options: argparse.Namespace, file: Checkpoint) -> int:
-    """Write a network for another runtime, and say how near it comes."""
+    """Write a network for another runtime."""
     _refuse(options, ("flip", "decode", "preset", "images", "compare"))
     if options.to not in FORMATS or options.precision == "int8":
         raise UserError(

@@ -90,7 +90,7 @@ def load_task(
     load_weights(model, file)
     model.to(device).to(memory_format=torch.channels_last).eval()
     predict = task.build_predictor(config, model, classes, device)
-    is_named = bool(file.classes) or bool(getattr(config.DATASET, "CLASSES", ()))  # type: ignore[attr-defined]
+    is_named = bool(file.classes or _named_classes(config))
     return TaskPredictor(task, config, classes, is_named, model, predict)
 
 
@@ -101,7 +101,7 @@ def open_test_set(loaded: TaskPredictor) -> tuple[Any, tuple[str, ...]]:
     Raises:
         UserError: the images have other classes.
     """
-    named: tuple[str, ...] = getattr(loaded.config.DATASET, "CLASSES", ())  # type: ignore[attr-defined]
+    named = _named_classes(loaded.config)
     classes = loaded.classes if loaded.is_named else ()
     if named and loaded.is_named and not set(named) <= set(classes):
         raise UserError(
@@ -134,9 +134,15 @@ def _check_settings(file: Checkpoint, config: Config) -> None:
             )
 
 
+def _named_classes(config: Config) -> tuple[str, ...]:
+    """The classes that a config names; none if it leaves them to the data set."""
+    dataset = getattr(config, "DATASET", None)
+    return tuple(getattr(dataset, "CLASSES", ()))
+
+
 def _number_classes(file: Checkpoint, config: Config) -> tuple[str, ...]:
     """Names for the classes of a file that has none: those of the config, or numbers."""
-    named: tuple[str, ...] = getattr(config.DATASET, "CLASSES", ())  # type: ignore[attr-defined]
+    named = _named_classes(config)
     outputs = file.state.get("last_layer.3.weight", file.state.get("classifier.weight"))
     if outputs is None:
         if named:

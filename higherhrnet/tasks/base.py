@@ -76,11 +76,13 @@ class Task(ABC, Generic[C]):
         name: as ``Config.method``.
         metric: decides which weights are best.
         best_file: where they go.
+        endings: of the names of the images that ``predict`` writes: drawings are JPEG, data is PNG.
     """
 
     name: ClassVar[str]
     metric: ClassVar[str]
     best_file: ClassVar[str] = "best.safetensors"
+    endings: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def open_training(self, config: C) -> TrainingItems:
@@ -133,8 +135,7 @@ class Task(ABC, Generic[C]):
 
     @abstractmethod
     def draw(self, config: C, image: Image, found: Any, classes: Sequence[str]) -> dict[str, Image]:
-        """What ``predict`` writes of an image: ending of the file's name, e.g. ``_labels.png`` →
-        RGB or gray pixels."""
+        """What ``predict`` writes of an image: one of :attr:`endings` → RGB or gray pixels."""
 
     @abstractmethod
     def describe(self, config: C, found: Any, classes: Sequence[str]) -> dict[str, Any]:

@@ -169,8 +169,14 @@ class TopDownPredictor(Predictor):
             found = self.detector(images)
         with stats.timed("preprocess"):
             for item, image, boxes in zip(items, images, found, strict=True):
-                item.boxes = boxes.usable(self.bbox_threshold)
+                item.boxes = boxes.usable(max(self.bbox_threshold, self._least_shown))
                 item.inputs, item.image = self._crop(image, item.boxes), None
+
+    @property
+    def _least_shown(self) -> float:
+        """A person scores the box's score times a mean of joints' scores, which are hardly above 1:
+        whoever cannot reach the operating point needs no crop."""
+        return 0.0 if self.operating_point is None else 0.9 * self.operating_point.person
 
     def _heatmaps(self, inputs: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Heatmaps (N, K, h, w) of crops (N, H, W, 3), so many at once."""

@@ -91,15 +91,18 @@ def to_image(found: Detections, factors: tuple[float, float], size: tuple[int, i
 
 
 def draw_boxes(image: Image, found: FoundBoxes, classes: Sequence[str]) -> Image:
-    """The image with a rectangle around everything, its class and score beside it."""
+    """The image with a rectangle around everything; its class, if there are several, and score."""
     drawn = image.copy()
     thickness = max(round(min(image.shape[:2]) / 250), 1)
     scale = max(min(image.shape[:2]) / 900, 0.4)
-    for (x, y, w, h), score, label in zip(found.xywh, found.score, found.labels, strict=True):
+    order = np.argsort(found.score, kind="stable")  # the surest lie on top
+    for (x, y, w, h), score, label in zip(
+        found.xywh[order], found.score[order], found.labels[order], strict=True
+    ):
         color = _color(int(label))
         corner, far = (round(x), round(y)), (round(x + w), round(y + h))
         cv2.rectangle(drawn, corner, far, color, thickness, cv2.LINE_AA)
-        text = f"{classes[label]} {score:.2f}"
+        text = f"{score:.2f}" if len(classes) == 1 else f"{classes[label]} {score:.2f}"
         (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
         below = max(corner[1], height + 6)
         cv2.rectangle(

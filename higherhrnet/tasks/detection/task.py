@@ -34,6 +34,7 @@ class DetectionTask(Task[DetectorConfig]):
 
     name = "detection"
     metric = "AP"
+    endings = ("_boxes.jpg",)
 
     def open_training(self, config: DetectorConfig) -> TrainingItems:
         d = config.DATASET
@@ -142,7 +143,9 @@ class DetectionTask(Task[DetectorConfig]):
     def draw(
         self, config: DetectorConfig, image: Image, found: FoundBoxes, classes: Sequence[str]
     ) -> dict[str, Image]:
-        return {"_boxes.jpg": draw_boxes(image, found.at_least(config.TEST.DISPLAY_SCORE), classes)}
+        return {
+            self.endings[0]: draw_boxes(image, found.at_least(config.TEST.DISPLAY_SCORE), classes)
+        }
 
     def describe(
         self, config: DetectorConfig, found: FoundBoxes, classes: Sequence[str]

@@ -45,6 +45,7 @@ class SegmentationTask(Task[SegmentationConfig]):
 
     name = "segmentation"
     metric = "mIoU"
+    endings = ("_overlay.jpg", "_labels.png")
 
     def open_training(self, config: SegmentationConfig) -> TrainingItems:
         d = config.DATASET
@@ -158,8 +159,8 @@ class SegmentationTask(Task[SegmentationConfig]):
     def draw(
         self, config: SegmentationConfig, image: Image, found: Labels, classes: Sequence[str]
     ) -> dict[str, Image]:
-        # The label map is what is predicted: written whatever is drawn.
-        return {"_overlay.jpg": draw_labels(image, found), "_labels.png": found}
+        overlay, labels = self.endings
+        return {overlay: draw_labels(image, found), labels: found}
 
     def describe(
         self, config: SegmentationConfig, found: Labels, classes: Sequence[str]
