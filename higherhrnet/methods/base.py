@@ -37,7 +37,7 @@ from ..plugins import load_object
 from ..poses import Poses
 from ..skeleton import Skeleton
 from ..structures import KeypointIndices, Targets
-from .graphs import ImageNetwork
+from .graphs import PoseNetwork
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class ExportGraph:
         network: what the first of them, ``heatmaps`` and ``tags``, are.
     """
 
-    module: ImageNetwork
+    module: PoseNetwork
     outputs: tuple[str, ...]
     network: NetworkSpec
 

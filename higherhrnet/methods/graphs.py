@@ -6,40 +6,20 @@ Sub-pixel offsets are those of ``heatmaps.py``, on tensors; a test compares them
 from __future__ import annotations
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 
-from ..models.normalization import MEAN, STD
+from ..models.image_network import ImageNetwork
 from ..outputs import Outputs
 
 _FAINT = 1e-10
 
 
-class ImageNetwork(nn.Module):
-    """(B, H, W, 3) uint8 RGB → float32 outputs of a network that reads normalized images.
-
-    Args:
-        network: in evaluation mode; half precision, if it is cast, is its own affair.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-        self.dtype = torch.float32
-        self.mean = nn.Buffer(torch.tensor(MEAN).view(1, 3, 1, 1))
-        self.std = nn.Buffer(torch.tensor(STD).view(1, 3, 1, 1))
-
-    def cast(self, dtype: torch.dtype) -> None:
-        """Compute the network in another type; what comes before and after stays float32."""
-        self.network.to(dtype)
-        self.dtype = dtype
+class PoseNetwork(ImageNetwork):
+    """(B, H, W, 3) uint8 RGB → float32 outputs of a pose network."""
 
     def outputs(self, images: torch.Tensor, flip: bool) -> Outputs:
         """The network's outputs; with ``flip`` those of the flipped images follow in the batch."""
-        x = (images.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
-        if flip:
-            x = torch.cat([x, x.flip(3)])
-        found: Outputs = self.network(x.to(self.dtype))
+        found: Outputs = self.network(self.normalized(images, flip))
         heatmaps, tags = (tuple(maps.float() for maps in part) for part in found[:2])
         return Outputs(heatmaps, tags)
 

@@ -13,7 +13,7 @@ from ...models.higher_hrnet import HigherHRNet
 from ...models.pose_model import PoseModel
 from ...outputs import Head, NetworkSpec
 from ..base import ExportGraph
-from ..graphs import OFFSETS, ImageNetwork, gather, patches, resize, split_index
+from ..graphs import OFFSETS, PoseNetwork, gather, patches, resize, split_index
 from ..heatmaps import gaussian_blur_on_device
 from .codec import BottomUpCodec
 from .predictor import BottomUpPredictor
@@ -49,7 +49,7 @@ def build_graph(
     return ExportGraph(graph, ("heatmaps", "tags", *more), NetworkSpec((head,), flip))
 
 
-class BottomUpGraph(ImageNetwork):
+class BottomUpGraph(PoseNetwork):
     """(B, H, W, 3) uint8 RGB → heatmaps and tags, and candidates on request.
 
     Outputs:

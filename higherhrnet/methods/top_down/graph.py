@@ -10,7 +10,7 @@ from ...inference.engines.torch_engine import fuse_conv_bn
 from ...models.pose_model import PoseModel
 from ...outputs import NetworkSpec
 from ..base import ExportGraph
-from ..graphs import ImageNetwork, parabola_offset, patches, split_index
+from ..graphs import PoseNetwork, parabola_offset, patches, split_index
 from .codec import TopDownCodec
 from .predictor import TopDownPredictor
 
@@ -37,7 +37,7 @@ def build_graph(
     return ExportGraph(graph, names, NetworkSpec(predictor.codec.heads, flip, predictor.image_size))
 
 
-class TopDownGraph(ImageNetwork):
+class TopDownGraph(PoseNetwork):
     """(N, H, W, 3) uint8 RGB crops → heatmaps, and points on request.
 
     Outputs:

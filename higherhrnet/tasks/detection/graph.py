@@ -3,37 +3,20 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
 from torchvision.models.detection import FCOS
 
 from ...models.detector import Detector
-from ...models.normalization import MEAN, STD
+from ...models.image_network import ImageNetwork
 
 
-class DetectionGraph(nn.Module):
-    """(B, H, W, 3) uint8 RGB → boxes and scores of all places of an FCOS head, before NMS.
-
-    Args:
-        network: in evaluation mode; half precision, if it is cast, is its own affair.
-    """
-
-    def __init__(self, network: Detector) -> None:
-        super().__init__()
-        self.network = network
-        self.dtype = torch.float32
-        self.mean = nn.Buffer(torch.tensor(MEAN).view(1, 3, 1, 1))
-        self.std = nn.Buffer(torch.tensor(STD).view(1, 3, 1, 1))
-
-    def cast(self, dtype: torch.dtype) -> None:
-        """Compute the network in another type; what comes before and after stays float32."""
-        self.network.to(dtype)
-        self.dtype = dtype
+class DetectionGraph(ImageNetwork):
+    """(B, H, W, 3) uint8 RGB → boxes and scores of all places of an FCOS head, before NMS."""
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, N, 4) float32 left, top, right, bottom, pixels of the images, and (B, N, C) scores:
         the square root of class probability times centerness (Tian et al. 2019, sec. 3.4)."""
-        x = (images.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
-        levels = self.network.extract_pyramid(x.to(self.dtype))
+        assert isinstance(self.network, Detector)
+        levels = self.network.extract_pyramid(self.normalized(images))
         fcos = self.network.detector
         assert isinstance(fcos, FCOS)
         found = fcos.head(levels)

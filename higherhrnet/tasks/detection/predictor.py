@@ -12,12 +12,9 @@ import torch
 
 from ...datasets.crops import fit_factor, pad_to_multiple, resize
 from ...models.detector import Detections, Detector
-from ...models.normalization import normalize
-from ...models.precision import best_precision
+from ..inputs import STRIDE, autocast, send_image
 
 Image = npt.NDArray[np.uint8]
-STRIDE = 32
-"""Of the backbone's lowest resolution."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +65,8 @@ class DetectionPredictor:
         height, width = (max(round(side * factor), 1) for side in size)
         resized = resize(image, (height, width))
         canvas = pad_to_multiple(resized, max(self.model.strides[-1], STRIDE))
-        images = torch.from_numpy(canvas).permute(2, 0, 1)[None].to(self.device)
-        inputs = normalize(images.contiguous(memory_format=torch.channels_last))
-        chosen = best_precision(self.device) if self.precision == "auto" else self.precision
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=chosen == "bf16"):
-            found = self.model(inputs)
+        with autocast(self.device, self.precision):
+            found = self.model(send_image(canvas, self.device))
         assert isinstance(found, list)
         return to_image(found[0], (width / size[1], height / size[0]), size)
 

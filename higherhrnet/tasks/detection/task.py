@@ -9,13 +9,11 @@ import torch
 from torch import nn
 
 from ...config import DetectorConfig
-from ...datasets import device_transforms as on_device
 from ...datasets.boxes import BoxBatch, BoxViews, CocoBoxes, CollateBoxes
 from ...datasets.crops import RandomCrop
 from ...errors import UserError
 from ...evaluation.box_ap import box_metrics
 from ...models.detector import DetectionTargets, Detector, DetectorInputs
-from ...models.normalization import normalize
 from ..base import (
     ExportGraph,
     Image,
@@ -25,6 +23,7 @@ from ..base import (
     find_test_set,
     find_training_sets,
 )
+from ..inputs import STRIDE, send_images
 from .graph import DetectionGraph
 from .predictor import DetectionPredictor, FoundBoxes, draw_boxes
 
@@ -85,11 +84,9 @@ class DetectionTask(Task[DetectorConfig]):
         self, config: DetectorConfig, device: torch.device
     ) -> Callable[[BoxBatch], tuple[DetectorInputs, None]]:
         def send(batch: BoxBatch) -> tuple[DetectorInputs, None]:
-            images = batch.images.to(device, memory_format=torch.channels_last, non_blocking=True)
-            if bool((batch.color != 1).any()):
-                images = on_device.change_color(images, batch.color.to(device))
+            images = send_images(batch.images, batch.color, device)
             targets = DetectionTargets(batch.boxes.to(device), batch.labels.to(device))
-            return DetectorInputs(normalize(images), targets), None
+            return DetectorInputs(images, targets), None
 
         return send
 
@@ -199,7 +196,7 @@ class DetectionTask(Task[DetectorConfig]):
 def last_stride(config: DetectorConfig) -> int:
     """What the sides of a network's input are multiples of."""
     m = config.MODEL
-    return max(m.PYRAMID_STRIDE * 2 ** (m.PYRAMID_LEVELS - 1), 32)
+    return max(m.PYRAMID_STRIDE * 2 ** (m.PYRAMID_LEVELS - 1), STRIDE)
 
 
 TASK = DetectionTask()

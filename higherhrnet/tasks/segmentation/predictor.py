@@ -13,12 +13,9 @@ from torch.nn import functional as F
 
 from ...datasets.crops import pad_to_multiple, resize
 from ...datasets.label_maps import Labels, colorize
-from ...models.normalization import normalize
-from ...models.precision import best_precision
+from ..inputs import STRIDE, autocast, send_image
 
 Image = npt.NDArray[np.uint8]
-STRIDE = 32
-"""Sides of a network's input are multiples of it."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +60,8 @@ class SegmentationPredictor:
         height, width = (max(round(side * factor), 1) for side in size)
         resized = resize(image, (height, width))
         canvas = pad_to_multiple(resized, STRIDE)
-        images = torch.from_numpy(canvas).permute(2, 0, 1)[None].to(self.device)
-        x = normalize(images.contiguous(memory_format=torch.channels_last))
-        chosen = best_precision(self.device) if self.precision == "auto" else self.precision
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=chosen == "bf16"):
+        x = send_image(canvas, self.device)
+        with autocast(self.device, self.precision):
             logits = self.model(x.flip(3) if flipped else x)
         logits = logits.float().flip(3) if flipped else logits.float()
         whole = upsample(logits, canvas.shape[:2], self.align_corners)[..., :height, :width]

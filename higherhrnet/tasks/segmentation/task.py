@@ -11,7 +11,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from ...config import ImageSet, SegmentationConfig
-from ...datasets import device_transforms as on_device
 from ...datasets.crops import RandomCrop
 from ...datasets.label_maps import (
     BACKGROUND,
@@ -30,12 +29,12 @@ from ...datasets.paths import find_split
 from ...errors import UserError
 from ...evaluation.segmentation import Counts, count_pixels, segmentation_metrics
 from ...io.paths import expand_path
-from ...models.normalization import normalize
 from ...models.segmentation import SegmentationHRNet
 from ...plugins import load_object
 from ..base import ExportGraph, Image, Predict, Task, TrainingItems
+from ..inputs import STRIDE, send_images
 from .graph import SegmentationGraph
-from .predictor import STRIDE, SegmentationPredictor, draw_labels, upsample
+from .predictor import SegmentationPredictor, draw_labels, upsample
 
 _SYNTHETIC = "higherhrnet.research.synthetic.label_maps:build_dataset"
 
@@ -105,10 +104,8 @@ class SegmentationTask(Task[SegmentationConfig]):
         self, config: SegmentationConfig, device: torch.device
     ) -> Callable[[LabelBatch], tuple[torch.Tensor, torch.Tensor]]:
         def send(batch: LabelBatch) -> tuple[torch.Tensor, torch.Tensor]:
-            images = batch.images.to(device, memory_format=torch.channels_last, non_blocking=True)
-            if bool((batch.color != 1).any()):
-                images = on_device.change_color(images, batch.color.to(device))
-            return normalize(images), batch.labels.to(device, non_blocking=True).long()
+            images = send_images(batch.images, batch.color, device)
+            return images, batch.labels.to(device, non_blocking=True).long()
 
         return send
 
