@@ -317,7 +317,7 @@ def test_what_is_wrong_is_said_before_anything_is_trained(tmp_path, capsys):
     for boxes, said in (
         (
             "fastrcnn_typo",
-            "'TEST.BBOX_SOURCE' must be ground_truth, FILE.json, bottom-up weights, or one of",
+            "'TEST.BBOX_SOURCE' must be ground_truth, FILE.json, weights of a detector",
         ),
         ("nowhere.safetensors", "'TEST.BBOX_SOURCE' must be ground_truth, FILE.json"),
         ("hrnet_w18_mini", "evaluation 'a': TEST.BBOX_SOURCE"),
