@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
@@ -149,6 +149,18 @@ class Config:
             )
         if self.TRAIN.CUDA_GRAPHS and not self.TRAIN.COMPILE:
             raise UserError("config key 'TRAIN.CUDA_GRAPHS' needs TRAIN.COMPILE True")
+
+
+def check_test_scales(scales: Sequence[float]) -> None:
+    """That ``TEST.SCALE_FACTOR`` lists scales, each once.
+
+    Raises:
+        UserError: it does not.
+    """
+    if not scales or len(set(scales)) < len(scales):
+        raise UserError(
+            f"config key 'TEST.SCALE_FACTOR' must list scales, each once, not {list(scales)}"
+        )
 
 
 def sections_of(schema: type[Config]) -> dict[str, type[Any]]:

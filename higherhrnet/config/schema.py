@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from ..errors import UserError
-from .base import Config, ModelSection, TrainSection, rules_of, setting
+from .base import Config, ModelSection, TrainSection, check_test_scales, rules_of, setting
 from .tasks import ClassifierConfig, DetectorConfig, SegmentationConfig
 
 _HEAD = "PACKAGE:NAME that makes a head of your own; empty for the published one"
@@ -425,11 +425,7 @@ class BottomUpConfig(PoseConfig):
                 f"config key 'DATASET.MIN_SCALE' {self.DATASET.MIN_SCALE} is above "
                 f"'DATASET.MAX_SCALE' {self.DATASET.MAX_SCALE}"
             )
-        scales = self.TEST.SCALE_FACTOR
-        if not scales or len(set(scales)) < len(scales):
-            raise UserError(
-                f"config key 'TEST.SCALE_FACTOR' must list scales, each once, not {list(scales)}"
-            )
+        check_test_scales(self.TEST.SCALE_FACTOR)
 
 
 @dataclass(frozen=True)

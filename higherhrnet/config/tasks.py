@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from ..errors import UserError
-from .base import Config, ModelSection, TrainSection, setting
+from .base import Config, ModelSection, TrainSection, check_test_scales, setting
 
 
 @dataclass(frozen=True)
@@ -177,11 +177,7 @@ class SegmentationConfig(Config):
         super().check()
         _check_sets(self.DATASET)
         _check_scales(self.DATASET.MIN_SCALE, self.DATASET.MAX_SCALE)
-        scales = self.TEST.SCALE_FACTOR
-        if not scales or len(set(scales)) < len(scales):
-            raise UserError(
-                f"config key 'TEST.SCALE_FACTOR' must list scales, each once, not {list(scales)}"
-            )
+        check_test_scales(self.TEST.SCALE_FACTOR)
 
 
 # Detection: HRNet-V2p

@@ -214,10 +214,8 @@ def silhouettes_of(records: list[dict[str, Any]], shape: tuple[int, int]) -> Sil
     people = [r for r in records if not r.get("iscrowd") and r.get("bbox")]
     outlines = [(decode_region(r.get("segmentation"), shape), r) for r in records]
     for outline, record in outlines:
-        if outline is None and record.get("bbox"):
-            x, y, w, h = record["bbox"]
-            left, top = max(round(x), 0), max(round(y), 0)
-            mask[top : max(round(y + h), 0), left : max(round(x + w), 0)] = NOT_COUNTED
+        if outline is None:
+            mask[box_slices(record)] = NOT_COUNTED
         elif outline is not None and record.get("iscrowd"):
             mask[outline] = NOT_COUNTED
     for outline, record in outlines:
@@ -324,14 +322,18 @@ def valid_mask(records: list[dict[str, Any]], shape: tuple[int, int]) -> npt.NDA
     boxes = [r for r, region in zip(ignored, regions, strict=True) if region is None]
     for inside, people in ((0, boxes), (1, labeled if boxes else [])):
         for person in people:
-            if person.get("bbox"):
-                x, y, w, h = person["bbox"]
-                left, top = max(round(x), 0), max(round(y), 0)
-                valid[top : max(round(y + h), 0), left : max(round(x + w), 0)] = inside
+            valid[box_slices(person)] = inside
     for region in regions:
         if region is not None:
             valid[region] = 0
     return valid
+
+
+def box_slices(record: Mapping[str, Any]) -> tuple[slice, slice]:
+    """Rows and columns of an annotation's box; none without one."""
+    x, y, w, h = record.get("bbox") or (0, 0, 0, 0)
+    left, top = max(round(x), 0), max(round(y), 0)
+    return slice(top, max(round(y + h), 0)), slice(left, max(round(x + w), 0))
 
 
 def decode_region(

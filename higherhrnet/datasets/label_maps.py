@@ -19,7 +19,7 @@ from ..io.store import Store
 from .annotations import check_annotations, read_annotations
 from .boxes import find_item
 from .categories import annotated_size, find_categories
-from .coco import decode_region
+from .coco import box_slices, decode_region
 from .crops import RandomCrop
 from .image_folder import SUFFIXES
 
@@ -125,20 +125,13 @@ class CocoMasks:
         # What does not count lies behind, then the largest first.
         for region, record, _ in regions:
             if region is None:
-                labels[_box_slices(record)] = IGNORED
+                labels[box_slices(record)] = IGNORED
             elif record.get("iscrowd"):
                 labels[region] = IGNORED
         shown = [(r, n) for r, record, n in regions if r is not None and not record.get("iscrowd")]
         for region, label in sorted(shown, key=lambda pair: -int(pair[0].sum())):
             labels[region] = label
         return LabelSample(image, labels, entry["id"])
-
-
-def _box_slices(record: dict[str, Any]) -> tuple[slice, slice]:
-    """Rows and columns of a box; none without one."""
-    x, y, w, h = record.get("bbox") or (0, 0, 0, 0)
-    left, top = max(round(x), 0), max(round(y), 0)
-    return slice(top, max(round(y + h), top)), slice(left, max(round(x + w), left))
 
 
 class LabelFolder:
