@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 import signal
 import sys
 import threading
@@ -33,7 +32,13 @@ from ..inference.draw_predictions import (
     predict_images,
     predict_video,
 )
-from ..inference.inputs import Inputs, describe_skipped, find_inputs, output_names
+from ..inference.inputs import (
+    Inputs,
+    describe_skipped,
+    find_inputs,
+    output_names,
+    refuse_overwriting,
+)
 from ..inference.live_view import LiveView
 from ..inference.prediction_files import (
     NAMES,
@@ -273,10 +278,8 @@ def _check_outputs(inputs: Inputs, options: OutputOptions, also_read: Sequence[P
     names = [*NAMES, *drawn_names(inputs.images, options)]
     if options.poses or options.heatmaps:
         names += _video_names([str(video) for video in inputs.videos], options)
-    written = {os.path.realpath(options.output / name) for name in names}
-    for path in [*inputs.images, *inputs.videos, *also_read]:
-        if os.path.realpath(path) in written:
-            raise UserError(f"'{path}' is an input and would be overwritten; change --output")
+    written = [options.output / name for name in names]
+    refuse_overwriting(written, [*inputs.images, *inputs.videos, *also_read])
 
 
 def _video_names(labels: Sequence[str], options: OutputOptions) -> list[str]:

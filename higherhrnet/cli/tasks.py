@@ -6,7 +6,6 @@ import argparse
 import logging
 import os
 import time
-from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from ..factory.device import choose_device
 from ..factory.export import TaskExportInfo, export_task_network
 from ..factory.task_training import evaluate
 from ..factory.tasks import TaskPredictor, load_task, open_test_set
-from ..inference.inputs import describe_skipped, find_inputs, output_names
+from ..inference.inputs import describe_skipped, find_inputs, output_names, refuse_overwriting
 from ..io.atomic import atomic_write, write_json
 from ..io.images import read_image
 from ..io.lock import lock_folder
@@ -89,7 +88,8 @@ def predict_task(options: argparse.Namespace, file: Checkpoint) -> int:
     output: Path = options.output or Path("output/predict")
     loaded = load_task(file, choose_device(options.device), options.overrides)
     names = [name.removesuffix("_poses.jpg") for name in output_names(inputs.images, ".jpg")]
-    _check_outputs(inputs.images, [output / n for n in names], output, loaded.task.endings)
+    drawn = [output / f"{name}{ending}" for name in names for ending in loaded.task.endings]
+    refuse_overwriting([output / "predictions.json", *drawn], inputs.images)
     images: list[dict[str, Any]] = []
     failures = 0
     with lock_folder(output, "prediction"):
@@ -118,21 +118,6 @@ def predict_task(options: argparse.Namespace, file: Checkpoint) -> int:
     noun = "image" if len(images) == 1 else "images"
     print(f"{len(images)} {noun}" + (f"; predictions.json in {output}" if images else ""))
     return 2 if failures else 0
-
-
-def _check_outputs(
-    inputs: Sequence[Path], stems: Sequence[Path], output: Path, endings: Sequence[str]
-) -> None:
-    """Refuse to write over what is to be read.
-
-    Raises:
-        UserError: a drawing would get the name of an input.
-    """
-    written = {os.path.realpath(output / "predictions.json")}
-    written |= {os.path.realpath(f"{stem}{ending}") for stem in stems for ending in endings}
-    for path in inputs:
-        if os.path.realpath(path) in written:
-            raise UserError(f"'{path}' is an input and would be overwritten; change --output")
 
 
 def _draw(loaded: TaskPredictor, image: Image, found: Any, stem: Path, with_drawings: bool) -> None:

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import Dataset
 
 from .. import geometry
 from ..errors import UserError
@@ -18,7 +17,7 @@ from ..geometry import Affine
 from ..io.store import Store
 from .annotations import check_annotations, read_annotations
 from .categories import annotated_size, find_categories
-from .crops import MEAN_COLOR, RandomCrop
+from .crops import MEAN_COLOR, Crop, CropViews
 from .transforms import clip_boxes
 
 
@@ -167,28 +166,11 @@ class BoxBatch(NamedTuple):
     ids: tuple[int | str, ...]
 
 
-@dataclass(frozen=True)
-class BoxViews(Dataset[BoxItem]):
-    """Training views of several sets, one after another, indexed by (epoch, image).
+class BoxViews(CropViews[BoxItem]):
+    """Views of :class:`CocoBoxes`."""
 
-    Attributes:
-        sets: with the same classes.
-        crop: chooses the views.
-        seed: of all random numbers.
-    """
-
-    sets: Sequence[CocoBoxes]
-    crop: RandomCrop
-    seed: int
-
-    def __len__(self) -> int:
-        return sum(map(len, self.sets))
-
-    def __getitem__(self, key: tuple[int, ...]) -> BoxItem:
-        rng = np.random.default_rng((self.seed, *key))
-        dataset, index = find_item(self.sets, key[1])
-        sample = dataset.sample(index)
-        view = self.crop(sample.image.shape[:2], rng)
+    def make_item(self, sample: BoxSample, view: Crop) -> BoxItem:
+        """The boxes that are still to be searched for, cut at the view's edges."""
         boxes, seen = clip_boxes(move_boxes(sample.boxes, view.affine), view.shape)
         return BoxItem(
             image=torch.from_numpy(view.warp(sample.image)).permute(2, 0, 1),
@@ -197,15 +179,6 @@ class BoxViews(Dataset[BoxItem]):
             color=torch.tensor(view.color),
             id=sample.id,
         )
-
-
-def find_item(sets: Sequence[Any], index: int) -> tuple[Any, int]:
-    """The set of an image by its number over all sets, and its number there."""
-    for dataset in sets:
-        if index < len(dataset):
-            return dataset, index
-        index -= len(dataset)
-    raise IndexError(index)
 
 
 @dataclass(frozen=True)

@@ -208,22 +208,38 @@ class CocoKeypoints:
         )
 
 
-def silhouettes_of(records: list[dict[str, Any]], shape: tuple[int, int]) -> Silhouettes:
+def silhouettes_of(records: list[Record], shape: tuple[int, int]) -> Silhouettes:
     """All people of an image (H, W): crowds do not count, nor boxes without an outline."""
-    mask = np.zeros(shape, np.uint8)
     people = [r for r in records if not r.get("iscrowd") and r.get("bbox")]
-    outlines = [(decode_region(r.get("segmentation"), shape), r) for r in records]
-    for outline, record in outlines:
-        if outline is None:
-            mask[box_slices(record)] = NOT_COUNTED
-        elif outline is not None and record.get("iscrowd"):
-            mask[outline] = NOT_COUNTED
-    for outline, record in outlines:
-        if outline is not None and not record.get("iscrowd"):
-            mask[outline] = 1
     boxes = np.array([r["bbox"] for r in people], float).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
-    return Silhouettes(mask, boxes)
+    return Silhouettes(paint_outlines([(record, 1) for record in records], shape), boxes)
+
+
+def paint_outlines(
+    records: Sequence[tuple[Record, int]], shape: tuple[int, int]
+) -> npt.NDArray[np.uint8]:
+    """(H, W) the label that each annotation comes with, inside its outline; 0 elsewhere.
+
+    Crowds, and boxes without an outline, are :data:`NOT_COUNTED` and lie behind; of other outlines
+    the smaller one lies in front.
+
+    Raises:
+        UserError: an outline cannot be decoded.
+    """
+    labels = np.zeros(shape, np.uint8)
+    shown = []
+    for record, label in records:
+        region = decode_region(record.get("segmentation"), shape)
+        if region is None:
+            labels[box_slices(record)] = NOT_COUNTED
+        elif record.get("iscrowd"):
+            labels[region] = NOT_COUNTED
+        else:
+            shown.append((region, label))
+    for region, label in sorted(shown, key=lambda pair: -int(pair[0].sum())):
+        labels[region] = label
+    return labels
 
 
 _LOOKED_AT = 64

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+from torch.utils.data import Dataset
 
 from .. import geometry
 from ..errors import UserError
@@ -122,3 +126,38 @@ def fit_factor(size: tuple[int, int], short_side: int, max_side: int = 0) -> flo
     ``max_side``; 0 for either sets no such limit."""
     factor = short_side / min(size) if short_side else 1.0
     return min(factor, max_side / max(size)) if max_side else factor
+
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class CropViews(Dataset[Item], ABC):
+    """Training views of several sets, one after another, indexed by (epoch, image).
+
+    Attributes:
+        sets: with the same classes; each has ``len()`` and ``sample(index)`` with an ``image``.
+        crop: chooses the views.
+        seed: of all random numbers.
+    """
+
+    sets: Sequence[Any]
+    crop: RandomCrop
+    seed: int
+
+    def __len__(self) -> int:
+        return sum(map(len, self.sets))
+
+    def __getitem__(self, key: tuple[int, ...]) -> Item:
+        rng = np.random.default_rng((self.seed, *key))
+        index = key[1]
+        for dataset in self.sets:
+            if index < len(dataset):
+                break
+            index -= len(dataset)
+        sample = dataset.sample(index)
+        return self.make_item(sample, self.crop(sample.image.shape[:2], rng))
+
+    @abstractmethod
+    def make_item(self, sample: Any, view: Crop) -> Item:
+        """What a view shows of a sample."""

@@ -11,21 +11,18 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import Dataset
 
 from ..errors import UserError
 from ..io.images import read_file
 from ..io.store import Store
+from ..structures import NOT_COUNTED
 from .annotations import check_annotations, read_annotations
-from .boxes import find_item
 from .categories import annotated_size, find_categories
-from .coco import box_slices, decode_region
-from .crops import RandomCrop
+from .coco import paint_outlines
+from .crops import Crop, CropViews
 from .image_folder import SUFFIXES
 
 BACKGROUND = "background"
-IGNORED = 255
-"""Label of pixels that do not count, whatever stands for it in files."""
 Labels = npt.NDArray[np.uint8]
 
 
@@ -35,7 +32,7 @@ class LabelSample:
 
     Attributes:
         image: (H, W, 3) uint8 RGB.
-        labels: (H, W) uint8 class numbers, :data:`IGNORED` where none counts.
+        labels: (H, W) uint8 class numbers, :data:`NOT_COUNTED` where none counts.
         id: the data set's name of the image.
     """
 
@@ -113,24 +110,10 @@ class CocoMasks:
         """The whole image; ``UserError`` names a missing or broken file."""
         entry = self._images[index]
         image = self.store.image(str(entry["file_name"]), annotated_size(entry))
-        labels = np.zeros(image.shape[:2], np.uint8)
-        records = self._records.get(entry["id"], [])
         try:
-            regions = [
-                (decode_region(record.get("segmentation"), image.shape[:2]), record, label)
-                for record, label in records
-            ]
+            labels = paint_outlines(self._records.get(entry["id"], []), image.shape[:2])
         except UserError as error:
             raise UserError(f"'{self.annotation_file}': image {entry['id']}: {error}") from error
-        # What does not count lies behind, then the largest first.
-        for region, record, _ in regions:
-            if region is None:
-                labels[box_slices(record)] = IGNORED
-            elif record.get("iscrowd"):
-                labels[region] = IGNORED
-        shown = [(r, n) for r, record, n in regions if r is not None and not record.get("iscrowd")]
-        for region, label in sorted(shown, key=lambda pair: -int(pair[0].sum())):
-            labels[region] = label
         return LabelSample(image, labels, entry["id"])
 
 
@@ -185,7 +168,7 @@ class LabelFolder:
         image = self.store.image(name)
         labels = read_label_map(self._file(name))
         check_labels(labels, self.classes, self.ignored, image.shape[:2], str(self._file(name)))
-        return LabelSample(image, np.where(labels == self.ignored, IGNORED, labels), name)
+        return LabelSample(image, np.where(labels == self.ignored, NOT_COUNTED, labels), name)
 
 
 def read_label_map(path: Path) -> Labels:
@@ -236,7 +219,7 @@ class TorchvisionLabels:
     Args:
         dataset: gives (PIL image, PIL label map).
         classes: names by number.
-        numbers: (256,) the file's label → class number or :data:`IGNORED`.
+        numbers: (256,) the file's label → class number or :data:`NOT_COUNTED`.
         name: of data set and split, for messages.
         limit: use only the first so many images; 0 uses all.
     """
@@ -260,7 +243,7 @@ class TorchvisionLabels:
         except (OSError, ValueError, SyntaxError) as error:  # Pillow's
             raise UserError(f"image {index} of {self.name} cannot be read: {error}") from error
         what = f"number {index} of {self.name}"
-        check_labels(numbers, self.classes, IGNORED, pixels.shape[:2], what)
+        check_labels(numbers, self.classes, NOT_COUNTED, pixels.shape[:2], what)
         return LabelSample(pixels, numbers, index)
 
 
@@ -280,7 +263,7 @@ def open_cityscapes(root: Path, split: str, limit: int = 0) -> TorchvisionLabels
         (c for c in Cityscapes.classes if not c.ignore_in_eval and c.id >= 0),
         key=lambda c: c.train_id,
     )
-    numbers = np.full(256, IGNORED, np.uint8)
+    numbers = np.full(256, NOT_COUNTED, np.uint8)
     for number, each in enumerate(used):
         numbers[each.id] = number
     names = [each.name for each in used]
@@ -307,7 +290,7 @@ def open_voc(root: Path, split: str, limit: int = 0) -> TorchvisionLabels:
         dataset = VOCSegmentation(str(root), year or "2012", image_set)
     except (RuntimeError, ValueError, OSError) as error:
         raise UserError(f"PASCAL VOC cannot be read from '{root}': {error}") from error
-    numbers = np.full(256, IGNORED, np.uint8)
+    numbers = np.full(256, NOT_COUNTED, np.uint8)
     numbers[: len(VOC_CLASSES)] = np.arange(len(VOC_CLASSES))
     return TorchvisionLabels(dataset, VOC_CLASSES, numbers, f"VOC {split} in '{root}'", limit)
 
@@ -337,31 +320,14 @@ class LabelBatch(NamedTuple):
     ids: tuple[int | str, ...]
 
 
-@dataclass(frozen=True)
-class LabelViews(Dataset[LabelItem]):
-    """Training views of several sets, one after another, indexed by (epoch, image).
+class LabelViews(CropViews[LabelItem]):
+    """Views of :class:`LabelMaps`."""
 
-    Attributes:
-        sets: with the same classes.
-        crop: chooses the views.
-        seed: of all random numbers.
-    """
-
-    sets: Sequence[LabelMaps]
-    crop: RandomCrop
-    seed: int
-
-    def __len__(self) -> int:
-        return sum(map(len, self.sets))
-
-    def __getitem__(self, key: tuple[int, ...]) -> LabelItem:
-        rng = np.random.default_rng((self.seed, *key))
-        dataset, index = find_item(self.sets, key[1])
-        sample = dataset.sample(index)
-        view = self.crop(sample.image.shape[:2], rng)
+    def make_item(self, sample: LabelSample, view: Crop) -> LabelItem:
+        """The labels; beyond the image's edges none counts."""
         return LabelItem(
             image=torch.from_numpy(view.warp(sample.image)).permute(2, 0, 1),
-            labels=torch.from_numpy(view.warp_labels(sample.labels, IGNORED)),
+            labels=torch.from_numpy(view.warp_labels(sample.labels, NOT_COUNTED)),
             color=torch.tensor(view.color),
             id=sample.id,
         )

@@ -6,7 +6,7 @@ import glob
 import mimetypes
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -131,6 +131,18 @@ def describe_skipped(files: Sequence[Path]) -> str:
 def _of_known_kind(files: Sequence[Path]) -> list[Path]:
     known = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES]
     return sorted(file for file in known if not file.is_dir())
+
+
+def refuse_overwriting(written: Iterable[Path], read: Iterable[Path]) -> None:
+    """See that no output has the place of an input.
+
+    Raises:
+        UserError: one has.
+    """
+    places = {os.path.realpath(path) for path in written}
+    for path in read:
+        if os.path.realpath(path) in places:
+            raise UserError(f"'{path}' is an input and would be overwritten; change --output")
 
 
 def output_names(files: Sequence[Path | str], suffix: str) -> list[str]:

@@ -201,7 +201,7 @@ class BottomUpPredictor(Predictor):
     def find_silhouettes(
         self, image: Images
     ) -> tuple[npt.NDArray[np.float32] | None, Boxes | None]:
-        """What the heads beside the keypoints' say of an image (H, W, 3), at the largest scale.
+        """What the heads of ``MODEL.HEADS`` say of an image (H, W, 3), at the largest scale.
 
         Returns:
             (H, W) probability that a pixel is a person's, and boxes of people, best first; None of

@@ -14,7 +14,6 @@ from ...config import ImageSet, SegmentationConfig
 from ...datasets.crops import RandomCrop
 from ...datasets.label_maps import (
     BACKGROUND,
-    IGNORED,
     CocoMasks,
     LabelBatch,
     LabelFolder,
@@ -31,6 +30,7 @@ from ...evaluation.segmentation import Counts, count_pixels, segmentation_metric
 from ...io.paths import expand_path
 from ...models.segmentation import SegmentationHRNet
 from ...plugins import load_object
+from ...structures import NOT_COUNTED
 from ..base import ExportGraph, Image, Predict, Task, TrainingItems
 from ..inputs import STRIDE, send_images
 from .graph import SegmentationGraph
@@ -132,7 +132,7 @@ class SegmentationTask(Task[SegmentationConfig]):
         for index in indices:
             sample = test.sample(index)
             found = predict(sample.image)
-            counts += count_pixels(sample.labels, found, len(counts), IGNORED)
+            counts += count_pixels(sample.labels, found, len(counts), NOT_COUNTED)
         return [counts]
 
     def summarize(
@@ -188,8 +188,8 @@ def mean_cross_entropy(
     logits: torch.Tensor, labels: torch.Tensor, factors: torch.Tensor | None
 ) -> torch.Tensor:
     """Cross-entropy of (B, C, H, W) logits over the pixels that count; 0 if none does."""
-    total = F.cross_entropy(logits, labels, factors, ignore_index=IGNORED, reduction="sum")
-    counted = labels != IGNORED
+    total = F.cross_entropy(logits, labels, factors, ignore_index=NOT_COUNTED, reduction="sum")
+    counted = labels != NOT_COUNTED
     weights = counted if factors is None else factors[labels.clamp(max=len(factors) - 1)] * counted
     return total / weights.sum().clamp(min=1e-6)
 
@@ -198,10 +198,10 @@ def _open_set(
     config: SegmentationConfig, entry: ImageSet, classes: Sequence[str], limit: int, role: str
 ) -> LabelMaps:
     dataset = _read_set(config, entry, classes, limit, role)
-    if len(dataset.classes) > IGNORED:
+    if len(dataset.classes) > NOT_COUNTED:
         raise UserError(
-            f"{len(dataset.classes)} classes are too many: label maps tell {IGNORED} apart; name "
-            "fewer with DATASET.CLASSES"
+            f"{len(dataset.classes)} classes are too many: label maps tell {NOT_COUNTED} apart; "
+            "name fewer with DATASET.CLASSES"
         )
     wanted = tuple(classes)
     if wanted and dataset.classes[0] == BACKGROUND and BACKGROUND not in wanted:
