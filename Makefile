@@ -7,6 +7,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Test processes; each computes with one thread.
+WORKERS ?= 2
 
 .PHONY: demo test test-web test-wheel test-notebooks lint docs install clean
 
@@ -14,7 +16,7 @@ demo: install
 	$(BIN)/higherhrnet demo --output output/demo
 
 test: install
-	$(BIN)/python -m pytest -m "not slow and not gpu and not web"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not gpu and not web"
 
 test-web: install
 	cd tests/web && npm install --no-package-lock --no-audit --no-fund --silent
