@@ -13,7 +13,7 @@ import torch
 
 from higherhrnet.cli import main
 from higherhrnet.errors import UserError
-from higherhrnet.factory.training import tell_unused_gpus
+from higherhrnet.factory.run import tell_unused_gpus
 from higherhrnet.launch import adopt_slurm, first_host, is_restarted
 from higherhrnet.training import checkpoint
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import copy
 import logging
-import signal
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from ..config import Config, to_yaml
@@ -29,23 +26,9 @@ from ..models.weights import (
 )
 from ..tasks.base import Predict, Task, get_task
 from ..training import checkpoint, loop
-from ..training.budget import TimeBudget
-from ..training.callbacks import BestCheckpoint, LastWeights
-from ..training.signals import SignalHandler, StoppedError
 from .checkpoints import open_checkpoint
 from .data import build_sampler
-from .training import (
-    build_callbacks,
-    build_ema,
-    build_optimizer,
-    build_scheduler,
-    build_settings,
-    can_go_on,
-    check_budget,
-    open_log,
-    prepare_for_training,
-    start_run,
-)
+from .run import can_go_on, start_run
 
 _log = logging.getLogger(__name__)
 
@@ -64,8 +47,8 @@ def train_task(
     test = task.open_test(config, training.classes)
     if resume:
         check_classes(output, training.classes)
-    budget = TimeBudget(60 * config.TRAIN.MINUTES) if config.TRAIN.MINUTES else None
-    with start_run(config, output, device_name, resume) as (group, device), ExitStack() as stack:
+    with start_run(config, output, device_name, resume) as run, ExitStack() as stack:
+        group, device = run.group, run.device
         model = task.build_model(config, len(training.classes))
         if config.MODEL.PRETRAINED and not resume:
             file = open_checkpoint(expand_weights(config.MODEL.PRETRAINED, "MODEL.PRETRAINED"))
@@ -78,14 +61,11 @@ def train_task(
         sampler = build_sampler(config, training.count, group)
         batches = Loader(training.views, sampler, config.TRAIN.WORKERS, training.collate)
         stack.callback(batches.close)
-        log = stack.enter_context(open_log(output, config)) if group.main else None
-        signals = SignalHandler()
 
         def validate(weights: Mapping[str, torch.Tensor], epoch: int) -> dict[str, Any]:
             evaluated.load_state_dict(weights)
-            parts = evaluate(task, predict, test, group, lambda: bool(signals.signal))
-            if group.any(bool(signals.signal)):
-                raise StoppedError(signals.signal or signal.SIGTERM)
+            parts = evaluate(task, predict, test, group, lambda: run.is_stopped)
+            run.end_if_stopped()
             metrics = task.summarize(config, test, parts)
             if group.main:
                 value = format_metric(metrics[task.metric])
@@ -99,31 +79,18 @@ def train_task(
             else:
                 write_native(path, weights, to_yaml(config), None, classes=training.classes)
 
-        called = build_callbacks(config, log, BestCheckpoint(save_best))
-        if budget is not None:
-            budget.reserve = group.max(_estimate_validation(task, predict, test, group))
-            check_budget(budget)
-            called.append(LastWeights(save_best))
-        network = prepare_for_training(config, model, device)
-        optimizer = build_optimizer(config, model)
-        trainer = loop.Trainer(
-            model=network,
+        return run.fit(
+            model=model,
             criterion=task.build_criterion(config, training),
             batches=batches,
             to_device=task.to_device(config, device),
-            optimizer=optimizer,
-            scheduler=build_scheduler(config, optimizer, batches.steps, budget),
-            ema=build_ema(config, model),
-            settings=build_settings(config, device, task.metric),
+            metric=task.metric,
             validate=validate,
-            callbacks=called,
-            folder=output,
+            save_best=save_best,
             metadata=metadata_of(to_yaml(config), None, training.classes),
-            group=group,
-            signals=signals,
-            budget=budget,
+            predict=lambda index: task.evaluate(predict, test, [index]),
+            test_images=len(test),
         )
-        return trainer.fit(resume)
 
 
 def check_classes(output: Path, classes: Sequence[str]) -> None:
@@ -158,15 +125,3 @@ def evaluate(
 
     own = task.evaluate(predict, test, indices())
     return list(group.gather(own))
-
-
-def _estimate_validation(
-    task: Task[Any], predict: Predict, test: Any, group: ProcessGroup
-) -> float:
-    """Seconds that validation and the last checkpoint will take, from three images."""
-    chosen = np.linspace(0, len(test) - 1, min(len(test), 3)).astype(int).tolist()
-    task.evaluate(predict, test, chosen[:1])  # what the first costs besides
-    begun = time.perf_counter()
-    task.evaluate(predict, test, chosen)
-    each = (time.perf_counter() - begun) / len(chosen)
-    return 1.2 * each * len(test) / group.size + 5
