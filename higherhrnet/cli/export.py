@@ -29,7 +29,7 @@ from ..inference.engines.exported import ExportInfo
 from ..inference.inputs import find_inputs
 from ..inference.predictor import Predictor
 from ..io.images import read_image
-from ..methods.base import METHODS, get_method, method_of
+from ..methods.base import method_of
 from ..models.weights import Checkpoint
 from ..poses import SEEN
 from ..skeleton import load_skeleton
@@ -57,7 +57,7 @@ def _export_page(options: argparse.Namespace, file: Checkpoint) -> int:
     options.to, options.decode = "onnx", True
     if options.preset is None and "fast" in file.presets and not options.overrides:
         options.preset = "fast"
-        print("preset fast; --preset balanced --flip takes three times as long")
+        print("preset fast; --preset chooses another")
     with TemporaryDirectory() as scratch:
         options.output = Path(scratch) / "model.onnx"
         network = _check_options(options, file)
@@ -116,9 +116,8 @@ def _calibrate(
     if not paths:
         raise UserError("--images names no image")
     method = method_of(config)
-    if not method.finds_people:  # crops come from the people that the bundled weights find
-        finder = next(m for m in map(get_method, METHODS) if m.finds_people)
-        own = method.prediction_overrides(finder.default_weights, [])
+    own = method.prediction_overrides(None, options.overrides)
+    if own:  # crops come from the people that the bundled detector finds
         settings = [*preset_overrides(file, options.preset), *options.overrides]
         config = config_of(file, [*settings, *_EXACT, *own])
     skeleton = file.skeleton or load_skeleton(config.DATASET.SKELETON)

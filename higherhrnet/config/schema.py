@@ -263,6 +263,13 @@ class BottomUpTest(TestSection):
         low=0,
         high=1,
     )
+    ZOOM_SIZES: tuple[int, ...] = setting(
+        (),
+        "each person is cut out and looked at again in inputs of these sides; published: none",
+        low=64,
+        high=1024,
+        multiple=32,
+    )
     DIAGNOSTICS: str = setting(
         "higherhrnet.research.embedding_diagnostics:EmbeddingDiagnostics",
         "MODULE:CLASS that measures the tags during validation; empty for none",

@@ -230,6 +230,8 @@ class DetectorTest(TaskTest):
         0.6, "boxes that overlap more (IoU) are one; published: 0.5", low=0, high=1
     )
     MAX_DETECTIONS: int = setting(100, "boxes an image, best first", low=1)
+    SCALE_FACTOR: tuple[float, ...] = setting((1.0,), "test scales", low=0.05, high=64)
+    FLIP_TEST: bool = setting(False, "also find boxes in the flipped image")
     DISPLAY_SCORE: float = setting(0.3, "lowest score of a box that predict draws", low=0, high=1)
 
 
@@ -249,6 +251,7 @@ class DetectorConfig(Config):
         super().check()
         _check_sets(self.DATASET)
         _check_scales(self.DATASET.MIN_SCALE, self.DATASET.MAX_SCALE)
+        check_test_scales(self.TEST.SCALE_FACTOR)
         if (self.DATASET.CROP_SIZE[0] == 0) != (self.DATASET.CROP_SIZE[1] == 0):
             raise UserError("config key 'DATASET.CROP_SIZE' must be two sides, or 0 and 0")
         m = self.MODEL

@@ -45,6 +45,8 @@ def write_page(folder: Path, network: Path, info: ExportInfo, name: str) -> None
     codec = chosen["settings"]["codec"]
     if "candidate_tags" not in info.outputs or codec["decoding"] not in ("quarter", "parabola"):
         raise UserError("--to web is for bottom-up networks with TEST.DECODING quarter or parabola")
+    if chosen["settings"]["zoom_sizes"]:
+        raise UserError("--to web looks once at an image: add TEST.ZOOM_SIZES '[]'")
     runtime = _fetch_runtime()
     parts = ("serve/page", "export/web", "assets")
     page, own, assets = (Path(str(files("higherhrnet") / part)) for part in parts)

@@ -243,6 +243,7 @@ class BottomUp(Method[BottomUpConfig]):
                 shape=network.size,
             ),
             mask_support=test.MASK_SUPPORT,
+            zoom_sizes=test.ZOOM_SIZES,
         )
 
     def build_graph(
@@ -315,6 +316,7 @@ class BottomUp(Method[BottomUpConfig]):
             "tag threshold": test.TAG_THRESHOLD,
             "grouping distance": test.GROUPING_DISTANCE,
             **({"mask support": test.MASK_SUPPORT} if test.MASK_SUPPORT else {}),
+            **({"zoom": list(test.ZOOM_SIZES)} if test.ZOOM_SIZES else {}),
             "candidates": config.DATASET.MAX_NUM_PEOPLE,
             "assignment": test.ASSIGNMENT,
             "precision": test.PRECISION,

@@ -24,8 +24,10 @@ from ...skeleton import Skeleton
 from .codec import BottomUpCodec
 from .extra_heads import boxes_to_image, mask_probability, mask_support, mask_to_image
 from .maps import AggregatedMaps
+from .zoom import Look, Zoomed, choose_people, combine, crop_of
 
 Images = npt.NDArray[np.uint8]
+_CROPS_PER_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -105,9 +107,13 @@ class PreprocessedImage(Preprocessed):
 
     Attributes:
         inputs: (views, h, w, 3) uint8 and scale, one entry a scale, largest first.
+        image: what people are cut out of, if they are to be looked at again.
+        zoomed: what was seen of them then.
     """
 
     inputs: list[tuple[Images, float]]
+    image: Images | None = None
+    zoomed: Zoomed | None = None
 
     @property
     def bucket(self) -> object:
@@ -129,11 +135,14 @@ class BottomUpPredictor(Predictor):
         augmentation: the views that the network gets.
         mask_support: people are dropped whose joints lie on the network's mask with a smaller mean
             probability; 0 drops nobody.
+        zoom_sizes: sides of the inputs in which each person is looked at again, alone; see
+            :mod:`.zoom`.
     """
 
     codec: BottomUpCodec
     augmentation: TestTimeAugmentation
     mask_support: float = 0.0
+    zoom_sizes: tuple[int, ...] = ()
     method: ClassVar[str] = "bottom-up"
     finds_people: ClassVar[bool] = True
 
@@ -143,6 +152,7 @@ class BottomUpPredictor(Predictor):
             "codec": self.codec.to_dict(),
             "augmentation": vars(self.augmentation),
             "mask_support": self.mask_support,
+            "zoom_sizes": list(self.zoom_sizes),
         }
 
     @classmethod
@@ -161,15 +171,18 @@ class BottomUpPredictor(Predictor):
                 shape=None if shape is None else (shape[0], shape[1]),
             ),
             mask_support=float(values.get("mask_support", 0.0)),
+            zoom_sizes=tuple(values.get("zoom_sizes", ())),
         )
 
     def prepare(self, scene: Scene) -> PreprocessedImage:
         """The image at every test scale."""
         shape = (scene.image.shape[0], scene.image.shape[1])
-        return PreprocessedImage(shape, self.augmentation.inputs(scene.image))
+        image = scene.image if self.zoom_sizes else None
+        return PreprocessedImage(shape, self.augmentation.inputs(scene.image), image)
 
     def forward(self, prepared: Sequence[Preprocessed], stats: InferenceStats) -> list[list[View]]:
-        """See :class:`Predictor`; one batch for each scale."""
+        """See :class:`Predictor`; one batch for each scale, then one for the people of each image
+        at each size of ``zoom_sizes``."""
         images = [item for item in prepared if isinstance(item, PreprocessedImage)]
         views: list[list[View]] = [[] for _ in images]
         with stats.timed("forward"):
@@ -179,24 +192,83 @@ class BottomUpPredictor(Predictor):
                     image, view = divmod(row, len(first))
                     own = map_outputs(outputs, itemgetter(slice(row, row + 1)))
                     views[image].append(View(own, scale, flipped=view == 1))
+        for item, own_views in zip(images, views, strict=True):
+            if item.image is not None:
+                item.zoomed = self._zoom(item.image, item, own_views, stats)
+                item.image = None
         return views
 
     def decode(
         self, prepared: Preprocessed, views: Sequence[View], stats: InferenceStats
     ) -> tuple[Poses, AggregatedMaps]:
         """See :class:`Predictor`."""
+        zoomed = prepared.zoomed if isinstance(prepared, PreprocessedImage) else None
+        if zoomed is None:
+            return self._decode_image(prepared.shape, views, stats)
+        found: list[list[Poses]] = []
+        for look in zoomed.looks:
+            found.append([])
+            for crop, seen in zip(look.crops, look.views, strict=True):
+                with stats.timed("aggregate"):
+                    maps = self.codec.aggregate(
+                        seen, look.shape if self.augmentation.project else None
+                    )
+                with stats.timed("decode"):
+                    to_image = geometry.invert(crop.to_canvas(maps.shape))
+                    found[-1].append(self.codec.decode(maps, to_image).poses)
+        poses = combine(zoomed.poses, zoomed.rows, found, self.skeleton.sigmas)
+        return poses, zoomed.maps
+
+    def _decode_image(
+        self, shape: tuple[int, int], views: Sequence[View], stats: InferenceStats
+    ) -> tuple[Poses, AggregatedMaps]:
+        """People of an image (H, W), from the views of all of it."""
         augmentation = self.augmentation
         with stats.timed("aggregate"):
-            maps = self.codec.aggregate(views, augmentation.projected_shape(prepared.shape))
+            maps = self.codec.aggregate(views, augmentation.projected_shape(shape))
         with stats.timed("decode"):
-            decoded = self.codec.decode(maps, augmentation.to_image(prepared.shape, maps.shape))
+            decoded = self.codec.decode(maps, augmentation.to_image(shape, maps.shape))
         stats.count(candidates=decoded.candidates_dropped, people=decoded.people_dropped)
         poses = decoded.poses
         if self.mask_support and len(poses):
-            to_input = augmentation.to_input(prepared.shape)
-            support = mask_support(poses, mask_probability(views), to_input)
+            support = mask_support(poses, mask_probability(views), augmentation.to_input(shape))
             poses = poses.select(support >= self.mask_support)
         return poses, maps
+
+    def _zoom(
+        self, image: Images, prepared: Preprocessed, views: Sequence[View], stats: InferenceStats
+    ) -> Zoomed:
+        """The people of an image, and what the network sees of each of them alone."""
+        poses, maps = self._decode_image(prepared.shape, views, stats)
+        rows, looks = choose_people(poses), []
+        shapes = [self.augmentation.shape or (size, size) for size in self.zoom_sizes]
+        for shape in dict.fromkeys(shapes) if len(rows) else ():
+            with stats.timed("preprocess"):
+                crops = [crop_of(poses, row, shape) for row in rows.tolist()]
+                inputs = np.stack(
+                    [geometry.warp(image, crop.to_canvas(shape), shape) for crop in crops]
+                )
+            with stats.timed("forward"):
+                seen = self._look(inputs)
+            looks.append(Look(shape, crops, seen))
+        return Zoomed(poses, maps, rows, looks)
+
+    def _look(self, crops: Images) -> list[list[View]]:
+        """Views of each of M crops (M, h, w, 3): as it is, and flipped."""
+        inputs = crops
+        if self.augmentation.flip:
+            inputs = np.concatenate([crops, np.ascontiguousarray(crops[:, :, ::-1])])
+        parts = [
+            self.engine(inputs[first : first + _CROPS_PER_BATCH])
+            for first in range(0, len(inputs), _CROPS_PER_BATCH)
+        ]
+        rows = [
+            map_outputs(part, itemgetter(slice(row, row + 1)))
+            for part in parts
+            for row in range(len(part.heatmaps[0]))
+        ]
+        views = [View(own, 1.0, flipped=n >= len(crops)) for n, own in enumerate(rows)]
+        return [views[number :: len(crops)] for number in range(len(crops))]
 
     def find_silhouettes(
         self, image: Images

@@ -94,8 +94,11 @@ class DetectionTask(Task[DetectorConfig]):
         self, config: DetectorConfig, model: nn.Module, classes: Sequence[str], device: torch.device
     ) -> DetectionPredictor:
         assert isinstance(model, Detector)
-        d = config.DATASET
-        return DetectionPredictor(model, device, d.INPUT_SIZE, d.MAX_SIZE, config.TEST.PRECISION)
+        d, t = config.DATASET, config.TEST
+        return DetectionPredictor(
+            model, device, d.INPUT_SIZE, d.MAX_SIZE, t.PRECISION, t.SCALE_FACTOR, t.FLIP_TEST,
+            t.NMS_THRE, t.MAX_DETECTIONS,
+        )  # fmt: skip
 
     def evaluate(
         self, predict: Predict, test: CocoBoxes, indices: Iterable[int]
@@ -131,6 +134,8 @@ class DetectionTask(Task[DetectorConfig]):
             "head": config.MODEL.BOX_HEAD,
             "short side": d.INPUT_SIZE,
             "longest side": d.MAX_SIZE,
+            "scales": list(t.SCALE_FACTOR),
+            "flip": t.FLIP_TEST,
             "lowest score": t.SCORE_THRE,
             "NMS": t.NMS_THRE,
             "boxes an image": t.MAX_DETECTIONS,
