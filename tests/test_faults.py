@@ -29,6 +29,7 @@ from higherhrnet.io.images import decode
 from higherhrnet.io.lock import lock_folder
 from higherhrnet.models import model_zoo
 from higherhrnet.models.model_zoo import check_weights_file
+from higherhrnet.skeleton import SKELETONS
 
 from .shared import ROOT, SHARED
 
@@ -186,7 +187,7 @@ def test_a_killed_prediction_goes_on(tmp_path, capsys):
         pass
     process.send_signal(signal.SIGKILL)
     process.wait()
-    before = len(read_done(out))
+    before = len(read_done(out, SKELETONS["coco"].joints))
     assert 5 <= before < 90
     assert not (out / "predictions.json").exists()
     capsys.readouterr()
@@ -197,6 +198,8 @@ def test_a_killed_prediction_goes_on(tmp_path, capsys):
     assert not list(out.glob(".*"))
     assert main(predict(tmp_path / "in", out, "--skip-done", "--show", "none")) == 0
     assert "90 of 90 images were predicted before" in capsys.readouterr().out
+    with pytest.raises(UserError, match="17 other joints; choose another --output"):
+        read_done(out, SKELETONS["crowdpose"].joints)
     images(tmp_path / "more", 3)  # more inputs, other numbers
     words = predict(tmp_path / "more", out, "--skip-done", "--show", "none")
     assert main([*words[:2], str(tmp_path / "in"), *words[2:]]) == 0

@@ -219,6 +219,7 @@ def test_label_files_do_not_write_over_one_another(tmp_path, capsys):
     people = [
         {"id": n, "image_id": n, "category_id": 1, "keypoints": [5 + n, 5, 2]} for n in range(3)
     ]
+    people[0]["bbox"] = [4, 6, 12, 8]  # as annotated, not as its one joint has it
     loaded = {
         "images": [{"id": n, "file_name": name, "width": 20, "height": 20}
                    for n, name in enumerate(names)],
@@ -230,6 +231,7 @@ def test_label_files_do_not_write_over_one_another(tmp_path, capsys):
     assert main([*words, str(tmp_path / "yolo"), "--to", "yolo"]) == 0
     labels = sorted((tmp_path / "yolo" / "labels" / "train").iterdir())
     assert [float(file.read_text().split()[5]) for file in labels] == [0.25, 0.3, 0.35]
+    assert labels[0].read_text().split()[1:5] == ["0.500000", "0.500000", "0.600000", "0.400000"]
     assert main([*words, str(tmp_path / "ls.json"), "--to", "label_studio"]) == 0
     ElementTree.parse(tmp_path / "ls.interface.xml")
     names[2] = "y/a.jpg"

@@ -1,6 +1,7 @@
 """The layout stays as it is meant: imports go downward, methods stay in their folders."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,7 @@ KNOW_CONFIG = {"cli", "research", "factory"}
 """Besides ``methods/base.py``, ``methods/*/method.py`` and their like in ``tasks``: nothing else
 knows config objects."""
 FILES = sorted(PACKAGE.rglob("*.py"))
+TEXT = "".join(file.read_text() for file in FILES)
 METHOD_NAMES = {"bottom-up", "top-down", "pose_hrnet", "pose_higher_hrnet"}
 
 
@@ -130,6 +132,35 @@ def test_an_epoch_can_be_read():
         if isinstance(node, ast.FunctionDef) and node.name == "train_one_epoch"
     )
     assert epoch.end_lineno - epoch.lineno + 1 <= 60
+
+
+def documented(docstring: str, part: str) -> list[str]:
+    """The names that a docstring lists under ``Args:`` or ``Attributes:``."""
+    found = re.search(rf"{part}:\n((?:    .*\n?|\n)+)", docstring)
+    lines = re.findall(r"^    (\w[\w, ]*?):", found[1], re.MULTILINE) if found else []
+    return [name.strip() for line in lines for name in line.split(",")]
+
+
+def members(node: ast.ClassDef) -> set[str]:
+    """Names of a class's fields, methods and attributes."""
+    names = {n.name for n in ast.walk(node) if isinstance(n, ast.FunctionDef)}
+    names |= {n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute)}
+    return names | {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_docstrings_name_what_is_there(file):
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ClassDef):
+            listed = documented(ast.get_docstring(node) or "", "Attributes")
+            assert set(listed) <= members(node), node.name
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            listed = documented(ast.get_docstring(node) or "", "Args")
+            inside = [n for n in ast.walk(node) if isinstance(n, ast.FunctionDef)]
+            arguments = {a.arg for n in inside for a in ast.walk(n.args) if isinstance(a, ast.arg)}
+            assert set(listed) <= arguments, node.name
+    for name in re.findall(r":func:`[\w.~]*?(\w+)`", file.read_text()):
+        assert f"def {name}(" in TEXT, name
 
 
 def run_python(code: str) -> str:

@@ -235,6 +235,11 @@ def test_the_mean_of_checkpoints(tmp_path, capsys):
     assert main(["weights", "average", *words]) == 0
     mean = weights.read_checkpoint(words[2])
     assert mean.operating_point is None
+    other_file = tmp_path / "d.safetensors"
+    varied = settings.replace("UPSAMPLE_MODE: nearest", "UPSAMPLE_MODE: bilinear")
+    weights.write_native(other_file, networks[0].state_dict(), varied, COCO)
+    mixed = ["weights", "average", words[0], str(other_file), str(tmp_path / "e.safetensors")]
+    assert main(mixed) == 2
     one, other = (network.state_dict() for network in networks)
     for name in ("conv1.weight", "bn1.running_var"):
         torch.testing.assert_close(mean.state[name], (one[name] + other[name]) / 2)

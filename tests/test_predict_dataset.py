@@ -131,7 +131,10 @@ def test_what_cannot_be_predicted_gets_a_sentence(tmp_path, capsys):
     for words, told in (
         ([str(tmp_path / "empty")], "holds no images"),
         ([str(tmp_path / "none")], "none' does not exist"),
-        ([str(tmp_path), "--weights", "hrnet_w18_mini"], "top-down weights, which need boxes"),
+        (
+            [str(tmp_path), "--weights", "hrnet_w18_mini", "TEST.BBOX_SOURCE", "ground_truth"],
+            "these images are not annotated",
+        ),
         (["nothing://x/y"], "cannot be opened"),
         ([str(ROOT / "higherhrnet" / "assets"), "none/*.jpg"], "'none/*.jpg' holds no images"),
         ([str(tmp_path / "list.txt")], "as a list of images write @"),
@@ -139,6 +142,15 @@ def test_what_cannot_be_predicted_gets_a_sentence(tmp_path, capsys):
         output = ["--output", str(tmp_path / "out"), "--device", "cpu"]
         assert main(["predict-dataset", *words, *output]) == 2
         assert told in capsys.readouterr().err
+
+
+def test_boxes_of_another_detector_are_another_run(images, tmp_path, capsys):
+    words = ["predict-dataset", str(images[0]), "--weights", "hrnet_w18_mini", "--output",
+             str(tmp_path / "out"), "--device", "cpu"]  # fmt: skip
+    assert main(words) == 0  # the bundled detector finds them
+    assert main(words) == 0
+    assert main([*words, "TEST.BBOX_SOURCE", "higherhrnet_w18_mini"]) == 2
+    assert "with other settings; choose another --output" in capsys.readouterr().err
 
 
 def test_what_could_not_be_read_is_tried_again(images, tmp_path, capsys, monkeypatch):

@@ -25,6 +25,8 @@ pytest.importorskip("httpx")
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
+from higherhrnet.errors import UserError
+from higherhrnet.inference.predictor import Scene
 from higherhrnet.serve import batching
 from higherhrnet.serve.app import build_app
 from higherhrnet.serve.batching import BatchQueue, QueueFullError
@@ -301,6 +303,33 @@ def test_what_one_client_sends_does_not_touch_another(model):
         with pytest.raises(ZeroDivisionError):
             future.result(60)
     queue.close()
+
+
+def test_an_image_that_no_detector_takes_fails_alone(model):
+    class Picky(SlowPredictor):
+        def forward(self, prepared, stats):
+            if any(item.shape == (40, 64) for item in prepared):
+                raise UserError("too long and narrow")
+            return super().forward(prepared, stats)
+
+    picky = Picky(model.predictors["fast"])
+    queue = BatchQueue(batch_size=3, workers=1, capacity=9)
+    images = [np.full((side, 64, 3), 90, np.uint8) for side in (42, 40, 42)]
+    futures = [queue.submit(picky, lambda image=image: image) for image in images]
+    picky.go.set()
+    assert futures[0].result(30).shape == futures[2].result(30).shape == (42, 64)
+    with pytest.raises(UserError, match="long and narrow"):
+        futures[1].result(30)
+    queue.close()
+
+
+def test_boxes_are_found_by_what_the_user_names():
+    top_down = serve_model("hrnet_w18_mini", "cpu", [])
+    finder = top_down.predictors["default"].detector
+    named = serve_model("hrnet_w18_mini", "cpu", ["TEST.BBOX_SOURCE", "higherhrnet_w18_mini"])
+    assert type(named.predictors["default"].detector) is not type(finder)
+    prepared = named.predictors["default"].prepare(Scene(np.zeros((40, 64, 3), np.uint8)))
+    assert prepared.pixels == 40 * 64  # before anybody is found, too
 
 
 def test_full_and_slow_over_http(model):

@@ -46,7 +46,12 @@ class Handler(BaseHTTPRequestHandler):
             if self.headers.get("Authorization") != f"Basic {token}":
                 return self.send_error(401)
             self.path = "/photo.jpg"
-        kinds = {"/photo.jpg": ("image/jpeg", PHOTO), "/page": ("text/html", b"<html>")}
+        kinds = {
+            "/photo.jpg": ("image/jpeg", PHOTO),
+            "/page": ("text/html", b"<html>"),
+            "/live.m3u8": ("application/vnd.apple.mpegurl", b"#EXTM3U"),
+            "/get.php": ("video/mp4", b"no video"),
+        }
         if self.path in kinds:
             kind, body = kinds[self.path]
             self.send_response(200)
@@ -101,6 +106,11 @@ def test_an_image_of_a_web_server(server, tmp_path, capsys):
     assert (tmp_path / "fetched" / "1_photo.jpg").read_bytes() == PHOTO
     assert (tmp_path / "1_photo_poses.jpg").is_file()
     assert "photo.jpg" in capsys.readouterr().out
+
+
+def test_what_the_server_calls_it_decides(server, tmp_path):
+    assert fetch_file(f"{server}/live.m3u8", tmp_path, 1) is None  # its parts are the stream
+    assert fetch_file(f"{server}/get.php", tmp_path, 2).name == "2_get.php.mp4"
 
 
 @pytest.mark.parametrize(

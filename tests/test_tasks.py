@@ -45,7 +45,9 @@ from higherhrnet.research.synthetic.figures import PARTS
 from higherhrnet.skeleton import COCO
 from higherhrnet.structures import NOT_COUNTED, Silhouettes
 from higherhrnet.tasks.base import get_task
-from higherhrnet.tasks.segmentation.predictor import SegmentationPredictor
+from higherhrnet.tasks.detection.predictor import FoundBoxes, merge_views, mirror
+from higherhrnet.tasks.segmentation import predictor as segmentation_predictor
+from higherhrnet.tasks.segmentation.predictor import SegmentationPredictor, draw_labels
 from higherhrnet.tasks.segmentation.task import mean_cross_entropy
 from higherhrnet.training.optim import build_scheduler
 
@@ -198,7 +200,7 @@ def test_the_poly_schedule_is_that_of_the_paper():
     assert rates == pytest.approx([0.01 * (1 - n / 50) ** 0.9 for n in range(50)])
 
 
-def test_scales_and_flip_are_averaged_as_probabilities():
+def test_scales_and_flip_are_averaged_as_probabilities(monkeypatch):
     torch.manual_seed(1)
     model = SegmentationHRNet(3, 4, **SMALL).eval()
     image = np.random.default_rng(2).integers(0, 256, (64, 96, 3), np.uint8)
@@ -226,6 +228,15 @@ def test_scales_and_flip_are_averaged_as_probabilities():
     assert predictor(image).shape == (64, 96)
     odd = SegmentationPredictor(model, torch.device("cpu"), precision="fp32")
     assert odd(image[:51, :77]).shape == (51, 77)
+    monkeypatch.setattr(segmentation_predictor, "_NUMBERS", 3 * 96 * 7)  # seven rows at a time
+    assert np.array_equal(predictor(image), found.argmax(axis=0))
+
+
+def test_the_first_class_is_drawn_unless_it_is_the_background():
+    image = np.full((8, 8, 3), 90, np.uint8)
+    labels = np.zeros((8, 8), np.uint8)
+    assert np.array_equal(draw_labels(image, labels), image)
+    assert (draw_labels(image, labels, has_background=False) != image).any(axis=2).all()
 
 
 # Data
@@ -290,6 +301,37 @@ def test_masks_of_outlines(tmp_path):
     assert CocoMasks(*files, classes=["person"]).sample(0).labels[8, 8] == 1
     with pytest.raises(UserError, match="no category 'dog'"):
         CocoMasks(*files, classes=["dog"])
+
+
+@pytest.mark.parametrize("corner", [float("nan"), 1e9, -1e12])
+def test_a_polygon_that_is_no_place_gets_a_sentence(tmp_path, corner):
+    """pycocotools ends the process on them."""
+    ring = [2, 2, 20, 2, 20, corner]
+    person = {"id": 1, "image_id": 5, "category_id": 1, "bbox": [2, 2, 20, 20]}
+    joints = {"keypoints": [5, 5, 2], "num_keypoints": 1, "segmentation": [ring]}
+    files = coco_file(tmp_path, [person | joints])
+    with pytest.raises(UserError, match=r"image 5: .* no place in an image"):
+        CocoMasks(*files).sample(0)
+
+
+def test_ids_are_matched_and_what_is_wrong_is_told(tmp_path, caplog):
+    person = {"id": 1, "image_id": "5", "category_id": 1, "bbox": [2, 2, 20, 20]}
+    person["segmentation"] = square(2, 2, 20)
+    annotations = [person, person | {"id": 2, "image_id": 77}]
+    files = coco_file(tmp_path, annotations)
+    assert CocoMasks(*files).sample(0).labels[10, 10] == 1
+    assert len(CocoBoxes(*files).sample(0).boxes) == 1
+    assert "annotation of images that are not listed: 2" in caplog.text
+    content = json.loads(files[0].read_text())
+    content["images"].append({"id": 6, "file_name": "none.png"})
+    files[0].write_text(json.dumps(content))
+    CocoBoxes(*files)
+    assert "image without a file: none.png" in caplog.text
+    content["images"][1]["id"] = 5
+    files[0].write_text(json.dumps(content))
+    for dataset in (CocoBoxes, CocoMasks):
+        with pytest.raises(UserError, match="lists image id 5 twice"):
+            dataset(*files)
 
 
 def test_images_without_any_outline_teach_no_masks(tmp_path):
@@ -432,6 +474,22 @@ def test_boxes_are_float32_whatever_the_layers_are():
     assert not torch.equal(found.boxes, found.boxes.bfloat16().float())
 
 
+@pytest.mark.parametrize("head", ["fcos", "faster_rcnn"])
+def test_anchors_are_exact_in_large_images(head):
+    """bfloat16 has no 1,028."""
+    model = Detector(1, 4, head, 32, 3, 8, num_convs=1, **SMALL).eval()
+    model.set_limits(0.0, 0.5, 1)
+    part = model.detector.rpn if head == "faster_rcnn" else model.detector
+    seen = []
+    part.anchor_generator.register_forward_hook(lambda module, inputs, found: seen.append(found))
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        model(torch.rand(1, 3, 32, 1344))
+    (anchors,) = seen[0]
+    widths = anchors[:, 2] - anchors[:, 0]
+    assert anchors[:, 2].max() > 1300
+    assert len(set(widths.tolist())) == (3 if head == "fcos" else 7)  # levels, aspect ratios
+
+
 @needs_shared
 def test_box_ap_is_that_of_pycocotools():
     from pycocotools.coco import COCO as Index
@@ -486,6 +544,56 @@ def test_a_detector_is_trained_validated_and_finds_boxes_for_top_down(tmp_path):
             "--raw", "TEST.BBOX_THRE", "0.01",
         )  # fmt: skip
         assert "people in 1 image" in out
+
+
+def test_boxes_of_several_views_vote():
+    """Against loops: NMS within a class, then the mean of those that lie alike."""
+
+    def overlap(a, b):
+        sides = np.minimum(a[:2] + a[2:], b[:2] + b[2:]) - np.maximum(a[:2], b[:2])
+        shared = np.prod(np.maximum(sides, 0))
+        return shared / (a[2] * a[3] + b[2] * b[3] - shared)
+
+    rng = np.random.default_rng(0)
+    views = []
+    for _ in range(3):
+        places = np.repeat([[10, 20, 30, 60], [14, 22, 30, 60], [100, 5, 20, 20]], 4, axis=0)
+        order = np.sort(rng.random(12))[::-1]
+        found = places + rng.normal(0, 1.5, (12, 4))
+        views.append(FoundBoxes(found, order, rng.integers(0, 2, 12)))
+    xywh, score, labels = (
+        np.concatenate([getattr(view, name) for view in views]) for name in vars(views[0])
+    )
+    expected = []
+    for i in np.argsort(-score):
+        if all(overlap(xywh[i], xywh[j]) <= 0.5 for j in expected if labels[j] == labels[i]):
+            expected.append(i)
+    merged = merge_views(views, 0.5, 3)
+    assert len(expected) > 3
+    assert merged.score.tolist() == score[expected[:3]].tolist()
+    assert merged.labels.tolist() == labels[expected[:3]].tolist()
+    for box, i in zip(merged.xywh, expected, strict=False):
+        voters = [
+            j
+            for j in range(len(xywh))
+            if labels[j] == labels[i] and overlap(xywh[i], xywh[j]) > 0.75
+        ]
+        weights = [score[j] * overlap(xywh[i], xywh[j]) for j in voters]
+        assert box == pytest.approx(np.average(xywh[voters], axis=0, weights=weights))
+    assert len(merge_views([view.at_least(2) for view in views], 0.5, 3)) == 0
+
+
+def test_several_scales_and_the_flipped_image_find_the_same_people():
+    photo = cv2.imread(str(files("higherhrnet") / "assets" / "demo.jpg"))[..., ::-1].copy()
+    settings = ["TEST.SCALE_FACTOR", [0.8, 1.0], "TEST.FLIP_TEST", True, "TEST.PRECISION", "fp32"]
+    plain = load_task("fcos_w18_person")
+    several = load_task("fcos_w18_person", overrides=settings)
+    once, found = (task(photo).at_least(0.5) for task in (plain, several))
+    assert len(once) == len(found) > 3
+    for box in found.xywh:
+        assert np.abs(once.xywh - box).max(axis=1).min() < 0.15 * box[2:].max()
+    flipped = mirror(several(np.ascontiguousarray(photo[:, ::-1])).at_least(0.5), photo.shape[1])
+    assert flipped.xywh == pytest.approx(found.xywh, abs=1.0)
 
 
 def test_top_down_needs_no_network(tmp_path, monkeypatch):

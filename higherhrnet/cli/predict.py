@@ -207,17 +207,17 @@ def predict_inputs(
         if boxes is not None and inputs.has_videos:
             raise UserError("a box file serves images; for videos name a detector with --boxes")
         _check_outputs(inputs, options, also_read)
-        done = _restore(inputs, options) if group.main else ()
+        done = _restore(inputs, options, predictor.skeleton.joints) if group.main else ()
         done = group.gather(done)[0]  # and nobody writes before the folder is ready
         return _predict_inputs(predictor, inputs, options, group, boxes, done, for_videos)
 
 
-def _restore(inputs: Inputs, options: OutputOptions) -> frozenset[int]:
+def _restore(inputs: Inputs, options: OutputOptions, joints: Sequence[str]) -> frozenset[int]:
     """Numbers of the images that were predicted before, if these are to be left out; what is known
     of them becomes a part of this run."""
     found: dict[int, DoneImage] = {}
     if options.skip_done:
-        done = read_done(options.output)
+        done = read_done(options.output, joints)
         names = [str(path) for path in inputs.images]
         found = {number: done[name] for number, name in enumerate(names, 1) if name in done}
     if found:

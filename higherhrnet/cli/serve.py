@@ -9,7 +9,6 @@ from contextlib import suppress
 
 from ..errors import UserError, WriteError
 from ..factory.device import choose_device
-from ..methods.base import METHODS, get_method
 
 
 def serve(options: argparse.Namespace) -> int:
@@ -25,10 +24,9 @@ def serve(options: argparse.Namespace) -> int:
             f"serving needs the package {error.name}: pip install 'higherhrnet[serve]'"
         ) from error
     device = str(choose_device(options.device))
-    finder = next(m for m in map(get_method, METHODS) if m.finds_people)
-    models = [serve_model(options.weights, device, options.overrides, finder.default_weights)]
+    models = [serve_model(options.weights, device, options.overrides)]
     for name in options.compare:
-        models.append(serve_model(name, device, [], finder.default_weights))
+        models.append(serve_model(name, device, []))
         if models[-1].method == models[0].method:
             raise UserError(
                 f"--compare '{name}' is {models[0].method} as '{options.weights}' is: requests "

@@ -26,7 +26,7 @@ from ..factory.tasks import TaskPredictor, load_task, open_test_set
 from ..inference.inputs import describe_skipped, find_inputs, output_names, refuse_overwriting
 from ..io.atomic import atomic_write, write_json
 from ..io.images import read_image
-from ..io.lock import lock_folder
+from ..io.lock import lock_folder, remove_leftovers
 from ..io.pixels import Image
 from ..models.weights import Checkpoint
 
@@ -92,7 +92,8 @@ def predict_task(options: argparse.Namespace, file: Checkpoint) -> int:
     refuse_overwriting([output / "predictions.json", *drawn], inputs.images)
     images: list[dict[str, Any]] = []
     failures = 0
-    with lock_folder(output, "prediction"):
+    with lock_folder(output, "prediction", clean=False):
+        remove_leftovers(output, "task prediction")
         try:
             for path, name in zip(tqdm(inputs.images, unit=" images"), names, strict=True):
                 try:

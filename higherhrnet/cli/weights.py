@@ -7,8 +7,9 @@ import dataclasses
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from ..config import Config, PoseConfig, to_yaml
+from ..config import Config, PoseConfig, SegmentationConfig, to_yaml
 from ..errors import UserError
 from ..factory.checkpoints import (
     any_config_of,
@@ -135,6 +136,9 @@ def convert_weights(options: argparse.Namespace) -> int:
             "note: the original code upsamples by nearest neighbors, and this network was trained "
             f"with MODEL.UPSAMPLE_MODE {mode}; its metrics will differ there"
         )
+    elif layout == "official" and isinstance(config, SegmentationConfig):
+        own = f"MODEL.UPSAMPLE_MODE {mode}, MODEL.ALIGN_CORNERS {config.MODEL.ALIGN_CORNERS}"
+        print(f"note: the official layout does not say that this network was trained with {own}")
     return 0
 
 
@@ -146,13 +150,14 @@ def average_weights(options: argparse.Namespace) -> int:
         raise UserError(f"average takes two or more files and a new one to write to; {what}")
     _check_suffix(options.target, "native")
     files = [open_checkpoint(source) for source in options.sources]
-    modes = [upsample_mode_of(file) for file in files]
-    for file, mode in zip(files, modes, strict=True):
-        if mode != modes[0]:
-            raise UserError(
-                f"'{file.path}' is of another network than '{files[0].path}': "
-                f"MODEL.UPSAMPLE_MODE is {mode}, not {modes[0]}"
-            )
+    networks = [_network_of(file) for file in files]
+    for file, network in zip(files, networks, strict=True):
+        for key in sorted(network.keys() & networks[0].keys()):
+            if network[key] != networks[0][key]:
+                raise UserError(
+                    f"'{file.path}' is of another network than '{files[0].path}': "
+                    f"MODEL.{key} is {network[key]}, not {networks[0][key]}"
+                )
     config = any_config_of(files[0], options.overrides)
     skeleton = files[0].skeleton
     if skeleton is None and isinstance(config, PoseConfig):
@@ -164,6 +169,19 @@ def average_weights(options: argparse.Namespace) -> int:
     )
     print(f"mean of {len(files)} files, {len(state)} tensors: {options.target}")
     return 0
+
+
+def _network_of(file: Checkpoint) -> dict[str, Any]:
+    """What a checkpoint's config says of its network, in today's words, without what it started
+    from; how it upsamples alone where the config cannot be read."""
+    mode = {"UPSAMPLE_MODE": upsample_mode_of(file)}
+    if file.config is None:
+        return mode
+    try:
+        model = dataclasses.asdict(any_config_of(file).MODEL)
+    except UserError:
+        return mode
+    return {key: value for key, value in model.items() if key != "PRETRAINED"}
 
 
 def _build(file: Checkpoint, overrides: Sequence[str]) -> tuple[PoseConfig, Skeleton, PoseModel]:

@@ -208,10 +208,13 @@ def former(
                 moved.append((now.key, _translate(key, now, value)))
                 said[key] = now.key
         elif key in _FORMER:
-            for now in _FORMER[key]:
-                if not now.only or name in now.only:
-                    moved.append((now.key, _translate(key, now, value)))
-                    said[key] = now.key
+            meant = [now for now in _FORMER[key] if not now.only or name in now.only]
+            for now in meant:
+                moved.append((now.key, _translate(key, now, value)))
+                said[key] = now.key
+            if not meant and not whole:  # it means nothing for this model, which is then said
+                had_it = name in (_BOTTOM_UP, _TOP_DOWN, _CLASSIFIER)
+                moved.append((_FORMER[key][0].key if had_it else key, value))
         elif not whole or name in _KEPT_FOR.get(key, (name,)):
             moved.append((key, value))
     renamed = ", ".join(f"{old} is now {new}" for old, new in said.items() if old != new)

@@ -28,7 +28,7 @@ _MORE: _Kinds = {
 
 _NUMBERS = {int, float}
 _LIMITED = ("width", "height", "area", "num_keypoints", "crowdIndex")
-_MOST = 1e6
+MOST = 1e6
 """Pixels; no person is further out."""
 
 
@@ -68,7 +68,7 @@ def check_annotations(loaded: dict[str, Any], file: Path) -> None:
                 _check_run_lengths(region, here)
             for key in _LIMITED:
                 value = record.get(key)
-                if value is not None and not -(_MOST**2) < value < _MOST**2:
+                if value is not None and not -(MOST**2) < value < MOST**2:
                     raise UserError(f"{here}: '{key}' cannot be {value!r}")
             if what == "annotations":
                 _check_numbers(record.get("keypoints"), "keypoints", here)
@@ -93,7 +93,7 @@ def _check_size(image: dict[str, Any], here: str) -> None:
     """That an annotated size could be an image's; 0 is not known."""
     for key in ("width", "height"):
         side = image.get(key) or 0
-        if not 0 <= side < _MOST or 0 < side < 1:
+        if not 0 <= side < MOST or 0 < side < 1:
             raise UserError(f"{here}: '{key}' cannot be {side!r}")
     pixels = (image.get("width") or 0) * (image.get("height") or 0)
     if pixels > MAX_PIXELS:
@@ -109,7 +109,7 @@ def _check_run_lengths(region: dict[str, Any], here: str) -> None:
         raise UserError(f"{here}: 'segmentation' lacks 'counts' or 'size'")
     size, counts = region["size"], region["counts"]
     sides = size if isinstance(size, list) and len(size) == 2 else [0]
-    if not all(isinstance(side, int) and 0 < side < _MOST for side in sides):
+    if not all(isinstance(side, int) and 0 < side < MOST for side in sides):
         raise UserError(f"{here}: 'size' of its segmentation must be height, width, not {size!r}")
     if isinstance(counts, list):
         if not all(isinstance(run, int) and run >= 0 for run in counts):
@@ -133,8 +133,8 @@ def _is_usual_image(image: Any) -> bool:
         and image.get("file_name").__class__ is str
         and width.__class__ is int
         and height.__class__ is int
-        and 0 < width < _MOST
-        and 0 < height < _MOST
+        and 0 < width < MOST
+        and 0 < height < MOST
         and width * height <= MAX_PIXELS
         and "crowdIndex" not in image
     )
@@ -152,13 +152,13 @@ def _is_usual_person(record: Any) -> bool:
         and get("iscrowd") == 0
         and get("num_keypoints").__class__ is int
         and (area.__class__ is float or area.__class__ is int)
-        and 0 <= area < _MOST**2
+        and 0 <= area < MOST**2
         and get("segmentation").__class__ is list
         and "scale" not in record
         and "center" not in record
         and _are_places(get("bbox"), 4)
         and _are_places(get("keypoints"), 0)
-        # The polygons of people with joints are not used.
+        # Those of people with joints are looked at when they are drawn, if ever.
         and (is_labeled(record) or all(_are_places(ring, 0) for ring in record["segmentation"]))
     )
 
@@ -171,7 +171,7 @@ def _are_places(values: Any, count: int) -> bool:
         and (not count or len(values) == count)
         and _NUMBERS.issuperset(map(type, values))
         # NaN makes the sum one, and may hide others from max and min.
-        and -_MOST < min(values) <= max(values) < _MOST
+        and -MOST < min(values) <= max(values) < MOST
         and (total := sum(values)) == total
     )
 

@@ -18,6 +18,7 @@ from ..io.store import Store
 from .annotations import check_annotations, read_annotations
 from .categories import annotated_size, find_categories
 from .crops import MEAN_COLOR, Crop, CropViews
+from .findings import log_findings, match_ids, missing_files, refuse_repeated_ids
 from .transforms import clip_boxes
 
 
@@ -68,6 +69,8 @@ class CocoBoxes:
         loaded = read_annotations(annotation_file)
         check_annotations(loaded, annotation_file)
         self.store = Store(image_folder)
+        refuse_repeated_ids(loaded["images"], annotation_file)
+        findings = match_ids(loaded)
         by_name = find_categories(loaded, annotation_file, classes, "bbox")
         self.classes, self.categories = tuple(by_name), list(by_name.values())
         number = {category: n for n, category in enumerate(self.categories)}
@@ -97,6 +100,7 @@ class CocoBoxes:
                 f"'{annotation_file}' lists no images to use: {len(loaded['images'])} images, and "
                 f"{len(self._records)} boxes of {', '.join(self.classes) or 'no class'}"
             )
+        log_findings(annotation_file, findings + missing_files(self._images, self.store))
 
     def __len__(self) -> int:
         return len(self._images)

@@ -10,48 +10,20 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import UserError
 from ..ids import by_plain_id, plain_id
 from ..joint_names import are_placeholders, flip_pairs_from_names, reorder_keypoints
 from ..poses import is_labeled
 from ..skeleton import SKELETONS, Skeleton
+from .findings import Finding, match_ids, only_found
 
 Record = dict[str, Any]
 UNKNOWN_SIGMA = 0.05
 """OKS falloff of joints of which nothing is known, between those of an elbow and an eye."""
 _USUAL = {0, 1, 2}
 _FROM_BOX = "it is computed from their box or joints"
-_SINGULAR = {
-    "people": "person", "annotations": "annotation", "images": "image", "joints": "joint",
-    "keypoints": "keypoint", "names": "name",
-}  # fmt: skip
-
-
-class Finding(NamedTuple):
-    """One kind of thing that was found in a set.
-
-    Attributes:
-        what: a plural and what is the matter with these, behind the count in a sentence.
-        examples: ids or names, all of them.
-        remedy: what is done about it, or is to be done.
-        is_problem: training or evaluation would be spoiled.
-    """
-
-    what: str
-    examples: Sequence[Any]
-    remedy: str = ""
-    is_problem: bool = False
-
-    def __str__(self) -> str:
-        noun, _, rest = self.what.partition(" ")
-        if len(self.examples) == 1:
-            noun = _SINGULAR.get(noun, noun)
-        shown = ", ".join(str(example) for example in self.examples[:5])
-        more = ", …" if len(self.examples) > 5 else ""
-        remedy = f"; {self.remedy}" if self.remedy else ""
-        return f"{len(self.examples)} {noun} {rest}: {shown}{more}{remedy}"
 
 
 def canonicalize(
@@ -71,7 +43,7 @@ def canonicalize(
     Raises:
         UserError: the categories or their joints do not fit the skeleton.
     """
-    found = _match_ids(loaded)
+    found = match_ids(loaded)
     nothing = [0] * 3 * len(skeleton)
     for record in loaded["annotations"]:
         if not record.get("keypoints"):  # a crowd, or a body without joints
@@ -185,32 +157,6 @@ def _by_name(listed: list[Record], names: Sequence[str], file: Path) -> list[Rec
     return [c for c, name in zip(listed, known, strict=True) if not names or name in names]
 
 
-def _match_ids(loaded: dict[str, Any]) -> list[Finding]:
-    images = {image["id"] for image in loaded["images"]}
-    stray = [a for a in loaded["annotations"] if a["image_id"] not in images]
-    matched, orphans = [], []
-    if stray:
-        meant = by_plain_id(images)
-        by_file = {image["file_name"]: image["id"] for image in loaded["images"]}
-        for record in stray:
-            named = record["image_id"]
-            image = meant.get(plain_id(named), by_file.get(named))
-            if image is None:
-                orphans.append(record.get("id"))
-            else:
-                record["image_id"] = image
-                matched.append(record.get("id"))
-    return _only_found(
-        Finding(
-            "annotations with an image_id that is text where the image's id is a number, or the "
-            "other way round",
-            matched,
-            "they were matched",
-        ),
-        Finding("annotations of images that are not listed", orphans, is_problem=True),
-    )
-
-
 def _keep_categories(
     loaded: dict[str, Any], file: Path, skeleton: Skeleton, names: Sequence[str]
 ) -> list[Finding]:
@@ -249,7 +195,7 @@ def _keep_categories(
     dropped = Counter(r["category_id"] for r in people if r["category_id"] not in kept)
     loaded["annotations"] = [r for r in people if r["category_id"] in kept]
     title = {category["id"]: category.get("name", category["id"]) for category in listed}
-    return _only_found(
+    return only_found(
         Finding(
             "annotations without a category, or of one that is not listed",
             unlisted,
@@ -421,7 +367,7 @@ def _check_visibility(loaded: dict[str, Any]) -> list[Finding]:
                 beyond.append(record.get("id"))
             if any(v < 0 for v in unusual):
                 negative.append(record.get("id"))
-    return _only_found(
+    return only_found(
         Finding("people with fractions as visibility", fractions, "above 0 is labeled"),
         Finding("people with a visibility above 2", beyond, "it counts as visible"),
         Finding("people with a visibility below 0", negative, "it counts as not labeled"),
@@ -464,7 +410,7 @@ def _mend_extents(loaded: dict[str, Any]) -> list[Finding]:
             record["area"] = None
         if not box and _is_point(record["keypoints"]):
             points.append(record.get("id"))
-    return _only_found(
+    return only_found(
         Finding("people with an area of 0 or less", flat_areas, _FROM_BOX),
         Finding("people with a box without extent", flat_boxes, "it is drawn around their joints"),
         Finding("people without area", no_area, _FROM_BOX),
@@ -480,7 +426,3 @@ def _is_point(keypoints: Sequence[float]) -> bool:
         if v > 0
     }
     return len(places) < 2
-
-
-def _only_found(*findings: Finding) -> list[Finding]:
-    return [finding for finding in findings if finding.examples]

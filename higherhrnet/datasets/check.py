@@ -12,7 +12,6 @@ from ..errors import UserError
 from ..io.images import fits_annotation
 from ..io.store import find_broken
 from ..poses import is_labeled, labeled_joints
-from .canonical import Finding
 from .categories import annotated_size
 from .coco import (
     AS_STORED,
@@ -21,6 +20,7 @@ from .coco import (
     size_findings,
     valid_mask,
 )
+from .findings import Finding
 
 _AT_ORIGIN = "people with labeled joints at (0, 0), the place of those that are not"
 

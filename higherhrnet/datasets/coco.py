@@ -20,9 +20,10 @@ from ..io.store import Store
 from ..poses import Poses, is_labeled, labeled_joints
 from ..skeleton import Skeleton
 from ..structures import NOT_COUNTED, Sample, Silhouettes
-from .annotations import check_annotations, read_annotations
-from .canonical import Finding, canonicalize
+from .annotations import MOST, check_annotations, read_annotations
+from .canonical import canonicalize
 from .categories import annotated_size
+from .findings import Finding, missing_files, refuse_repeated_ids
 from .packed import PackedRecords
 
 Record = dict[str, Any]
@@ -85,11 +86,7 @@ class CocoKeypoints:
         self.findings = canonicalize(loaded, annotation_file, skeleton, categories)
         for record in loaded["annotations"]:
             people[record["image_id"]].append(record)
-        listed: set[int | str] = set()
-        for image in loaded["images"]:
-            if image["id"] in listed:
-                raise UserError(f"'{annotation_file}' lists image id {image['id']} twice")
-            listed.add(image["id"])
+        refuse_repeated_ids(loaded["images"], annotation_file)
         images = [image for image in loaded["images"] if not people_only or image["id"] in people][
             : limit or None
         ]
@@ -105,8 +102,7 @@ class CocoKeypoints:
             self.findings.append(Finding(what, unlabeled, "AP has no value", is_problem=True))
         self.findings += _mend_sizes(images, people, self.files)
         self.names = [str(image["file_name"]) for image in images]
-        if missing := self.files.missing(self.names):
-            self.findings.append(Finding("images without a file", missing, is_problem=True))
+        self.findings += missing_files(images, self.files)
         self._rest = {k: v for k, v in loaded.items() if k not in ("images", "annotations")}
         self._entries = PackedRecords((image, people.get(image["id"], [])) for image in images)
 
@@ -379,6 +375,9 @@ def _decoded_region(
         if rings and not isinstance(rings[0], list):  # one polygon, not in a list of its own
             rings = [rings]
         polygons = [polygon for polygon in rings if len(polygon) >= 6]
+        for polygon in polygons:  # pycocotools crashes on what is no place
+            if not (np.abs(np.asarray(polygon, float)) < MOST).all():
+                raise ValueError("a polygon has a corner that is no place in an image")
         if not polygons:
             return None
         encoded = rle.merge(rle.frPyObjects(polygons, *shape))

@@ -14,8 +14,8 @@ from ..poses import ABSENT, Poses
 from ..skeleton import Skeleton
 from ..structures import Sample
 from .base import PoseDataset
-from .canonical import Finding
 from .coco import CocoKeypoints
+from .findings import Finding
 
 
 class MappedDataset:

@@ -57,7 +57,7 @@ class RandomCrop:
 
     Attributes:
         shape: (H, W) of the views; None shows whole images.
-        scale: lowest and highest random scale, each octave's share of it alike.
+        scale: lowest and highest random scale.
         short_side: images are resized to it before they are scaled at random; 0 leaves them.
         max_side: but no side longer than it; 0 for no limit.
         flip: probability of a horizontal flip.
@@ -75,9 +75,8 @@ class RandomCrop:
 
     def __call__(self, size: tuple[int, int], rng: np.random.Generator) -> Crop:
         """A view of an image of (H, W) pixels; all chance comes from ``rng``."""
-        low, high = np.log(self.scale)
         factor = fit_factor(size, self.short_side, self.max_side)
-        factor *= float(np.exp(rng.uniform(low, high))) if self.augment else 1.0
+        factor *= float(rng.uniform(*self.scale)) if self.augment else 1.0
         scaled = tuple(max(round(side * factor), 1) for side in size)
         affine = geometry.scaling(scaled[1] / size[1], scaled[0] / size[0])
         shape = self.shape or (scaled[0], scaled[1])

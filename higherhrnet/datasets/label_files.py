@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
+import numpy as np
+import numpy.typing as npt
 import yaml
 
 from ..errors import UserError
@@ -127,9 +129,10 @@ def _write_label_studio(
     tasks = []
     for image in images:
         poses = Poses.from_coco(people[image["id"]], skeleton)
+        boxes = _boxes(people[image["id"]], poses)
         shape = (image["height"], image["width"])
         address = prefix + (Path(image["file_name"]).name if prefix else image["file_name"])
-        tasks.append(poses.to_label_studio(shape, address, skeleton))
+        tasks.append(poses.to_label_studio(shape, address, skeleton, boxes))
     write_json(output, tasks)
     label = quoteattr("person" if any(skeleton.upper) else skeleton.name)
     joints = "".join(f"    <Label value={quoteattr(joint)}/>\n" for joint in skeleton.joints)
@@ -141,6 +144,15 @@ def _write_label_studio(
             f'  <KeyPointLabels name="keypoint" toName="image">\n{joints}  </KeyPointLabels>\n'
             "</View>\n"
         )
+
+
+def _boxes(records: Sequence[Record], poses: Poses) -> npt.NDArray[np.float64]:
+    """(N, 4) x, y, w, h of the people: as annotated, else around their joints."""
+    boxes = poses.boxes.copy()
+    for row, record in enumerate(records):
+        if record.get("bbox") and min(record["bbox"][2:]) > 0:
+            boxes[row] = record["bbox"]
+    return boxes
 
 
 def _write_yolo(
@@ -167,7 +179,8 @@ def _write_yolo(
         with atomic_write(output / "images" / "train" / name) as partial:
             shutil.copyfile(file, partial)
         with atomic_write(output / "labels" / "train" / f"{stem}.txt") as partial:
-            partial.write_text(poses.to_yolo((image["height"], image["width"])))
+            boxes = _boxes(people[image["id"]], poses)
+            partial.write_text(poses.to_yolo((image["height"], image["width"]), boxes=boxes))
     values = {
         "train": "images/train",
         "val": "images/train",

@@ -20,6 +20,7 @@ from .annotations import check_annotations, read_annotations
 from .categories import annotated_size, find_categories
 from .coco import paint_outlines
 from .crops import Crop, CropViews
+from .findings import log_findings, match_ids, missing_files, refuse_repeated_ids
 from .image_folder import SUFFIXES
 
 BACKGROUND = "background"
@@ -81,6 +82,8 @@ class CocoMasks:
         check_annotations(loaded, annotation_file)
         self.annotation_file = annotation_file
         self.store = Store(image_folder)
+        refuse_repeated_ids(loaded["images"], annotation_file)
+        findings = match_ids(loaded)
         named = [name for name in classes if name != BACKGROUND]
         by_name = find_categories(loaded, annotation_file, named, "segmentation")
         self.classes = (BACKGROUND, *by_name)
@@ -102,6 +105,7 @@ class CocoMasks:
                 f"'{annotation_file}' has no outlines of {', '.join(by_name) or 'any class'} "
                 "('segmentation')"
             )
+        log_findings(annotation_file, findings + missing_files(self._images, self.store))
 
     def __len__(self) -> int:
         return len(self._images)

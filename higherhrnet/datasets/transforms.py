@@ -66,7 +66,7 @@ def warp_annotations(
         affine: image → canvas.
         shape: (H, W) of the canvas.
         skeleton: the sample's.
-        beyond: whether the mask is valid beyond the image's edges too.
+        padding_in_loss: whether the mask is valid beyond the image's edges too.
     """
     poses = sample.poses.warp(affine)
     if geometry.is_flipped(affine):
@@ -88,7 +88,8 @@ def warp_sample(
     skeleton: Skeleton,
     padding_in_loss: bool = False,
 ) -> Sample:
-    """The whole sample through an affine onto a canvas of ``shape`` (H, W); see :func:`moved`."""
+    """The whole sample through an affine onto a canvas of ``shape`` (H, W); see
+    :func:`warp_annotations`."""
     poses, valid = warp_annotations(sample, affine, shape, skeleton, padding_in_loss)
     annotated = sample.annotated
     if annotated is not None and geometry.is_flipped(affine):
@@ -143,6 +144,6 @@ def warp_silhouettes(
 def _moved_boxes(boxes: npt.NDArray[np.float64], affine: Affine) -> npt.NDArray[np.float64]:
     """The upright boxes (P, 4) around the corners of moved ones."""
     unit = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
-    warp_annotations = geometry.apply(affine, boxes[:, None, :2] + unit * boxes[:, None, 2:])
-    low = warp_annotations.min(axis=1)
-    return np.concatenate([low, warp_annotations.max(axis=1) - low], axis=1)
+    corners = geometry.apply(affine, boxes[:, None, :2] + unit * boxes[:, None, 2:])
+    low = corners.min(axis=1)
+    return np.concatenate([low, corners.max(axis=1) - low], axis=1)

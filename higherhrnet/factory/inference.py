@@ -131,6 +131,8 @@ def build_predictor(
         for key in ("COMPILE", "CUDA_GRAPHS"):
             if getattr(config.TEST, key):
                 raise UserError(f"TEST.{key} is for PyTorch, not for exported networks")
+        if getattr(config.TEST, "MASK_SUPPORT", 0):
+            raise UserError("TEST.MASK_SUPPORT is for PyTorch: exported networks have no masks")
         if config.TEST.PRECISION in ("bf16", "fp16"):
             raise UserError(
                 f"TEST.PRECISION {config.TEST.PRECISION} is for PyTorch; an exported network has "

@@ -21,10 +21,12 @@ from ..inference.image_sources import Unit, UnreadError, list_units
 from ..inference.predictor import Predictor, Scene
 from ..io.lock import lock_folder
 from ..io.pixels import to_pixels
+from ..methods.base import method_of
 from ..models.model_zoo import find_weights
-from .checkpoints import open_network
+from .checkpoints import config_of, open_network
 from .device import choose_device
 from .inference import load_predictor
+from .presets import preset_overrides
 
 _log = logging.getLogger(__name__)
 _COUNTED = ("units", "images", "people", "errors", "failed")
@@ -194,22 +196,33 @@ def make_predictor(
     device: str, weights: str, overrides: tuple[Any, ...], preset: str | None, folder: str
 ) -> UnitPredictor:
     """Checks everything on this machine, before workers start."""
+    network = open_network(weights)
+    varied = preset_overrides(network, preset)
+    method = method_of(config_of(network, [*varied, *overrides]))
+    overrides = (*overrides, *method.prediction_overrides(None, overrides))
+    config = config_of(network, [*varied, *overrides])
     made = UnitPredictor(weights, device, overrides, preset, folder, {})
     predictor, file = made.predictor, find_weights(weights)
     if not predictor.finds_people and getattr(predictor, "detector", None) is None:
         raise UserError(
-            f"'{weights}' are top-down weights, which need boxes: name a detector by "
-            "TEST.BBOX_SOURCE, e.g. fcos_w18_person (bundled) or bottom-up weights"
+            f"'{weights}' are top-down weights, and TEST.BBOX_SOURCE names no detector: a file of "
+            "boxes serves predict alone"
         )
     point = predictor.operating_point
     settings = predictor.to_dict() | {
         "version": __version__,
         "weights": file.name,
-        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "sha256": _sha256(file),
+        "protocol": method.describe_protocol(config),
+        "other files": {one.name: _sha256(one) for one in method.input_files(config)},
         "operating_point": None if point is None else point.to_dict(),
     }
     made.about.update(parquet_files.describe(predictor.skeleton, settings))
     return made
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _plan(

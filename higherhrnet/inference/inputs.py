@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import UserError
-from .streams import is_address
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".avif", ".jp2"}
@@ -26,9 +25,15 @@ _UNREAD = frozenset(
      ".orf", ".rw2", ".psd", ".exr", ".hdr", ".svg", ".dcm"}
 )  # fmt: skip
 """Kinds that many systems' type tables do not list."""
+_ADDRESS = re.compile(r"(rtsps?|https?)://", re.IGNORECASE)
 _LONGEST_STEM = 220
 """Bytes; names grow by a number, what is drawn and an ending."""
 _CAMERA = re.compile(r"camera:(\d{1,3})")
+
+
+def is_address(name: str) -> bool:
+    """Whether an input is an address of the network."""
+    return _ADDRESS.match(name) is not None
 
 
 @dataclass

@@ -29,6 +29,8 @@ from .stats import InferenceStats
 Job = TypeVar("Job")
 Result = tuple[Poses, Maps]
 _END = object()
+_PATIENCE = 2.0
+"""Seconds that a job which is being made has to end in."""
 
 
 def run(
@@ -256,7 +258,8 @@ def _prefetch(jobs: Iterable[Job], most: int) -> Generator[Job, None, None]:
     """The jobs, made by a thread of their own, at most so many before they are requested.
 
     What making them raises is raised in its turn. Closing ends the thread after the current job,
-    and then closes ``jobs`` if that is a generator.
+    and then closes ``jobs`` if that is a generator; a job that does not come, such as the next
+    frame of a camera that was unplugged, is not waited for.
     """
     made: queue.Queue[tuple[object, BaseException | None]] = queue.Queue(most)
     closed = threading.Event()
@@ -291,4 +294,4 @@ def _prefetch(jobs: Iterable[Job], most: int) -> Generator[Job, None, None]:
             yield job  # type: ignore[misc]
     finally:
         closed.set()
-        thread.join()
+        thread.join(_PATIENCE)

@@ -248,17 +248,23 @@ class DoneImage:
     rows: list[list[str]] = field(default_factory=list)
 
 
-def read_done(folder: Path) -> dict[str, DoneImage]:
+def read_done(folder: Path, joints: Sequence[str]) -> dict[str, DoneImage]:
     """Images, by file name, whose people are in a folder: in its files, or in what a killed process
     left of them. Frames of videos are left out: a video is predicted whole or not at all.
 
+    Args:
+        joints: of the people that are to come.
+
     Raises:
-        UserError: the folder's files are of another program or damaged.
+        UserError: the folder's files are of another program or damaged, or have other joints.
     """
     done: dict[str, DoneImage] = {}
     if all((folder / name).is_file() for name in NAMES):
         try:
             content = json.loads((folder / NAMES[0]).read_bytes())
+            found = content["categories"][0].get("keypoints", [])
+            if found != list(joints):
+                raise ValueError(f"its people have {len(found)} other joints")
             results = json.loads((folder / NAMES[1]).read_bytes())
             with (folder / NAMES[2]).open(newline="", **_TEXT) as file:
                 rows = list(csv.reader(file))[1:]
@@ -270,6 +276,10 @@ def read_done(folder: Path) -> dict[str, DoneImage]:
     for part in sorted(folder.glob(_part(Path(), "images", "*").name)):
         process = part.name.split(".")[2]
         images, people, results = (_whole_lines(_part(folder, key, process)) for key in _PARTS[:3])
+        if any(len(person.get("keypoints", ())) != 3 * len(joints) for person in people):
+            raise UserError(
+                f"what a killed run left in '{folder}' has other joints; choose another --output"
+            )
         with (
             suppress(OSError, csv.Error),
             _part(folder, "csv", process).open(newline="", **_TEXT) as file,

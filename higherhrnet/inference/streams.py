@@ -20,20 +20,24 @@ from urllib.parse import unquote, urlsplit
 
 from ..errors import UserError
 from ..io.atomic import atomic_write
+from .inputs import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_address
 from .video import Frame, Image, import_pyav, upright_image
 
 _log = logging.getLogger(__name__)
-_ADDRESS = re.compile(r"(rtsps?|https?)://", re.IGNORECASE)
 _TIMEOUT = 10.0
 """Seconds until a server must answer, and between two frames."""
 _PATIENCE = 60.0
+_PLAYLISTS = frozenset(
+    ("application/vnd.apple.mpegurl", "application/x-mpegurl", "audio/mpegurl", "audio/x-mpegurl",
+     "application/dash+xml")
+)  # fmt: skip
+"""What names the parts of a stream (HLS, DASH)."""
+_SUFFIXES = {
+    "video/quicktime": "mov", "video/x-matroska": "mkv", "video/x-msvideo": "avi",
+}  # fmt: skip
+"""Of types whose name is not that of their files."""
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 8.0
 """Seconds between two tries to connect again."""
-
-
-def is_address(name: str) -> bool:
-    """Whether an input is an address of the network."""
-    return _ADDRESS.match(name) is not None
 
 
 def hide_password(address: str) -> str:
@@ -64,7 +68,7 @@ def fetch_file(address: str, folder: Path, number: int) -> Path | None:
             if kind in ("text/html", "application/xhtml+xml"):
                 raise UserError(f"'{shown}' is a web page, no image and no stream")
             size = response.headers.get("Content-Length")
-            if size is None and not kind.startswith("image/"):
+            if kind in _PLAYLISTS or (size is None and not kind.startswith("image/")):
                 return None  # without an end
             file = folder / _file_name(address, number, kind)
             with atomic_write(file) as partial, partial.open("wb") as target:
@@ -90,8 +94,10 @@ def _request(address: str) -> urllib.request.Request:
 
 def _file_name(address: str, number: int, kind: str) -> str:
     name = re.sub(r"[^\w.-]", "_", Path(unquote(urlsplit(address).path)).name).strip(".") or "file"
-    if "." not in name:
-        name += "." + kind.partition("/")[2].partition("+")[0]
+    what = kind.partition("/")[0]
+    known = {"image": IMAGE_SUFFIXES, "video": VIDEO_SUFFIXES}.get(what, frozenset())
+    if "." not in name or (known and Path(name).suffix.lower() not in known):
+        name += "." + _SUFFIXES.get(kind, kind.partition("/")[2].partition("+")[0])
     return f"{number}_{name}"
 
 

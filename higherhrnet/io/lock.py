@@ -19,6 +19,8 @@ LEFTOVERS = {
     ),
     "prediction": (".predictions.*.partial", "..predictions.*.partial",
                    ".results.json.partial", ".*_poses.*.partial", ".*_heatmaps.*.partial"),
+    "task prediction": (".predictions.json.partial", ".*_boxes.*.partial", ".*_overlay.*.partial",
+                        ".*_labels.*.partial"),
     "dataset prediction": (".*.parquet.partial",),
     "validation": (".results.json.partial", ".metrics.json.partial", ".report.*.partial",
                    ".worst.jpg.partial", ".keypoint_errors.csv.partial"),

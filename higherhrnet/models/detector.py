@@ -108,7 +108,8 @@ class _Pyramid(nn.Module):
         self.out_channels = channels
 
     def forward(self, images: torch.Tensor) -> OrderedDict[str, torch.Tensor]:
-        return OrderedDict((str(i), level) for i, level in enumerate(self.extract(images)))
+        # Anchors get the type of these maps, and bfloat16 has no 1,028.
+        return OrderedDict((str(i), level.float()) for i, level in enumerate(self.extract(images)))
 
 
 class _AsGiven(nn.Module):

@@ -7,12 +7,14 @@ from html import escape
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .. import drawing
 from ..errors import UserError
 from ..skeleton import Skeleton
 from .poses import ABSENT, REFINED, Poses
 
+Array = npt.NDArray[np.float64]
 _LONGEST_TABLE = 20
 """People in a notebook's table."""
 
@@ -47,11 +49,13 @@ def to_json(poses: Poses, skeleton: Skeleton | None = None) -> str:
     return json.dumps({"joints": list(joints), "people": people}, allow_nan=False)
 
 
-def to_yolo(poses: Poses, shape: tuple[int, int], category: int = 0) -> str:
+def to_yolo(
+    poses: Poses, shape: tuple[int, int], category: int = 0, boxes: Array | None = None
+) -> str:
     """See :meth:`Poses.to_yolo`."""
     height, width = shape
     lines = []
-    for person, (x, y, w, h) in enumerate(poses.boxes):
+    for person, (x, y, w, h) in enumerate(poses.boxes if boxes is None else boxes):
         numbers = [(x + w / 2) / width, (y + h / 2) / height, w / width, h / height]
         words = [str(category), *(f"{value:.6f}" for value in numbers)]
         for k, (px, py) in enumerate(poses.xy[person]):
@@ -61,7 +65,11 @@ def to_yolo(poses: Poses, shape: tuple[int, int], category: int = 0) -> str:
 
 
 def to_label_studio(
-    poses: Poses, shape: tuple[int, int], image: str, skeleton: Skeleton | None = None
+    poses: Poses,
+    shape: tuple[int, int],
+    image: str,
+    skeleton: Skeleton | None = None,
+    boxes: Array | None = None,
 ) -> dict[str, Any]:
     """See :meth:`Poses.to_label_studio`."""
     names = poses.require_skeleton(skeleton)
@@ -82,7 +90,7 @@ def to_label_studio(
             **more,
         }
 
-    for person, (x, y, w, h) in enumerate(poses.boxes):
+    for person, (x, y, w, h) in enumerate(poses.boxes if boxes is None else boxes):
         box = {"x": 100 * x / width, "y": 100 * y / height, "rotation": 0}
         box |= {"width": 100 * w / width, "height": 100 * h / height}
         result.append(region("rectanglelabels", label, box, id=f"p{person}",

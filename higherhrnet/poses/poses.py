@@ -290,15 +290,25 @@ class Poses:
 
         return to_json(self, skeleton)
 
-    def to_yolo(self, shape: tuple[int, int], category: int = 0) -> str:
+    def to_yolo(
+        self,
+        shape: tuple[int, int],
+        category: int = 0,
+        boxes: npt.NDArray[np.float64] | None = None,
+    ) -> str:
         """Lines of an Ultralytics YOLO-pose label file, for an image (H, W): class, box and
-        ``x y visibility`` of every joint, as fractions of the sides."""
+        ``x y visibility`` of every joint, as fractions of the sides. ``boxes`` are (N, 4) x, y, w,
+        h; those around the joints if None."""
         from .conversions import to_yolo
 
-        return to_yolo(self, shape, category)
+        return to_yolo(self, shape, category, boxes)
 
     def to_label_studio(
-        self, shape: tuple[int, int], image: str, skeleton: Skeleton | None = None
+        self,
+        shape: tuple[int, int],
+        image: str,
+        skeleton: Skeleton | None = None,
+        boxes: npt.NDArray[np.float64] | None = None,
     ) -> dict[str, Any]:
         """A Label Studio task with the people as predictions: keypoints in a rectangle each.
 
@@ -306,10 +316,11 @@ class Poses:
             shape: (H, W) of the image.
             image: its address, as Label Studio is to load it.
             skeleton: names the joints; that of the poses if None.
+            boxes: (N, 4) x, y, w, h, pixels; those around the joints if None.
         """
         from .conversions import to_label_studio
 
-        return to_label_studio(self, shape, image, skeleton)
+        return to_label_studio(self, shape, image, skeleton, boxes)
 
     def to_supervision(self) -> Any:
         """A ``supervision.KeyPoints``, for its annotators and metrics.

@@ -178,6 +178,12 @@ class BatchQueue:
                 for stage, seconds in stats.seconds.items():
                     job.stats.seconds[stage] += seconds
                 self._decoders.submit(self._decode, job, own)
+        except UserError as error:  # a detector cannot take one of them
+            if len(batch) == 1:
+                _fail(batch[0], error)
+                return
+            for job in batch:
+                self._forward([job])
         except Exception as error:  # the thread goes on for the others
             for job in batch:
                 _fail(job, error)

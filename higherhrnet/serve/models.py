@@ -52,23 +52,20 @@ class ServedModel:
         }
 
 
-def serve_model(
-    name: str, device: str, overrides: Sequence[Any], boxes_from: str | None = None
-) -> ServedModel:
+def serve_model(name: str, device: str, overrides: Sequence[Any]) -> ServedModel:
     """Load a checkpoint; its presets share one engine.
 
     Args:
         name: weights, a name, or an exported network.
-        device, overrides: see :func:`load`.
-        boxes_from: bottom-up weights that find the boxes for top-down ones.
+        device, overrides: see :func:`load`. Boxes for top-down weights are found by what
+            ``TEST.BBOX_SOURCE`` names among them, or by the bundled detector.
 
     Raises:
         UserError: it cannot be loaded.
     """
     file = open_network(name)
     method = method_of(config_of(file, overrides))
-    if not method.finds_people:
-        overrides = [*overrides, *method.prediction_overrides(boxes_from, [])]
+    overrides = [*overrides, *method.prediction_overrides(None, overrides)]
     first = load_predictor(file, device, overrides, raw=True)
     predictors, points = {DEFAULT: first}, {DEFAULT: preset_operating_point(file, None)}
     for preset in PRESETS:

@@ -105,8 +105,8 @@ class Grouping:
 
     Attributes:
         tag_threshold: a candidate joins a person whose mean tag is nearer than this.
-        most_compared: only the first so many people are compared with.
-        only_compared: once there are ``most_compared`` people, pass over all further joints (as
+        max_compared: only the first so many people are compared with.
+        only_compared: once there are ``max_compared`` people, pass over all further joints (as
             the original code does), instead of starting further people.
         use_score: prefer strong candidates at equal rounded tag distance.
         assign: the solver.

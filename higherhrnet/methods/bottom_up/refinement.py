@@ -171,7 +171,7 @@ def resize_bilinear(
 
 
 def resize_bilinear_into(maps: npt.NDArray[np.float32], into: npt.NDArray[np.float32]) -> None:
-    """Like :func:`enlarged`, into given memory (C, H, W)."""
+    """Like :func:`resize_bilinear`, into given memory (C, H, W)."""
     for source, target in zip(maps, into, strict=True):
         size = (target.shape[1], target.shape[0])
         cv2.resize(source, size, dst=target, interpolation=cv2.INTER_LINEAR)

@@ -75,8 +75,8 @@ class TopDownCodec:
             neighbor (published), the top of a ``parabola`` through the logarithms of the
             neighbors, or ``dark`` (Zhang et al. 2020): the same in both directions together, on
             a map smoothed by the Gaussian that it was made with.
-        shift_mirrored: move the flipped view's maps one pixel to the right (published), by about
-            what flipping pixels instead of pixels misplaces them.
+        shift_heatmap: move the flipped view's maps one pixel to the right (published), by about
+            what flipping an image instead of its maps misplaces them.
         in_vis_threshold: joints above this count for the person's score.
     """
 

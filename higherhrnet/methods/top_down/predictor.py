@@ -49,8 +49,9 @@ class Crops(Preprocessed):
 
     @property
     def pixels(self) -> int:
-        """See :class:`Preprocessed`."""
-        return self.inputs.size // 3
+        """See :class:`Preprocessed`; what a detector gets of an image is not known, and the image
+        stands for it."""
+        return self.inputs.size // 3 if self.image is None else self.image.size // 3
 
 
 @dataclass(kw_only=True)

@@ -157,7 +157,8 @@ class SegmentationTask(Task[SegmentationConfig]):
         self, config: SegmentationConfig, image: Image, found: Labels, classes: Sequence[str]
     ) -> dict[str, Image]:
         overlay, labels = self.endings
-        return {overlay: draw_labels(image, found), labels: found}
+        drawn = draw_labels(image, found, has_background=classes[0] == BACKGROUND)
+        return {overlay: drawn, labels: found}
 
     def describe(
         self, config: SegmentationConfig, found: Labels, classes: Sequence[str]
