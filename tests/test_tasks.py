@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import re
+from fractions import Fraction
 from importlib.resources import files
 
 import cv2
@@ -31,6 +32,8 @@ from higherhrnet.factory.checkpoints import config_of, open_checkpoint
 from higherhrnet.factory.task_training import train_task
 from higherhrnet.factory.tasks import load_task, open_test_set
 from higherhrnet.inference.engines.torch_engine import TorchEngine
+from higherhrnet.inference.video import VideoFile
+from higherhrnet.inference.video_writer import VideoWriter
 from higherhrnet.methods.bottom_up.extra_heads import mask_support, mask_to_image
 from higherhrnet.models.box_codec import _anchors, box_losses, decode_boxes
 from higherhrnet.models.detector import DetectionTargets, Detector, DetectorInputs
@@ -825,7 +828,7 @@ def test_a_segmentation_network_is_trained_validated_and_predicts(segmentation_r
         "predictions.json",
     ]
     out = run_cli("predict", broken, "--weights", weights, "--output", tmp_path / "r", status=2)
-    assert "0 images" in out
+    assert "nothing was predicted" in out
     assert "predictions.json" not in out
     labels = cv2.imread(str(tmp_path / "p" / "a_labels.png"), cv2.IMREAD_UNCHANGED)
     assert labels.shape == (80, 80)
@@ -837,6 +840,29 @@ def test_a_segmentation_network_is_trained_validated_and_predicts(segmentation_r
     assert "is an input and would be overwritten" in out
     described = json.loads((tmp_path / "p" / "predictions.json").read_text())
     assert described["classes"] == ["background", "person"]
+
+
+def test_videos_of_tasks(segmentation_run, tmp_path):
+    pytest.importorskip("av")
+    film = tmp_path / "film.mp4"
+    photo = cv2.imread(str(files("higherhrnet") / "assets" / "demo.jpg"))[..., ::-1]
+    with VideoWriter(film, Fraction(5)) as writer:
+        for number in range(3):
+            writer.add(photo[:120, 40 * number : 40 * number + 160].copy(), number / 5)
+    (tmp_path / "broken.mp4").write_bytes(film.read_bytes()[:100])
+    for weights, drawn in ((segmentation_run / "run" / "best.safetensors", "film_overlay.mp4"),
+                           ("fcos_w18_person", "film_boxes.mp4")):  # fmt: skip
+        out = tmp_path / drawn
+        said = run_cli("predict", film, "--weights", weights, "--output", out)
+        assert "3 frames" in said
+        found = json.loads((out / "predictions.json").read_text())
+        assert [image["frame"] for image in found["images"]] == [0, 1, 2]
+        assert found["images"][2]["seconds"] == 0.4
+        assert len(list(VideoFile(out / drawn))) == 3
+        words = ("predict", tmp_path / "broken.mp4", film, "--weights", weights, "--output", out)
+        said = run_cli(*words, "--show", "none", status=2)
+        assert "broken.mp4' cannot be read" in said
+        assert "3 frames" in said
 
 
 def test_training_goes_on_and_refuses_what_does_not_fit(segmentation_run, tmp_path):

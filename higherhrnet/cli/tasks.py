@@ -23,7 +23,10 @@ from ..factory.device import choose_device
 from ..factory.export import TaskExportInfo, export_task_network
 from ..factory.task_training import evaluate
 from ..factory.tasks import TaskPredictor, load_task, open_test_set
+from ..inference.draw_predictions import check_complete
 from ..inference.inputs import describe_skipped, find_inputs, output_names, refuse_overwriting
+from ..inference.video import VideoFile
+from ..inference.video_writer import VideoWriter
 from ..io.atomic import atomic_write, write_json
 from ..io.images import read_image
 from ..io.lock import lock_folder, remove_leftovers
@@ -74,7 +77,7 @@ def valid_task(options: argparse.Namespace, config: Config, file: Checkpoint, ou
 
 
 def predict_task(options: argparse.Namespace, file: Checkpoint) -> int:
-    """Predict and draw images; broken ones are reported and passed over."""
+    """Predict and draw images and videos; broken ones are reported and passed over."""
     _refuse(options, ("boxes", "mode", "preset", "raw", "smooth", "live", "min_score", "skip_done"))
     if "heatmaps" in options.show or not options.track:
         raise UserError(f"'{options.weights}' has no heatmaps to show, and no people to track")
@@ -83,49 +86,103 @@ def predict_task(options: argparse.Namespace, file: Checkpoint) -> int:
     inputs = find_inputs(options.inputs, getattr(options, "recursive", False))
     if inputs.skipped:
         print(f"higherhrnet: {describe_skipped(inputs.skipped)}")
-    if inputs.has_videos or inputs.addresses:
-        raise UserError("videos, cameras and addresses are for pose networks; name image files")
+    if inputs.cameras or inputs.addresses:
+        raise UserError("cameras and addresses are for pose networks; name files")
     output: Path = options.output or Path("output/predict")
     loaded = load_task(file, choose_device(options.device), options.overrides)
+    shown = "none" not in options.show
     names = [name.removesuffix("_poses.jpg") for name in output_names(inputs.images, ".jpg")]
+    films = [
+        name.removesuffix("_poses.mp4") + ending.replace(".jpg", ".mp4")
+        for name in output_names(inputs.videos, ".mp4")
+        for ending in loaded.task.endings[:1]
+    ]
     drawn = [output / f"{name}{ending}" for name in names for ending in loaded.task.endings]
-    refuse_overwriting([output / "predictions.json", *drawn], inputs.images)
-    images: list[dict[str, Any]] = []
-    failures = 0
+    written = [output / "predictions.json", *drawn, *(output / name for name in films)]
+    refuse_overwriting(written, [*inputs.images, *inputs.videos])
+    found = _Found(loaded)
     with lock_folder(output, "prediction", clean=False):
         remove_leftovers(output, "task prediction")
         try:
             for path, name in zip(tqdm(inputs.images, unit=" images"), names, strict=True):
                 try:
                     image = read_image(path)
-                    found = loaded.predict(image)
-                    _draw(loaded, image, found, output / name, "none" not in options.show)
+                    drawings = found.add(image, path)
+                    _write_drawings(drawings, output / name, shown)
                 except UserError as error:
-                    about = "" if str(path) in str(error) else f"'{path}': "
-                    _log.error("%s%s", about, error)
-                    failures += 1
-                    continue
-                images.append(
-                    {
-                        "file_name": str(path),
-                        "height": image.shape[0],
-                        "width": image.shape[1],
-                        **loaded.task.describe(loaded.config, found, loaded.classes),
-                    }
-                )
+                    found.fail(error, path)
+            for number, path in enumerate(inputs.videos):
+                film = output / films[number] if films and shown else None
+                try:
+                    _predict_video(found, path, film)
+                except UserError as error:
+                    found.fail(error, path)
         finally:  # what was found before Ctrl-C is written
-            if images:
-                write_json(output / "predictions.json", loaded.task.collect(images, loaded.classes))
-    noun = "image" if len(images) == 1 else "images"
-    print(f"{len(images)} {noun}" + (f"; predictions.json in {output}" if images else ""))
-    return 2 if failures else 0
+            if found.images:
+                content = loaded.task.collect(found.images, loaded.classes)
+                write_json(output / "predictions.json", content)
+    frames = sum("frame" in image for image in found.images)
+    counts = {"image": len(found.images) - frames, "frame": frames}
+    told = [f"{n} {what}{'' if n == 1 else 's'}" for what, n in counts.items() if n]
+    print(f"{', '.join(told)}; predictions.json in {output}" if told else "nothing was predicted")
+    return 2 if found.failures else 0
 
 
-def _draw(loaded: TaskPredictor, image: Image, found: Any, stem: Path, with_drawings: bool) -> None:
+class _Found:
+    """What a task's network found in images, for ``predictions.json``."""
+
+    def __init__(self, loaded: TaskPredictor) -> None:
+        self._loaded = loaded
+        self.images: list[dict[str, Any]] = []
+        self.failures = 0
+
+    def add(self, image: Image, path: Path, **more: Any) -> dict[str, Image]:
+        """Predict an image; its drawings by the ending of their names."""
+        loaded = self._loaded
+        found = loaded.predict(image)
+        described = loaded.task.describe(loaded.config, found, loaded.classes)
+        size = {"height": image.shape[0], "width": image.shape[1]}
+        self.images.append({"file_name": str(path), **size, **more, **described})
+        return dict(loaded.task.draw(loaded.config, image, found, loaded.classes))
+
+    def fail(self, error: UserError, path: Path) -> None:
+        """Report something that cannot be read or written, and go on."""
+        about = "" if str(path) in str(error) else f"'{path}': "
+        _log.error("%s%s", about, error)
+        self.failures += 1
+
+
+def _predict_video(found: _Found, path: Path, film: Path | None) -> None:
+    """Every frame of a video, and a video of the drawings, if one is to be written.
+
+    Raises:
+        UserError: it is no video, or breaks off.
+    """
+    source = VideoFile(path)
+    before, seen, end = len(found.images), 0, 0.0
+    with VideoWriter(film, source.rate, path) if film is not None else nullcontext() as writer:
+        if writer is not None and writer.mute:
+            _log.error("'%s': %s", path, writer.mute)
+        for frame in tqdm(source, total=source.count or None, unit=" frames"):
+            seen, end = seen + 1, frame.time + 1 / float(source.rate)
+            try:
+                image = frame.require_image()
+            except UserError as error:  # a broken one
+                found.fail(error, path)
+                continue
+            drawings = found.add(image, path, frame=frame.number, seconds=round(frame.time, 4))
+            if writer is not None:
+                writer.origin = source.origin
+                writer.add(next(iter(drawings.values())), frame.time)
+    if len(found.images) == before:
+        raise UserError(f"'{path}' holds no frame that can be read")
+    check_complete(source, str(path), seen, end)
+
+
+def _write_drawings(drawings: dict[str, Image], stem: Path, shown: bool) -> None:
     """Write what was found as images: label maps as PNG, and drawings as JPEG."""
-    drawn = loaded.task.draw(loaded.config, image, found, loaded.classes)
-    for ending, pixels in drawn.items():
-        if not with_drawings and ending.endswith(".jpg"):
+    for ending, pixels in drawings.items():
+        if not shown and ending.endswith(".jpg"):
             continue
         stored = pixels[..., ::-1] if pixels.ndim == 3 else pixels
         file = stem.with_name(stem.name + ending)

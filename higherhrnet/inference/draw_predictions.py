@@ -244,11 +244,16 @@ def predict_video(
         raise interrupt
     if counts.images == before:
         raise UserError(f"'{name}' holds no frame that can be read")
-    _check_complete(source, name, seen, end)
+    check_complete(source, name, seen, end)
 
 
-def _check_complete(source: Source, name: str, frames: int, end: float) -> None:
-    """Find out whether a video was truncated. Empty frames are announced too, but take no time."""
+def check_complete(source: Source, name: str, frames: int, end: float) -> None:
+    """Find out whether a video was truncated, after ``frames`` that end at ``end`` seconds. Empty
+    frames are announced too, but take no time.
+
+    Raises:
+        UserError: it was.
+    """
     fewer = not source.announced or frames < _TRUNCATED * source.announced
     if fewer and end < _TRUNCATED * source.length:
         read = (

@@ -171,7 +171,7 @@ class DetectionTask(Task[DetectorConfig]):
         boxes = [(n, box) for n, image in enumerate(images, 1) for box in image["boxes"]]
         return {
             "images": [
-                {"id": n, **{key: image[key] for key in ("file_name", "height", "width")}}
+                {"id": n, **{key: value for key, value in image.items() if key != "boxes"}}
                 for n, image in enumerate(images, 1)
             ],
             "annotations": [
