@@ -14,6 +14,7 @@ from PIL import Image
 import higherhrnet
 from higherhrnet.cli import main
 from higherhrnet.errors import UserError
+from higherhrnet.inference.prediction_files import read_done
 from higherhrnet.io.pixels import to_pixels
 from higherhrnet.poses import Poses
 from higherhrnet.skeleton import COCO
@@ -187,6 +188,12 @@ def test_predict_correct_train(tool, tmp_path, monkeypatch, capsys):
     assert main([*words, "--preset", "fast", "DATASET.INPUT_SIZE", "192"]) == 0
     predicted = json.loads(Path("out/predictions.json").read_text())
     assert len(predicted["images"]) == 2
+    assert len(read_done(Path("out"), COCO.joints)) == 2
+    table = Path("out/predictions.csv").read_text()
+    for damaged in (table[: len(table) // 2], table + '"' + "x" * 200_000):
+        Path("out/predictions.csv").write_text(damaged)
+        with pytest.raises(UserError, match="cannot be gone on with"):
+            read_done(Path("out"), COCO.joints)
     to = "labels" if tool == "yolo" else "labels/tasks.json"
     assert main(["data", "export", "out/predictions.json", to, "--to", tool]) == 0
     assert main(["data", "export", "out/predictions.json", to, "--to", tool]) == 2

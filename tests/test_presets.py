@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -71,7 +72,12 @@ def test_presets_are_loaded_with_their_limits(calibrated, caplog):
         balanced = load(name, "cpu", preset="balanced")
     assert "was not calibrated for preset balanced" in caplog.text
     assert balanced.augmentation.scales == (1.0,)
-    assert balanced.operating_point == plain.operating_point
+    # With other settings than it was calibrated with, its figures are not said.
+    assert replace(plain.operating_point, precision=0, recall=0, images=0) == (
+        balanced.operating_point
+    )
+    assert "(not calibrated with these settings)" in str(balanced.operating_point)
+    assert load(name, "cpu", ["TEST.PRECISION", "fp32"]).operating_point == plain.operating_point
     with pytest.raises(UserError, match="preset 'quick' must be one of fast, balanced, accurate"):
         load(name, "cpu", preset="quick")
     assert load(name, "cpu", preset="fast", raw=True).operating_point is None

@@ -6,6 +6,7 @@ import json
 import re
 from fractions import Fraction
 from importlib.resources import files
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 
 from higherhrnet import geometry
 from higherhrnet.cli import main
+from higherhrnet.cli import tasks as cli_tasks
 from higherhrnet.config import parse_config, to_yaml
 from higherhrnet.datasets.boxes import CocoBoxes, move_boxes
 from higherhrnet.datasets.crops import RandomCrop
@@ -863,6 +865,26 @@ def test_videos_of_tasks(segmentation_run, tmp_path):
         said = run_cli(*words, "--show", "none", status=2)
         assert "broken.mp4' cannot be read" in said
         assert "3 frames" in said
+
+
+def test_ctrl_c_keeps_what_a_video_has_so_far(tmp_path):
+    pytest.importorskip("av")
+    with VideoWriter(tmp_path / "film.mp4", Fraction(5)) as writer:
+        for number in range(6):
+            writer.add(np.full((64, 64, 3), 40 * number, np.uint8), number / 5)
+
+    class Interrupted:
+        images: ClassVar[list] = []
+
+        def add(self, image, path, **more):
+            if len(self.images) == 3:
+                raise KeyboardInterrupt
+            self.images.append(more)
+            return {"_boxes.jpg": image}
+
+    with pytest.raises(KeyboardInterrupt):
+        cli_tasks._predict_video(Interrupted(), tmp_path / "film.mp4", tmp_path / "drawn.mp4")
+    assert len(list(VideoFile(tmp_path / "drawn.mp4"))) == 3
 
 
 def test_training_goes_on_and_refuses_what_does_not_fit(segmentation_run, tmp_path):

@@ -104,7 +104,8 @@ def predict_task(options: argparse.Namespace, file: Checkpoint) -> int:
     with lock_folder(output, "prediction", clean=False):
         remove_leftovers(output, "task prediction")
         try:
-            for path, name in zip(tqdm(inputs.images, unit=" images"), names, strict=True):
+            bar = tqdm(inputs.images, unit=" images", disable=not inputs.images)
+            for path, name in zip(bar, names, strict=True):
                 try:
                     image = read_image(path)
                     drawings = found.add(image, path)
@@ -155,25 +156,34 @@ class _Found:
 def _predict_video(found: _Found, path: Path, film: Path | None) -> None:
     """Every frame of a video, and a video of the drawings, if one is to be written.
 
+    Ctrl-C ends the video where it is; what was done so far is kept, and the interrupt goes on.
+
     Raises:
         UserError: it is no video, or breaks off.
     """
     source = VideoFile(path)
     before, seen, end = len(found.images), 0, 0.0
+    interrupt: KeyboardInterrupt | None = None
     with VideoWriter(film, source.rate, path) if film is not None else nullcontext() as writer:
         if writer is not None and writer.mute:
             _log.error("'%s': %s", path, writer.mute)
-        for frame in tqdm(source, total=source.count or None, unit=" frames"):
-            seen, end = seen + 1, frame.time + 1 / float(source.rate)
-            try:
-                image = frame.require_image()
-            except UserError as error:  # a broken one
-                found.fail(error, path)
-                continue
-            drawings = found.add(image, path, frame=frame.number, seconds=round(frame.time, 4))
-            if writer is not None:
-                writer.origin = source.origin
-                writer.add(next(iter(drawings.values())), frame.time)
+        try:
+            for frame in tqdm(source, total=source.count or None, unit=" frames"):
+                seen, end = seen + 1, frame.time + 1 / float(source.rate)
+                try:
+                    image = frame.require_image()
+                except UserError as error:  # a broken one
+                    found.fail(error, path)
+                    continue
+                seconds = round(frame.time, 4)
+                drawings = found.add(image, path, frame=frame.number, seconds=seconds)
+                if writer is not None:
+                    writer.origin = source.origin
+                    writer.add(next(iter(drawings.values())), frame.time)
+        except KeyboardInterrupt as error:  # the video is closed properly
+            interrupt = error
+    if interrupt is not None:
+        raise interrupt
     if len(found.images) == before:
         raise UserError(f"'{path}' holds no frame that can be read")
     check_complete(source, str(path), seen, end)

@@ -19,6 +19,11 @@ def train(options: argparse.Namespace) -> int:
     """Train, or estimate what a training needs."""
     config = read_config(options.config, options.overrides)
     output = options.output or types.default_output(options.config)
+    if config.TRAIN.MINUTES and "TRAIN.END_EPOCH" in options.overrides[::2]:
+        print(
+            f"TRAIN.MINUTES {config.TRAIN.MINUTES:g} decides when the training ends, not "
+            "TRAIN.END_EPOCH; TRAIN.MINUTES 0 goes by epochs"
+        )
     if not isinstance(config, PoseConfig):
         return _train_task(config, output, options)
     if options.plan:

@@ -58,7 +58,7 @@ class OperatingPoint:
             f"{self.refined:.2f}"
         )
         if not self.images:
-            return f"{limits} (not calibrated)"
+            return f"{limits} (not calibrated with these settings)"
         return (
             f"{limits} (on {self.images} annotated images {100 * self.precision:.0f} % of "
             f"the shown were right, and {100 * self.recall:.0f} % of all people shown)"

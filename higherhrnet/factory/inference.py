@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from ..boxes import Boxes
 from ..config import PoseConfig
 from ..errors import UserError
+from ..evaluation.operating_point import OperatingPoint
 from ..inference.engines.exported import ExportInfo, is_export, open_export, read_info
 from ..inference.engines.torch_engine import TorchEngine
 from ..inference.predictor import Predictor
@@ -26,6 +28,9 @@ from .device import choose_device
 from .export import cached_export, contradictions, without_detector
 from .presets import preset_operating_point, preset_overrides
 from .tasks import load_task
+
+_SAME_SCORES = {"boxes", "box jitter", "precision", "engine", "assignment", "evaluation"}
+"""What of a protocol leaves scores nearly as they are."""
 
 
 def load(
@@ -72,8 +77,19 @@ def load_predictor(
             f"'DATASET.SKELETON' {config.DATASET.SKELETON} contradicts"
         )
     predictor, _ = build_predictor(config, file, skeleton, choose_device(device))
-    predictor.operating_point = None if raw else preset_operating_point(file, preset)
+    predictor.operating_point = None if raw else _operating_point(file, preset, config)
     return predictor
+
+
+def _operating_point(file: Checkpoint, preset: str | None, config: PoseConfig) -> OperatingPoint:
+    """The file's, without the figures of its calibration where scores are now others than then."""
+    point = preset_operating_point(file, preset)
+    measured = preset_overrides(file, preset) if preset in file.presets else []
+    calibrated = method_of(config).describe_protocol(config_of(file, measured))
+    now = method_of(config).describe_protocol(config)
+    if any(calibrated.get(key) != now.get(key) for key in now.keys() - _SAME_SCORES):
+        return replace(point, precision=0.0, recall=0.0, images=0)
+    return point
 
 
 def build_model_with_weights(

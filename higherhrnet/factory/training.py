@@ -46,9 +46,6 @@ from .optimization import (
 from .run import can_go_on, start_run
 
 _log = logging.getLogger(__name__)
-_BUDGET_EMA_DECAY = 0.998
-_LAUNCH = ".launch"
-"""Note of who started the run, by which a restart knows it again."""
 
 
 def train(

@@ -269,7 +269,10 @@ def read_done(folder: Path, joints: Sequence[str]) -> dict[str, DoneImage]:
             with (folder / NAMES[2]).open(newline="", **_TEXT) as file:
                 rows = list(csv.reader(file))[1:]
             done |= _by_name(content["images"], content["annotations"], results, rows)
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+            for name, one in done.items():
+                if len(one.rows) != sum(person["num_keypoints"] for person in one.annotations):
+                    raise ValueError(f"{NAMES[2]} and {NAMES[0]} have other people in '{name}'")
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, csv.Error) as error:
             raise UserError(
                 f"what is in '{folder}' cannot be gone on with: {error}; choose another --output"
             ) from error
@@ -281,7 +284,7 @@ def read_done(folder: Path, joints: Sequence[str]) -> dict[str, DoneImage]:
                 f"what a killed run left in '{folder}' has other joints; choose another --output"
             )
         with (
-            suppress(OSError, csv.Error),
+            suppress(OSError, ValueError, csv.Error),
             _part(folder, "csv", process).open(newline="", **_TEXT) as file,
         ):
             done |= _by_name(images, people, results, list(csv.reader(file)))

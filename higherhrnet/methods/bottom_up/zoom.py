@@ -31,8 +31,6 @@ _PADDING = 1.85
 """Side of a crop relative to the longer side of the box around a person's joints."""
 _LEAST_SCORE = 0.05
 """People who score less are not worth a second look."""
-_MOST = 20
-"""People of an image who are looked at again: as many as COCO's evaluation counts."""
 _ALIKE = 0.2
 """Similarity (OKS) from which somebody in a crop is the person it was cut out for."""
 _AGREES = 0.5
@@ -87,9 +85,8 @@ class Zoomed:
 
 
 def choose_people(poses: Poses) -> npt.NDArray[np.int64]:
-    """Rows of the people who get a second look, in their order."""
-    best = np.argsort(-poses.person_score, kind="stable")[:_MOST]
-    return np.sort(best[poses.person_score[best] >= _LEAST_SCORE])
+    """Rows of the people who get a second look."""
+    return np.flatnonzero(poses.person_score >= _LEAST_SCORE)
 
 
 def crop_of(poses: Poses, row: int, shape: tuple[int, int]) -> Crop:
@@ -132,9 +129,11 @@ def combine(poses: Poses, rows: npt.NDArray[np.int64], looks: Sequence[Sequence[
         joints = _combine_joints(same, float(areas[row]), sigmas)
         xy[row], score[row], visibility[row] = joints
         person_score[row] = sum(one.person_score[0] for one in same)
-    score, person_score = score / (1 + len(looks)), person_score / (1 + len(looks))
-    # Half for how sure the looks are of the person, half for how far they agree on the joints.
-    person_score = (person_score + score.mean(axis=1)) / 2
+    score[rows] /= 1 + len(looks)
+    # Half for how sure the looks are of the person, half for how far they agree on the joints. Who
+    # was not worth a second look comes behind.
+    person_score /= 1 + len(looks)
+    person_score[rows] = (person_score[rows] + score[rows].mean(axis=1)) / 2
     return replace(poses, xy=xy, score=score, person_score=person_score, visibility=visibility)
 
 
