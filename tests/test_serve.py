@@ -34,7 +34,7 @@ from higherhrnet.serve.models import serve_model
 from higherhrnet.serve.requests import Limits
 
 PHOTO = (ROOT / "higherhrnet" / "assets" / "demo.jpg").read_bytes()
-SMALL = ["TEST.PRECISION", "fp32", "DATASET.INPUT_SIZE", 128]
+SMALL = ["TEST.PRECISION", "fp32", "DATASET.INPUT_SIZE", 128, "TEST.ZOOM_SIZES", []]
 LIMITS = Limits(
     queue=4, body=1 << 20, video=1 << 20, pixels=1_000_000, inputs=2_000_000, seconds=20, clients=2
 )  # fmt: skip

@@ -54,8 +54,8 @@ class OperatingPoint:
 
     def __str__(self) -> str:
         limits = (
-            f"people from {self.person:.2f}, joints from {self.joint:.2f}, refined ones from "
-            f"{self.refined:.2f}"
+            f"people from {self.person:.3f}, joints from {self.joint:.3f}, refined ones from "
+            f"{self.refined:.3f}"
         )
         if not self.images:
             return f"{limits} (not calibrated with these settings)"
