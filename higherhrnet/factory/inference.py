@@ -84,6 +84,8 @@ def load_predictor(
 def _operating_point(file: Checkpoint, preset: str | None, config: PoseConfig) -> OperatingPoint:
     """The file's, without the figures of its calibration where scores are now others than then."""
     point = preset_operating_point(file, preset)
+    if not point.images:
+        return point
     measured = preset_overrides(file, preset) if preset in file.presets else []
     calibrated = method_of(config).describe_protocol(config_of(file, measured))
     now = method_of(config).describe_protocol(config)
