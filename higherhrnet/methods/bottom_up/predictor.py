@@ -238,19 +238,19 @@ class BottomUpPredictor(Predictor):
     def _zoom(
         self, image: Images, prepared: Preprocessed, views: Sequence[View], stats: InferenceStats
     ) -> Zoomed:
-        """The people of an image, and what the network sees of each of them alone."""
+        """The people of an image, and what the network sees of each of them alone. They are decoded
+        in the network's thread, for its next inputs depend on them."""
         poses, maps = self._decode_image(prepared.shape, views, stats)
         rows, looks = choose_people(poses), []
         shapes = [self.augmentation.shape or (size, size) for size in self.zoom_sizes]
-        for shape in dict.fromkeys(shapes) if len(rows) else ():
+        for shape in dict.fromkeys(shapes):
+            crops = [crop_of(poses, row, shape) for row in rows.tolist()]
             with stats.timed("preprocess"):
-                crops = [crop_of(poses, row, shape) for row in rows.tolist()]
-                inputs = np.stack(
-                    [geometry.warp(image, crop.to_canvas(shape), shape) for crop in crops]
-                )
+                inputs = np.zeros((len(crops), *shape, 3), np.uint8)
+                for canvas, crop in zip(inputs, crops, strict=True):
+                    canvas[:] = geometry.warp(image, crop.to_canvas(shape), shape)
             with stats.timed("forward"):
-                seen = self._look(inputs)
-            looks.append(Look(shape, crops, seen))
+                looks.append(Look(shape, crops, self._look(inputs) if crops else []))
         return Zoomed(poses, maps, rows, looks)
 
     def _look(self, crops: Images) -> list[list[View]]:

@@ -101,8 +101,12 @@ def crop_of(poses: Poses, row: int, shape: tuple[int, int]) -> Crop:
     return Crop((round(x), round(y)), _ROUNDED * math.ceil(width / _ROUNDED))
 
 
-def combine(poses: Poses, rows: npt.NDArray[np.int64], looks: Sequence[Sequence[Poses]],
-            sigmas: Sequence[float]) -> Poses:  # fmt: skip
+def combine(
+    poses: Poses,
+    rows: npt.NDArray[np.int64],
+    looks: Sequence[Sequence[Poses]],
+    sigmas: Sequence[float],
+) -> Poses:
     """The people of the first look, as the second ones see them.
 
     A joint goes where it is surest of all looks, to the mean of the places that agree with it,
