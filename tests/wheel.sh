@@ -4,11 +4,23 @@
 # new environment.
 set -eu
 bin=$(cd "$1" && pwd)
-work=$(mktemp -d)
+# Beside the development environment: hard links need its file system.
+work=$(mktemp -d "$bin/../wheel.XXXXXX")
+work=$(cd "$work" && pwd)
 trap 'rm -rf "$work"' EXIT
 "$bin/python" -m build --outdir "$work/dist" . > "$work/build.log" || { cat "$work/build.log"; exit 1; }
 "$bin/twine" check --strict "$work"/dist/*
 "$2" -m venv "$work/venv"
+# PyTorch with its CUDA libraries takes 6 GB: linked instead of unpacked a second time. pip finds them
+# installed and brings everything else that the wheel asks for.
+packages() { "$1" -c "import sysconfig; print(sysconfig.get_path('purelib'))"; }
+from=$(packages "$bin/python")
+into=$(packages "$work/venv/bin/python")
+for package in torch torchgen torchvision functorch triton nvidia cuda; do
+    for path in "$from/$package" "$from/$package"[-_.]*; do
+        test ! -e "$path" || cp -al "$path" "$into/"
+    done
+done
 "$work/venv/bin/python" -m pip install --quiet "$work"/dist/*.whl
 mkdir "$work/empty"
 cd "$work/empty"
