@@ -22,7 +22,8 @@ from higherhrnet.config import parse_config, to_yaml
 from higherhrnet.factory.checkpoints import config_of, open_checkpoint
 from higherhrnet.factory.inference import build_model_with_weights, build_torch_predictor
 from higherhrnet.inference.engines.auto_precision import choose_way
-from higherhrnet.inference.engines.exported import ExportInfo, open_export, read_info
+from higherhrnet.inference.engines.export_info import parse_info
+from higherhrnet.inference.engines.exported import open_export, read_info
 from higherhrnet.io.images import read_image
 from higherhrnet.methods import graphs, heatmaps
 from higherhrnet.methods.exported import load_exported
@@ -286,7 +287,7 @@ def test_a_foreign_file_says_what_it_lacks(folder, tmp_path):
 
 def test_metadata_there_and_back(folder):
     info = read_info(folder / "bu.onnx")
-    assert ExportInfo.from_json(info.to_json()) == info
+    assert parse_info(folder / "bu.onnx", info.to_json()) == info
     assert info.network.flip
     assert json.loads(info.to_json())["skeleton"]["joints"] == list(COCO.joints)
 

@@ -33,6 +33,7 @@ from higherhrnet.evaluation.segmentation import count_pixels, segmentation_metri
 from higherhrnet.factory.checkpoints import config_of, open_checkpoint
 from higherhrnet.factory.task_training import train_task
 from higherhrnet.factory.tasks import load_task, open_test_set
+from higherhrnet.inference.engines.exported import open_export
 from higherhrnet.inference.engines.torch_engine import TorchEngine
 from higherhrnet.inference.video import VideoFile
 from higherhrnet.inference.video_writer import VideoWriter
@@ -52,6 +53,7 @@ from higherhrnet.structures import NOT_COUNTED, Silhouettes
 from higherhrnet.tasks.base import get_task
 from higherhrnet.tasks.detection.predictor import FoundBoxes, merge_views, mirror
 from higherhrnet.tasks.segmentation import predictor as segmentation_predictor
+from higherhrnet.tasks.segmentation.networks import TorchNetwork
 from higherhrnet.tasks.segmentation.predictor import SegmentationPredictor, draw_labels
 from higherhrnet.tasks.segmentation.task import mean_cross_entropy
 from higherhrnet.training.optim import build_scheduler
@@ -225,13 +227,12 @@ def test_scales_and_flip_are_averaged_as_probabilities(monkeypatch):
             if scale != 1:
                 whole = F.interpolate(whole, (64, 96), mode="bilinear", align_corners=False)
             total += whole[0].softmax(0)
-    predictor = SegmentationPredictor(
-        model, torch.device("cpu"), (1.0, 2.0), flip=True, precision="fp32"
-    )
+    network = TorchNetwork(model, torch.device("cpu"), "fp32")
+    predictor = SegmentationPredictor(network, (1.0, 2.0), flip=True)
     found = predictor.probabilities(image)
     np.testing.assert_allclose(found, (total / 4).numpy(), atol=1e-5)
     assert predictor(image).shape == (64, 96)
-    odd = SegmentationPredictor(model, torch.device("cpu"), precision="fp32")
+    odd = SegmentationPredictor(network)
     assert odd(image[:51, :77]).shape == (51, 77)
     monkeypatch.setattr(segmentation_predictor, "_NUMBERS", 3 * 96 * 7)  # seven rows at a time
     assert np.array_equal(predictor(image), found.argmax(axis=0))
@@ -790,6 +791,26 @@ def test_an_exported_detector_gives_the_same_boxes(tmp_path):
     assert scores[0, best, 0] == pytest.approx(found.scores[0].item(), abs=1e-4)
     clipped = np.clip(boxes[0, best], 0, [96, 64, 96, 64])
     np.testing.assert_allclose(clipped, found.boxes[0].detach().numpy(), atol=0.01)
+    # The file in the place of the checkpoint: the same boxes, also of several views.
+    exported = load_task(tmp_path / "det.onnx")
+    assert exported.classes == ("person",)
+    photo = np.random.default_rng(1).integers(0, 256, (50, 91, 3), np.uint8)
+    for settings in ((), ("TEST.SCALE_FACTOR", [0.7, 1.3], "TEST.FLIP_TEST", True)):
+        one, other = (
+            load_task(file, "cpu", [*settings, "TEST.MAX_DETECTIONS", 20])(photo)
+            for file in (weights, tmp_path / "det.onnx")
+        )
+        assert len(one) == len(other) >= 5
+        np.testing.assert_allclose(one.score, other.score, atol=1e-5)
+        np.testing.assert_allclose(one.xywh, other.xywh, atol=0.02)
+    out = run_cli(
+        "predict", "a.jpg", "--weights", tmp_path / "det.onnx", "--mode", "top-down", status=2
+    )
+    assert "--mode is for pose networks" in out
+    with pytest.raises(UserError, match="finds no poses"):
+        open_export(tmp_path / "det.onnx")
+    with pytest.raises(UserError, match=r"TEST.PRECISION bf16 is for PyTorch"):
+        load_task(tmp_path / "det.onnx", "cpu", ["TEST.PRECISION", "bf16"])
     other = ("MODEL.BOX_HEAD", "retinanet", "MODEL.HEAD_CONVS", "4")
     out = run_cli("export", weights, "--to", "onnx", *other, status=2)
     assert "was trained with MODEL.BOX_HEAD fcos" in out
@@ -961,6 +982,14 @@ def test_a_classifier_is_validated_and_predicts(tmp_path):
         run_cli("predict", image, "--weights", run / weights, "--output", run / "p")
     found = json.loads((run / "p" / "predictions.json").read_text())
     assert found["images"][0]["class"] in ("bright", "dark")
+    exported = tmp_path / "cls.pt2"
+    out = run_cli("export", run / "last.pth", "--to", "torch_export", "--output", exported)
+    assert "outputs logits" in out
+    values = [
+        load_task(file, "cpu", ["DATASET.INPUT_SIZE", 32])(image)
+        for file in (run / "last.pth", exported)
+    ]
+    assert values[0] == values[1]
 
 
 def test_pose_options_are_refused_for_other_networks(segmentation_run, tmp_path):
@@ -970,7 +999,9 @@ def test_pose_options_are_refused_for_other_networks(segmentation_run, tmp_path)
     out = run_cli("train", segmentation_run / "seg.yaml", "--plan", status=2)
     assert "--plan is for pose networks" in out
     out = run_cli("export", weights, "--to", "onnx", "--precision", "int8", status=2)
-    assert "fp32 or fp16" in out
+    assert "name some with --images" in out
+    out = run_cli("export", weights, "--to", "onnx", "--decode", status=2)
+    assert "--decode is for pose networks" in out
     image = tmp_path / "a.png"
     cv2.imwrite(str(image), np.zeros((64, 64, 3), np.uint8))
     out = run_cli("predict", image, "--mode", "top-down", "--boxes", weights, status=2)
@@ -996,5 +1027,28 @@ def test_an_exported_segmentation_network_gives_the_same_labels(segmentation_run
         assert labels.shape == (1, *shape)
         assert logits.shape[2:] == (shape[0] // 4, shape[1] // 4)
         assert (labels[0] == loaded.predict(image)).mean() > 0.999
-    out = run_cli("predict", "a.jpg", "--weights", target, status=2)
-    assert "exported network for segmentation" in out
+    # The file in the place of the checkpoint.
+    flipped = ["TEST.FLIP_TEST", True, "TEST.SCALE_FACTOR", [1.0, 1.5]]
+    for settings in ((), flipped):
+        one, other = (load_task(file, "cpu", settings)(image) for file in (weights, target))
+        assert (one == other).mean() > 0.99
+    values = []
+    for number, network in enumerate((weights, target)):
+        folder = tmp_path / str(number)
+        run_cli("valid", segmentation_run / "seg.yaml", "--weights", network, "--output", folder)
+        values.append(json.loads((folder / "metrics.json").read_text())["metrics"]["mIoU"])
+    assert values[0] == pytest.approx(values[1], abs=0.01)
+    out = run_cli(
+        "valid", segmentation_run / "seg.yaml", "--weights", target, "MODEL.WIDTH", 8, status=2
+    )
+    assert "was trained with MODEL.WIDTH" in out
+    out = run_cli("weights", "inspect", target, status=2)
+    assert "holds no weights" in out
+    # One size: other images are fitted into it.
+    sized = tmp_path / "sized.onnx"
+    out = run_cli("export", weights, "--to", "onnx", "--size", 64, 96, "--output", sized)
+    assert "64 x 96" in out
+    wide = np.random.default_rng(0).integers(0, 256, (64, 200, 3), np.uint8)
+    assert load_task(sized)(wide).shape == (64, 200)
+    with pytest.raises(UserError, match="reads images of 64x96 alone"):
+        load_task(sized, "cpu", flipped)

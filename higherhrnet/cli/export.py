@@ -25,7 +25,7 @@ from ..factory.evaluation import run_validation
 from ..factory.export import calibration_batches, export_network
 from ..factory.inference import build_model_with_weights, build_predictor, build_torch_predictor
 from ..factory.presets import preset_overrides
-from ..inference.engines.exported import ExportInfo
+from ..inference.engines.export_info import ExportInfo
 from ..inference.inputs import find_inputs
 from ..inference.predictor import Predictor
 from ..io.images import read_image
@@ -41,12 +41,12 @@ def export(options: argparse.Namespace) -> int:
     """Write a network for another runtime, and say how near it comes."""
     file = open_checkpoint(options.weights)
     if is_task(file):
-        from .tasks import export_task
+        from .export_tasks import export_task
 
         return export_task(options, file)
     if options.to == "web":
         return _export_page(options, file)
-    target = _check_options(options, file)
+    target = check_options(options, file)
     _write(options, file, target, target)
     return 0
 
@@ -60,7 +60,7 @@ def _export_page(options: argparse.Namespace, file: Checkpoint) -> int:
         print("preset fast; --preset chooses another")
     with TemporaryDirectory() as scratch:
         options.output = Path(scratch) / "model.onnx"
-        network = _check_options(options, file)
+        network = check_options(options, file)
         info = _write(options, file, network, folder)
         write_page(folder, network, info, file.path.stem)
     print(f"{folder}: serve it with: python -m http.server --directory {folder}")
@@ -90,8 +90,12 @@ def _write(options: argparse.Namespace, file: Checkpoint, target: Path, shown: P
     return info
 
 
-def _check_options(options: argparse.Namespace, file: Checkpoint) -> Path:
-    """Where the network is written."""
+def check_options(options: argparse.Namespace, file: Checkpoint) -> Path:
+    """Where the network is written.
+
+    Raises:
+        UserError: options contradict each other.
+    """
     suffix = FORMATS[options.to]
     target: Path = options.output or Path("output") / f"{file.path.stem}{suffix}"
     if target.suffix != suffix:
@@ -103,6 +107,20 @@ def _check_options(options: argparse.Namespace, file: Checkpoint) -> Path:
     return target
 
 
+def find_calibration_images(options: argparse.Namespace) -> list[Path]:
+    """The user's images for ``--precision int8``; none if it is another.
+
+    Raises:
+        UserError: they are named, and there are none.
+    """
+    if options.images is None:
+        return []
+    paths = find_inputs(options.images).images
+    if not paths:
+        raise UserError("--images names no image")
+    return list(paths)
+
+
 def _calibrate(
     options: argparse.Namespace,
     file: Checkpoint,
@@ -112,9 +130,7 @@ def _calibrate(
     """What the network sees of the user's images."""
     if options.images is None:
         return ()
-    paths = find_inputs(options.images).images
-    if not paths:
-        raise UserError("--images names no image")
+    paths = find_calibration_images(options)
     method = method_of(config)
     own = method.prediction_overrides(None, options.overrides)
     if own:  # crops come from the people that the bundled detector finds
@@ -126,15 +142,20 @@ def _calibrate(
     return calibration_batches(predictor, map(read_image, paths))
 
 
-def _describe(target: Path, info: ExportInfo) -> str:
+def describe_file(target: Path, precision: str) -> str:
+    """Its precision and size; OpenVINO's has its weights beside it."""
     parts = [target, target.with_suffix(".bin")] if target.suffix == ".xml" else [target]
-    megabytes = sum(part.stat().st_size for part in parts)
+    size = sum(part.stat().st_size for part in parts)
+    return f"{precision}, {size / 1e6:.1f} MB"
+
+
+def _describe(target: Path, info: ExportInfo) -> str:
     sides = "H x W, multiples of 32" if info.network.size is None else "{} x {}".format(
         *info.network.size
     )  # fmt: skip
     inside = ", flip test inside" if info.network.flip else ""
     return (
-        f"{info.precision}, {megabytes / 1e6:.1f} MB; images (B, H, W, 3) uint8 RGB, "
+        f"{describe_file(target, info.precision)}; images (B, H, W, 3) uint8 RGB, "
         f"{sides}{inside}; outputs {', '.join(info.outputs)}"
     )
 

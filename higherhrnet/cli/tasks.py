@@ -1,4 +1,4 @@
-"""``valid``, ``predict`` and ``export`` of segmentation networks, detectors and classifiers."""
+"""``valid`` and ``predict`` of segmentation networks, detectors and classifiers."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ from ..config import Config
 from ..distributed import init_distributed
 from ..errors import UserError
 from ..evaluation.evaluator import format_metrics
-from ..export.exporter import FORMATS
 from ..factory.device import choose_device
-from ..factory.export import TaskExportInfo, export_task_network
 from ..factory.task_training import evaluate
 from ..factory.tasks import TaskPredictor, load_task, open_test_set
 from ..inference.draw_predictions import check_complete
@@ -38,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 def valid_task(options: argparse.Namespace, config: Config, file: Checkpoint, output: Path) -> int:
     """Predict annotated images, print and write the metrics."""
-    _refuse(options, ("preset", "calibrate", "report"))
+    refuse(options, ("preset", "calibrate", "report"))
     device = choose_device(options.device)
     with (
         init_distributed(device.type == "cuda") as group,
@@ -78,7 +76,7 @@ def valid_task(options: argparse.Namespace, config: Config, file: Checkpoint, ou
 
 def predict_task(options: argparse.Namespace, file: Checkpoint) -> int:
     """Predict and draw images and videos; broken ones are reported and passed over."""
-    _refuse(options, ("boxes", "mode", "preset", "raw", "smooth", "live", "min_score", "skip_done"))
+    refuse(options, ("boxes", "mode", "preset", "raw", "smooth", "live", "min_score", "skip_done"))
     if "heatmaps" in options.show or not options.track:
         raise UserError(f"'{options.weights}' has no heatmaps to show, and no people to track")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -204,35 +202,7 @@ def _write_drawings(drawings: dict[str, Image], stem: Path, shown: bool) -> None
             partial.write_bytes(encoded.tobytes())
 
 
-def export_task(options: argparse.Namespace, file: Checkpoint) -> int:
-    """Write a network for another runtime."""
-    _refuse(options, ("flip", "decode", "preset", "images", "compare"))
-    if options.to not in FORMATS or options.precision == "int8":
-        raise UserError(
-            "networks without poses are exported --to onnx, openvino or torch_export, in fp32 or "
-            "fp16"
-        )
-    suffix = FORMATS[options.to]
-    target: Path = options.output or Path("output") / f"{file.path.stem}{suffix}"
-    if target.suffix != suffix:
-        raise UserError(f"a file for --to {options.to} ends in {suffix}, unlike '{target}'")
-    loaded = load_task(file, torch.device("cpu"), [*options.overrides, "TEST.PRECISION", "fp32"])
-    size = tuple(options.size) if options.size else None
-    about = export_task_network(loaded, target, options.precision, size)
-    print(f"{target}: {_describe(about)}")
-    return 0
-
-
-def _describe(about: TaskExportInfo) -> str:
-    size = about.size
-    sides = f"H x W, multiples of {about.multiple}" if size is None else f"{size[0]} x {size[1]}"
-    return (
-        f"{about.precision}; images (B, H, W, 3) uint8 RGB, {sides}; outputs "
-        f"{', '.join(about.outputs)}"
-    )
-
-
-def _refuse(options: argparse.Namespace, names: tuple[str, ...]) -> None:
+def refuse(options: argparse.Namespace, names: tuple[str, ...]) -> None:
     """Options that mean nothing here.
 
     Raises:

@@ -111,6 +111,7 @@ def convert_weights(options: argparse.Namespace) -> int:
         loaded = load_task(file, "cpu", options.overrides)
         if layout == "official" and loaded.task.name == "detection":
             raise UserError("detectors have no official layout: write a .safetensors file")
+        assert loaded.model is not None  # of a checkpoint
         config, model = loaded.config, loaded.model
         file = dataclasses.replace(file, classes=loaded.classes)
     else:

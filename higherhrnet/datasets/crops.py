@@ -112,9 +112,13 @@ def pad_to_multiple(image: npt.NDArray[np.uint8], multiple: int) -> npt.NDArray[
     """The image (H, W, 3) with the mean color on its right and below it, up to sides that are
     multiples."""
     height, width = image.shape[:2]
-    canvas = np.empty(
-        (-(-height // multiple) * multiple, -(-width // multiple) * multiple, 3), np.uint8
-    )
+    return pad_to(image, (-(-height // multiple) * multiple, -(-width // multiple) * multiple))
+
+
+def pad_to(image: npt.NDArray[np.uint8], shape: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """The image (h, w, 3) with the mean color on its right and below it, up to a shape (H, W)."""
+    height, width = image.shape[:2]
+    canvas = np.empty((*shape, 3), np.uint8)
     canvas[:] = MEAN_COLOR
     canvas[:height, :width] = image
     return canvas

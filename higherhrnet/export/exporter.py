@@ -16,7 +16,8 @@ import numpy.typing as npt
 import torch
 
 from ..errors import UserError
-from ..inference.engines.exported import METADATA, SUFFIXES
+from ..inference.engines.export_info import METADATA
+from ..inference.engines.exported import SUFFIXES
 from ..io.atomic import atomic_write
 from . import quantization
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, WriteError
-from ..inference.engines.exported import ExportInfo
+from ..inference.engines.export_info import ExportInfo
 from ..io.atomic import atomic_write
 from ..io.download import download, verify
 from ..models.model_zoo import OFFLINE, cache_dir

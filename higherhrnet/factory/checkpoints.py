@@ -12,6 +12,7 @@ from ..config import Config, PoseConfig, parse_config
 from ..config.schema import SCHEMAS
 from ..errors import UserError
 from ..evaluation.operating_point import OperatingPoint
+from ..inference.engines.export_info import TaskExportInfo
 from ..inference.engines.exported import is_export, read_info
 from ..io import yaml
 from ..methods.base import METHODS, get_method
@@ -53,6 +54,8 @@ def open_network(name_or_file: str) -> Checkpoint:
         return open_checkpoint(name_or_file)
     path = find_weights(name_or_file) if name_or_file.startswith(PREFIX) else Path(name_or_file)
     info = read_info(path)
+    if isinstance(info, TaskExportInfo):
+        return Checkpoint(path, {}, info.config, classes=info.classes if info.is_named else ())
     return Checkpoint(
         path, {}, info.config, info.skeleton, info.operating_point, presets=info.presets
     )

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from filelock import FileLock
 
@@ -18,7 +19,7 @@ from .. import __version__
 from ..config import PoseConfig, override_config, to_yaml
 from ..errors import UserError
 from ..export.exporter import FORMATS, Batches, export_graph
-from ..inference.engines.exported import ExportInfo
+from ..inference.engines.export_info import ExportInfo, TaskExportInfo
 from ..inference.predictor import Predictor
 from ..io.pixels import Image
 from ..methods.base import method_of
@@ -27,6 +28,8 @@ from ..models.pose_model import PoseModel
 from ..models.weights import Checkpoint
 from ..outputs import NetworkSpec
 from ..skeleton import Skeleton
+from ..tasks.base import ExportGraph
+from ..tasks.inputs import InputShape
 from .checkpoints import config_of, operating_point_of
 from .presets import PRESETS, preset_operating_point, preset_overrides
 from .tasks import TaskPredictor
@@ -86,60 +89,46 @@ def export_network(
     return info
 
 
-@dataclass(frozen=True)
-class TaskExportInfo:
-    """What an exported network without poses says of itself, in the file's metadata as JSON.
-
-    Attributes:
-        task: ``segmentation`` or ``detection``.
-        classes: names by number.
-        outputs: names of the outputs, in order.
-        precision: ``fp32`` or ``fp16``.
-        size: (H, W) of the images if it takes but one.
-        multiple: H and W are multiples of it.
-        config: YAML of the config.
-        version: of the package that wrote it.
-    """
-
-    task: str
-    classes: tuple[str, ...]
-    outputs: tuple[str, ...]
-    precision: str
-    size: tuple[int, int] | None
-    multiple: int
-    config: str
-    version: str = __version__
-
-    def to_json(self) -> str:
-        """For the file's metadata."""
-        return json.dumps(asdict(self))
-
-
 def export_task_network(
-    loaded: TaskPredictor, target: Path, precision: str, size: tuple[int, int] | None
+    loaded: TaskPredictor,
+    target: Path,
+    precision: str,
+    size: tuple[int, int] | None,
+    calibration: Batches = (),
 ) -> TaskExportInfo:
-    """Write a segmentation network or a detector.
+    """Write a segmentation network, a detector or a classifier.
 
     Args:
         loaded: float32 on the CPU.
         target: the file; its suffix decides the format.
-        precision: ``fp32`` or ``fp16``.
+        precision: ``fp32``, ``fp16`` or ``int8``.
         size: (H, W) of the images if it is to take but one.
+        calibration: network inputs, for ``int8``.
 
     Raises:
         UserError: it cannot be exported so, or what writes it is not installed.
     """
-    graph = loaded.task.build_graph(loaded.config, loaded.model, loaded.classes)
+    graph = _build_task_graph(loaded)
+    if size is not None and graph.size is not None and size != graph.size:
+        raise UserError(
+            f"--size: this network reads views of {graph.size[0]}x{graph.size[1]} alone"
+        )
+    size = size or graph.size
     if size is not None and (size[0] % graph.multiple or size[1] % graph.multiple):
         raise UserError(
             f"--size {size[0]} {size[1]}: both sides must be multiples of {graph.multiple}"
         )
     info = TaskExportInfo(
-        loaded.task.name, loaded.classes, graph.outputs, precision, size, graph.multiple,
-        to_yaml(loaded.config),
+        loaded.task.name, loaded.classes, loaded.is_named, graph.outputs, precision, size,
+        graph.multiple, to_yaml(loaded.config), __version__,
     )  # fmt: skip
-    export_graph(graph, info, target, size)
+    export_graph(graph, info, target, size, calibration)
     return info
+
+
+def _build_task_graph(loaded: TaskPredictor) -> ExportGraph:
+    assert loaded.model is not None  # exports are not exported again
+    return loaded.task.build_graph(loaded.config, loaded.model.eval(), loaded.classes)
 
 
 def _check_size(
@@ -276,6 +265,29 @@ def calibration_batches(predictor: Predictor, images: Iterable[Image]) -> Batche
     for image in images:
         recording(image)
     return recorder.batches
+
+
+def task_calibration_batches(loaded: TaskPredictor, images: Iterable[Image]) -> Batches:
+    """What a network without poses sees of images when it predicts them.
+
+    Args:
+        loaded: float32 on the CPU.
+        images: (H, W, 3) uint8 RGB.
+    """
+    graph = _build_task_graph(loaded)
+    batches: list[npt.NDArray[np.uint8]] = []
+
+    @torch.inference_mode()
+    def run(inputs: Image, outputs: Sequence[str]) -> list[npt.NDArray[np.float32]]:
+        batches.append(inputs.copy())
+        found = dict(zip(graph.outputs, graph.module(torch.from_numpy(inputs)), strict=True))
+        return [found[name].numpy() for name in outputs]
+
+    shape = InputShape(graph.multiple)
+    predict = loaded.task.build_exported_predictor(loaded.config, run, shape, loaded.classes)
+    for image in images:
+        predict(image)
+    return batches
 
 
 class _Recorder:

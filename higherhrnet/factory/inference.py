@@ -13,7 +13,8 @@ from ..boxes import Boxes
 from ..config import PoseConfig
 from ..errors import UserError
 from ..evaluation.operating_point import OperatingPoint
-from ..inference.engines.exported import ExportInfo, is_export, open_export, read_info
+from ..inference.engines.export_info import AnyInfo, ExportInfo
+from ..inference.engines.exported import is_export, open_export, read_info
 from ..inference.engines.torch_engine import TorchEngine
 from ..inference.predictor import Predictor
 from ..io.pixels import Image
@@ -212,9 +213,9 @@ def check_network(config: PoseConfig, file: Checkpoint, skeleton: Skeleton) -> N
         build_model_with_weights(config, file, skeleton)
 
 
-def _check_export(
-    config: PoseConfig, file: Checkpoint, info: ExportInfo, skeleton: Skeleton
-) -> None:
+def _check_export(config: PoseConfig, file: Checkpoint, info: AnyInfo, skeleton: Skeleton) -> None:
+    if not isinstance(info, ExportInfo):
+        raise UserError(f"'{file.path}' is an exported network for {info.task}: it finds no poses")
     if info.skeleton.joints != skeleton.joints:
         raise UserError(
             f"'{file.path}' predicts the joints of skeleton '{info.skeleton.name}' in their order, "

@@ -12,11 +12,14 @@ from torch import nn
 
 from ..config import Config
 from ..errors import UserError
+from ..inference.engines.export_info import TaskExportInfo
+from ..inference.engines.exported import is_export, open_any_export
 from ..io.pixels import ImageLike, to_pixels
 from ..models.state_dict import infer_architecture
 from ..models.weights import Checkpoint, load_weights
 from ..tasks.base import TASKS, Predict, Task, get_task
-from .checkpoints import any_config_of, open_checkpoint
+from ..tasks.inputs import InputShape
+from .checkpoints import any_config_of, open_network
 from .device import choose_device
 
 
@@ -29,7 +32,7 @@ class TaskPredictor:
         config: with the wanted test settings.
         classes: names by number.
         is_named: whether the file says so, or the config; else they are numbers.
-        model: in evaluation mode, on the device.
+        model: in evaluation mode, on the device; None where an exported file is run.
         predict: (H, W, 3) uint8 RGB → what the task finds there.
     """
 
@@ -37,7 +40,7 @@ class TaskPredictor:
     config: Config
     classes: tuple[str, ...]
     is_named: bool
-    model: nn.Module
+    model: nn.Module | None
     predict: Predict
 
     def __call__(self, image: ImageLike, channel_order: str = "RGB") -> Any:
@@ -60,7 +63,8 @@ def load_task(
     """The predictor of a segmentation network, a detector or a classifier.
 
     Args:
-        name_or_file: a bundled or published name, a checkpoint's file, or one that was read.
+        name_or_file: a bundled or published name, a checkpoint's file, a network that
+            ``higherhrnet export`` wrote, or a checkpoint that was read.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         overrides: config ``KEY, VALUE, …`` over those in the checkpoint.
         config: instead of the checkpoint's.
@@ -70,12 +74,14 @@ def load_task(
     """
     file = name_or_file
     if not isinstance(file, Checkpoint):
-        file = open_checkpoint(str(file))
+        file = open_network(str(file))
     if isinstance(device, str):
         device = choose_device(device)
     config = any_config_of(file, overrides) if config is None else config
     if config.method not in TASKS:
         raise UserError(f"'{file.path}' holds a pose network ({config.method}): use load")
+    if is_export(file.path):
+        return _load_export(file, config, device)
     held = infer_architecture(file.state)
     if held is None or held.kind != config.MODEL.NAME:
         what = "no HRNet" if held is None else f"a {held.kind}"
@@ -92,6 +98,29 @@ def load_task(
     predict = task.build_predictor(config, model, classes, device)
     is_named = bool(file.classes or _named_classes(config))
     return TaskPredictor(task, config, classes, is_named, model, predict)
+
+
+def _load_export(file: Checkpoint, config: Config, device: torch.device) -> TaskPredictor:
+    """The predictor of an exported file."""
+    precision = getattr(getattr(config, "TEST", None), "PRECISION", "auto")
+    if precision not in ("auto", "fp32"):
+        raise UserError(
+            f"TEST.PRECISION {precision} is for PyTorch; an exported network has its own (auto and "
+            "fp32 are taken)"
+        )
+    engine = open_any_export(file.path, str(device), precision)
+    info = engine.about
+    assert isinstance(info, TaskExportInfo)
+    if info.task != config.method:
+        raise UserError(
+            f"'{file.path}' is a network of another task: {info.task}, and the config is one for "
+            f"{config.method}"
+        )
+    _check_settings(file, config)
+    task = get_task(info.task)
+    shape = InputShape(info.multiple, info.size)
+    predict = task.build_exported_predictor(config, engine.run, shape, info.classes)
+    return TaskPredictor(task, config, info.classes, info.is_named, None, predict)
 
 
 def open_test_set(loaded: TaskPredictor) -> tuple[Any, tuple[str, ...]]:

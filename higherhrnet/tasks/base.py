@@ -24,11 +24,14 @@ from ..config import Config, ImageDataset
 from ..datasets.paths import find_split
 from ..errors import UserError
 from ..io.paths import expand_path
+from .inputs import InputShape
 
 C = TypeVar("C", bound=Config)
 Image = npt.NDArray[np.uint8]
 Predict = Callable[[Image], Any]
 """(H, W, 3) uint8 RGB → what the task finds there."""
+RunGraph = Callable[[Image, Sequence[str]], list[npt.NDArray[np.float32]]]
+"""(B, H, W, 3) uint8 RGB → the named outputs of an exported graph."""
 
 
 class TestSet(Protocol):
@@ -62,11 +65,13 @@ class ExportGraph:
         module: (B, H, W, 3) uint8 RGB → a tuple of float32 outputs.
         outputs: their names.
         multiple: H and W are multiples of it.
+        size: (H, W) if it reads but one.
     """
 
     module: nn.Module
     outputs: tuple[str, ...]
     multiple: int
+    size: tuple[int, int] | None = None
 
 
 class Task(ABC, Generic[C]):
@@ -149,13 +154,29 @@ class Task(ABC, Generic[C]):
         """
         return {"classes": list(classes), "images": list(images)}
 
+    @abstractmethod
     def build_graph(self, config: C, model: nn.Module, classes: Sequence[str]) -> ExportGraph:
         """What is exported of a network: everything from uint8 images on.
 
         Raises:
-            UserError: networks of this task are not exported.
+            UserError: a network of this config is not exported.
         """
-        raise UserError(f"networks of {self.name} are not exported")
+
+    @abstractmethod
+    def build_exported_predictor(
+        self, config: C, run: RunGraph, shape: InputShape, classes: Sequence[str]
+    ) -> Predict:
+        """What predicts whole images with an exported graph of :meth:`build_graph`.
+
+        Args:
+            config: with the wanted test protocol.
+            run: what runs it.
+            shape: which images it reads.
+            classes: names by number.
+
+        Raises:
+            UserError: the protocol wants images that the network does not read.
+        """
 
 
 TASKS = ("classification", "segmentation", "detection")
@@ -166,6 +187,19 @@ def get_task(name: str) -> Task[Any]:
     """A task by its name in :data:`TASKS`."""
     task: Task[Any] = import_module(f".{name}.task", __package__).TASK
     return task
+
+
+def refuse_scales(shape: InputShape, scales: Sequence[float]) -> None:
+    """That a network reads images of all the wanted scales.
+
+    Raises:
+        UserError: it reads one size.
+    """
+    if shape.size is not None and tuple(scales) != (1.0,):
+        raise UserError(
+            f"config key 'TEST.SCALE_FACTOR' is {list(scales)}, and the exported network reads "
+            f"images of {shape.size[0]}x{shape.size[1]} alone; export it without --size"
+        )
 
 
 def find_training_sets(dataset: ImageDataset) -> list[tuple[Path, Path]]:

@@ -5,11 +5,9 @@ Nothing here needs PyTorch, so that a program with NumPy, OpenCV and a runtime c
 
 from __future__ import annotations
 
-import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,80 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import UserError
-from ...outputs import Head, NetworkSpec, Outputs
-from ...skeleton import Skeleton
-
-METADATA = "higherhrnet"
-"""The key under which a file's metadata holds the :class:`ExportInfo`."""
-_FORMAT = 1
-
-
-@dataclass(frozen=True)
-class ExportInfo:
-    """What an exported network says of itself.
-
-    Attributes:
-        method: ``bottom-up`` or ``top-down``.
-        skeleton: whose joints it predicts.
-        network: what ``heatmaps`` and ``tags`` are, and what is inside.
-        outputs: names of the outputs, in order.
-        precision: ``fp32``, ``fp16`` or ``int8``.
-        config: YAML of the config with the test settings.
-        operating_point: which people are shown; None if never calibrated.
-        presets: as in a checkpoint.
-        predictors: preset, or ``default`` → the predictor's settings and its operating point,
-            for programs that read no config.
-        version: of the package that wrote it.
-    """
-
-    method: str
-    skeleton: Skeleton
-    network: NetworkSpec
-    outputs: tuple[str, ...]
-    precision: str
-    config: str
-    operating_point: Mapping[str, Any] | None = None
-    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    predictors: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    version: str = ""
-
-    def to_json(self) -> str:
-        """For the file's metadata."""
-        values = {
-            **vars(self),
-            "skeleton": self.skeleton.to_dict(),
-            "network": asdict(self.network),
-            "format": _FORMAT,
-        }
-        return json.dumps(values)
-
-    @classmethod
-    def from_json(cls, text: str) -> ExportInfo:
-        """Inverse of :meth:`to_json`.
-
-        Raises:
-            UserError: it is of a newer version.
-            ValueError, TypeError, KeyError: it is damaged.
-        """
-        values = json.loads(text)
-        if "task" in values:
-            raise UserError(
-                f"it is an exported network for {values['task']}, for other programs; give the "
-                "checkpoint that it was made from"
-            )
-        if values.pop("format") != _FORMAT:
-            raise UserError("it was exported by a newer version of this package")
-        network = values["network"]
-        heads, size = tuple(Head(**head) for head in network["heads"]), network["size"]
-        size = None if size is None else (int(size[0]), int(size[1]))
-        return cls(
-            **values
-            | {
-                "skeleton": Skeleton.from_dict(values["skeleton"]),
-                "network": NetworkSpec(heads, bool(network["flip"]), size),
-                "outputs": tuple(values["outputs"]),
-            }
-        )
+from ...outputs import Outputs
+from .export_info import AnyInfo, ExportInfo, TaskExportInfo
 
 
 class ExportedEngine(ABC):
@@ -99,15 +25,21 @@ class ExportedEngine(ABC):
 
     Attributes:
         path: its file.
-        info: what it says of itself.
+        about: what it says of itself.
         runtime: the name of what computes it.
     """
 
     fixed_batch = False
     runtime: ClassVar[str]
 
-    def __init__(self, path: Path, info: ExportInfo, device: str = "cpu") -> None:
-        self.path, self.info, self.device = path, info, device
+    def __init__(self, path: Path, about: AnyInfo, device: str = "cpu") -> None:
+        self.path, self.about, self.device = path, about, device
+
+    @property
+    def info(self) -> ExportInfo:
+        """What a pose network says of itself."""
+        assert isinstance(self.about, ExportInfo)
+        return self.about
 
     def __call__(self, images: npt.NDArray[np.uint8]) -> Outputs:
         """(B, H, W, 3) uint8 RGB → one head's outputs."""
@@ -122,7 +54,7 @@ class ExportedEngine(ABC):
 
     @classmethod
     @abstractmethod
-    def read_info(cls, path: Path) -> ExportInfo:
+    def read_info(cls, path: Path) -> AnyInfo:
         """See :func:`read_info`."""
 
     @abstractmethod
@@ -146,7 +78,7 @@ def is_export(name: str | Path) -> bool:
 
 
 def open_export(path: str | Path, device: str = "cpu", precision: str = "auto") -> ExportedEngine:
-    """An engine for a file that ``higherhrnet export`` wrote.
+    """An engine for a pose network that ``higherhrnet export`` wrote.
 
     Args:
         path: ``.onnx``, ``.xml`` of OpenVINO (its ``.bin`` beside it), or ``.pt2``.
@@ -156,11 +88,24 @@ def open_export(path: str | Path, device: str = "cpu", precision: str = "auto") 
     Raises:
         UserError: no such file, not such a file, or the runtime is not installed.
     """
+    engine = open_any_export(path, device, precision)
+    if isinstance(engine.about, TaskExportInfo):
+        raise UserError(
+            f"'{path}' is an exported network for {engine.about.task}, which finds no poses; "
+            "load_task reads it"
+        )
+    return engine
+
+
+def open_any_export(
+    path: str | Path, device: str = "cpu", precision: str = "auto"
+) -> ExportedEngine:
+    """Like :func:`open_export`, of a network for poses or for a task."""
     path = Path(path)
     return _engine_of(path).open(path, device, precision)
 
 
-def read_info(path: str | Path) -> ExportInfo:
+def read_info(path: str | Path) -> AnyInfo:
     """What an exported network says of itself, without preparing it.
 
     Raises:
@@ -179,24 +124,6 @@ def _engine_of(path: Path) -> type[ExportedEngine]:
     except ImportError as error:
         raise UserError(f"'{path}' needs PyTorch, which is not installed here") from error
     return engine
-
-
-def parse_info(path: Path, text: str | None) -> ExportInfo:
-    """What a file's metadata say.
-
-    Raises:
-        UserError: there are none, or they are damaged.
-    """
-    if text is None:
-        raise UserError(
-            f"'{path}' does not say how it is decoded: it was not written by higherhrnet export"
-        )
-    try:
-        return ExportInfo.from_json(text)
-    except UserError as error:
-        raise UserError(f"'{path}': {error}") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"'{path}' is damaged: its description cannot be read: {error}") from error
 
 
 def import_runtime(module: str, name: str, path: Path) -> Any:

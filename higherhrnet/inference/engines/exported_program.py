@@ -12,7 +12,8 @@ import numpy.typing as npt
 import torch
 
 from ...errors import UserError
-from .exported import METADATA, ExportedEngine, ExportInfo, check_device, first_line, parse_info
+from .export_info import METADATA, AnyInfo, parse_info
+from .exported import ExportedEngine, check_device, first_line
 
 
 class ExportedProgramEngine(ExportedEngine):
@@ -20,8 +21,8 @@ class ExportedProgramEngine(ExportedEngine):
 
     runtime = "torch"
 
-    def __init__(self, path: Path, info: ExportInfo, device: str, module: Any) -> None:
-        super().__init__(path, info, device)
+    def __init__(self, path: Path, about: AnyInfo, device: str, module: Any) -> None:
+        super().__init__(path, about, device)
         self._module = module
 
     @classmethod
@@ -32,7 +33,7 @@ class ExportedProgramEngine(ExportedEngine):
         return cls(path, info, device, program.module())
 
     @classmethod
-    def read_info(cls, path: Path) -> ExportInfo:
+    def read_info(cls, path: Path) -> AnyInfo:
         """See :class:`ExportedEngine`."""
         try:
             with zipfile.ZipFile(path) as archive:
@@ -49,11 +50,11 @@ class ExportedProgramEngine(ExportedEngine):
     ) -> list[npt.NDArray[np.float32]]:
         """See :class:`ExportedEngine`."""
         found = self._module(torch.from_numpy(images))
-        named = dict(zip(self.info.outputs, found, strict=True))
+        named = dict(zip(self.about.outputs, found, strict=True))
         return [named[name].numpy() for name in outputs]
 
 
-def _load(path: Path) -> tuple[torch.export.ExportedProgram, ExportInfo]:
+def _load(path: Path) -> tuple[torch.export.ExportedProgram, AnyInfo]:
     files = {METADATA: ""}
     try:
         program = torch.export.load(path, extra_files=files)

@@ -10,14 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import UserError
+from .export_info import METADATA, AnyInfo, parse_info
 from .exported import (
-    METADATA,
     ExportedEngine,
-    ExportInfo,
     check_device,
     first_line,
     import_runtime,
-    parse_info,
     thread_count,
 )
 
@@ -27,8 +25,8 @@ class OnnxRuntimeEngine(ExportedEngine):
 
     runtime = "onnxruntime"
 
-    def __init__(self, path: Path, info: ExportInfo, device: str, session: Any) -> None:
-        super().__init__(path, info, device)
+    def __init__(self, path: Path, about: AnyInfo, device: str, session: Any) -> None:
+        super().__init__(path, about, device)
         self._session = session
 
     @classmethod
@@ -57,7 +55,7 @@ class OnnxRuntimeEngine(ExportedEngine):
         return cls(path, _info(path, session), device, session)
 
     @classmethod
-    def read_info(cls, path: Path) -> ExportInfo:
+    def read_info(cls, path: Path) -> AnyInfo:
         """See :class:`ExportedEngine`."""
         runtime = import_runtime("onnxruntime", "ONNX Runtime", path)
         options = runtime.SessionOptions()
@@ -81,5 +79,5 @@ def _open(runtime: Any, path: Path, options: Any, providers: Sequence[Any]) -> A
         raise UserError(f"'{path}' is no ONNX file that runs: {first_line(error)}") from error
 
 
-def _info(path: Path, session: Any) -> ExportInfo:
+def _info(path: Path, session: Any) -> AnyInfo:
     return parse_info(path, session.get_modelmeta().custom_metadata_map.get(METADATA))

@@ -10,14 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import UserError
+from .export_info import METADATA, AnyInfo, parse_info
 from .exported import (
-    METADATA,
     ExportedEngine,
-    ExportInfo,
     check_device,
     first_line,
     import_runtime,
-    parse_info,
     thread_count,
 )
 
@@ -27,8 +25,8 @@ class OpenVinoEngine(ExportedEngine):
 
     runtime = "openvino"
 
-    def __init__(self, path: Path, info: ExportInfo, device: str, compiled: Any) -> None:
-        super().__init__(path, info, device)
+    def __init__(self, path: Path, about: AnyInfo, device: str, compiled: Any) -> None:
+        super().__init__(path, about, device)
         self._request = compiled.create_infer_request()
 
     @classmethod
@@ -51,7 +49,7 @@ class OpenVinoEngine(ExportedEngine):
         return cls(path, _info(path, model), device, compiled)
 
     @classmethod
-    def read_info(cls, path: Path) -> ExportInfo:
+    def read_info(cls, path: Path) -> AnyInfo:
         """See :class:`ExportedEngine`."""
         return _info(path, _read(import_runtime("openvino", "OpenVINO", path).Core(), path))
 
@@ -71,6 +69,6 @@ def _read(core: Any, path: Path) -> Any:
         raise UserError(f"'{path}' is no OpenVINO network: {first_line(error)}") from error
 
 
-def _info(path: Path, model: Any) -> ExportInfo:
+def _info(path: Path, model: Any) -> AnyInfo:
     key = [METADATA, "info"]
     return parse_info(path, str(model.get_rt_info(key).value) if model.has_rt_info(key) else None)

@@ -16,7 +16,9 @@ from ...io.images import read_image
 from ...io.paths import expand_path
 from ...models.classifier import Classifier
 from ...models.normalization import normalize
-from ..base import Image, Predict, Task, TrainingItems
+from ..base import ExportGraph, Image, Predict, RunGraph, Task, TrainingItems
+from ..inputs import STRIDE, InputShape
+from .graph import ClassificationGraph
 
 
 class ClassificationTask(Task[ClassifierConfig]):
@@ -75,14 +77,12 @@ class ClassificationTask(Task[ClassifierConfig]):
         classes: Sequence[str],
         device: torch.device,
     ) -> Predict:
-        view = middle_of(config.DATASET.INPUT_SIZE)
-
         @torch.inference_mode()
-        def predict(image: Image) -> int:
-            tensor = view(torch.from_numpy(image).permute(2, 0, 1))[None]
-            return int(model(normalize(tensor.to(device))).argmax())
+        def classify(views: torch.Tensor) -> torch.Tensor:
+            logits: torch.Tensor = model(normalize(views.to(device)))
+            return logits
 
-        return predict
+        return _build_predictor(config, classify)
 
     def evaluate(self, predict: Predict, test: ClassFolder, indices: Iterable[int]) -> int:
         files = (test.files[index] for index in indices)
@@ -108,6 +108,44 @@ class ClassificationTask(Task[ClassifierConfig]):
         self, config: ClassifierConfig, found: int, classes: Sequence[str]
     ) -> dict[str, Any]:
         return {"class": classes[found] if classes else found}
+
+    def build_graph(
+        self, config: ClassifierConfig, model: nn.Module, classes: Sequence[str]
+    ) -> ExportGraph:
+        side = config.DATASET.INPUT_SIZE
+        return ExportGraph(ClassificationGraph(model), ("logits",), STRIDE, (side, side))
+
+    def build_exported_predictor(
+        self,
+        config: ClassifierConfig,
+        run: RunGraph,
+        shape: InputShape,
+        classes: Sequence[str],
+    ) -> Predict:
+        side = config.DATASET.INPUT_SIZE
+        if shape.size not in (None, (side, side)):
+            raise UserError(
+                f"config key 'DATASET.INPUT_SIZE' is {side}, and the exported network reads images "
+                f"of {shape.size[0]}x{shape.size[1]} alone"
+            )
+
+        def classify(views: torch.Tensor) -> torch.Tensor:
+            (logits,) = run(views.permute(0, 2, 3, 1).numpy(), ["logits"])
+            return torch.from_numpy(logits)
+
+        return _build_predictor(config, classify)
+
+
+def _build_predictor(
+    config: ClassifierConfig, classify: Callable[[torch.Tensor], torch.Tensor]
+) -> Predict:
+    """What classifies images, of what gives (1, C) logits of (1, 3, H, W) uint8 views."""
+    view = middle_of(config.DATASET.INPUT_SIZE)
+
+    def predict(image: Image) -> int:
+        return int(classify(view(torch.from_numpy(image).permute(2, 0, 1))[None]).argmax())
+
+    return predict
 
 
 TASK = ClassificationTask()

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import torch
 from torchvision.ops import batched_nms, box_iou
 
-from ...datasets.crops import fit_factor, pad_to_multiple, resize
-from ...models.detector import Detections, Detector
-from ..inputs import STRIDE, autocast, send_image
+from ...datasets.crops import fit_factor
+from ...models.detector import Detections
+from .networks import BoxNetwork
 
 Image = npt.NDArray[np.uint8]
 _VOTE_OVERLAP = 0.75
@@ -48,21 +48,17 @@ class DetectionPredictor:
     """A detector with its test protocol.
 
     Attributes:
-        model: in evaluation mode, on the device.
-        device: where it is.
+        network: (H, W, 3) uint8 → boxes.
         short_side, max_side: images are resized to this short side, if no side gets longer.
-        precision: ``auto``, ``fp32`` or ``bf16``.
         scales: by which the resized image is scaled.
         flip: also look at the flipped image.
         overlap: boxes of one class, of several views, that overlap more (IoU) are one.
         count: most boxes of an image.
     """
 
-    model: Detector
-    device: torch.device
+    network: BoxNetwork
     short_side: int
     max_side: int
-    precision: str = "auto"
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
     overlap: float = 0.5
@@ -77,18 +73,12 @@ class DetectionPredictor:
         ]
         return views[0] if len(views) == 1 else merge_views(views, self.overlap, self.count)
 
-    @torch.inference_mode()
     def _view(self, image: Image, scale: float, flipped: bool) -> FoundBoxes:
         size = image.shape[0], image.shape[1]
         factor = scale * fit_factor(size, self.short_side, self.max_side)
-        height, width = (max(round(side * factor), 1) for side in size)
-        resized = resize(image, (height, width))
-        seen = np.ascontiguousarray(resized[:, ::-1]) if flipped else resized
-        canvas = pad_to_multiple(seen, max(self.model.strides[-1], STRIDE))
-        with autocast(self.device, self.precision):
-            found = self.model(send_image(canvas, self.device))
-        assert isinstance(found, list)
-        boxes = to_image(found[0], (width / size[1], height / size[0]), size)
+        canvas, (height, width) = self.network.shape.place(image, factor, flipped)
+        found = self.network(canvas)
+        boxes = to_image(found, (width / size[1], height / size[0]), size)
         return mirror(boxes, size[1]) if flipped else boxes
 
 

@@ -18,13 +18,16 @@ from ..base import (
     ExportGraph,
     Image,
     Predict,
+    RunGraph,
     Task,
     TrainingItems,
     find_test_set,
     find_training_sets,
+    refuse_scales,
 )
-from ..inputs import STRIDE, send_images
+from ..inputs import STRIDE, InputShape, send_images
 from .graph import DetectionGraph
+from .networks import BoxNetwork, ExportedDetector, TorchDetector
 from .predictor import DetectionPredictor, FoundBoxes, draw_boxes
 
 
@@ -94,11 +97,7 @@ class DetectionTask(Task[DetectorConfig]):
         self, config: DetectorConfig, model: nn.Module, classes: Sequence[str], device: torch.device
     ) -> DetectionPredictor:
         assert isinstance(model, Detector)
-        d, t = config.DATASET, config.TEST
-        return DetectionPredictor(
-            model, device, d.INPUT_SIZE, d.MAX_SIZE, t.PRECISION, t.SCALE_FACTOR, t.FLIP_TEST,
-            t.NMS_THRE, t.MAX_DETECTIONS,
-        )  # fmt: skip
+        return _build_predictor(config, TorchDetector(model, device, config.TEST.PRECISION))
 
     def evaluate(
         self, predict: Predict, test: CocoBoxes, indices: Iterable[int]
@@ -197,11 +196,37 @@ class DetectionTask(Task[DetectorConfig]):
             )
         return ExportGraph(DetectionGraph(model), ("boxes", "scores"), last_stride(config))
 
+    def build_exported_predictor(
+        self,
+        config: DetectorConfig,
+        run: RunGraph,
+        shape: InputShape,
+        classes: Sequence[str],
+    ) -> DetectionPredictor:
+        t = config.TEST
+        refuse_scales(shape, t.SCALE_FACTOR)
+        network = ExportedDetector(
+            run, shape, strides(config), t.SCORE_THRE, t.NMS_THRE, t.MAX_DETECTIONS
+        )
+        return _build_predictor(config, network)
+
+
+def _build_predictor(config: DetectorConfig, network: BoxNetwork) -> DetectionPredictor:
+    d, t = config.DATASET, config.TEST
+    return DetectionPredictor(
+        network, d.INPUT_SIZE, d.MAX_SIZE, t.SCALE_FACTOR, t.FLIP_TEST, t.NMS_THRE, t.MAX_DETECTIONS
+    )
+
+
+def strides(config: DetectorConfig) -> tuple[int, ...]:
+    """Of a pyramid's levels, input pixels."""
+    m = config.MODEL
+    return tuple(m.PYRAMID_STRIDE * 2**level for level in range(m.PYRAMID_LEVELS))
+
 
 def last_stride(config: DetectorConfig) -> int:
     """What the sides of a network's input are multiples of."""
-    m = config.MODEL
-    return max(m.PYRAMID_STRIDE * 2 ** (m.PYRAMID_LEVELS - 1), STRIDE)
+    return max(strides(config)[-1], STRIDE)
 
 
 TASK = DetectionTask()

@@ -9,12 +9,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 from torch.nn import functional as F
 
-from ...datasets.crops import pad_to_multiple, resize
 from ...datasets.label_maps import Labels, colorize
-from ..inputs import STRIDE, autocast, send_image
+from .networks import LogitNetwork
 
 Image = npt.NDArray[np.uint8]
 _NUMBERS = 1 << 24
@@ -27,22 +25,18 @@ class SegmentationPredictor:
     flips, their class probabilities averaged).
 
     Attributes:
-        model: (B, 3, H, W) normalized images → (B, C, h, w) logits; in evaluation mode.
-        device: where it is.
+        network: (H, W, 3) uint8 → (C, h, w) logits.
         scales: by which the image is resized.
         flip: average with the mirror image.
         short_side: images are resized to it first; 0 leaves them.
         align_corners: how logits are brought up to the image.
-        precision: ``auto``, ``fp32`` or ``bf16``.
     """
 
-    model: nn.Module
-    device: torch.device
+    network: LogitNetwork
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
     short_side: int = 0
     align_corners: bool = True
-    precision: str = "auto"
 
     @torch.inference_mode()
     def __call__(self, image: Image) -> Labels:
@@ -73,17 +67,14 @@ class SegmentationPredictor:
     def _view(self, image: Image, scale: float, flipped: bool) -> _View:
         size = image.shape[0], image.shape[1]
         factor = scale * (self.short_side / min(size) if self.short_side else 1.0)
-        height, width = (max(round(side * factor), 1) for side in size)
-        canvas = pad_to_multiple(resize(image, (height, width)), STRIDE)
-        x = send_image(canvas, self.device)
-        with autocast(self.device, self.precision):
-            logits = self.model(x.flip(3) if flipped else x)
-        logits = (logits.flip(3) if flipped else logits)[0].float()
+        canvas, shape = self.network.shape.place(image, factor)
+        seen = np.ascontiguousarray(canvas[:, ::-1]) if flipped else canvas
+        logits = self.network(seen)
+        logits = logits.flip(2) if flipped else logits
         down, across = (
-            self._weights(logits.shape[n + 1], canvas.shape[n], (height, width)[n], size[n])
-            for n in (0, 1)
+            self._weights(logits.shape[n + 1], canvas.shape[n], shape[n], size[n]) for n in (0, 1)
         )
-        return _View(logits, down.to(self.device), across.to(self.device))
+        return _View(logits, down.to(logits.device), across.to(logits.device))
 
     def _weights(self, maps: int, canvas: int, view: int, image: int) -> torch.Tensor:
         """(image, maps) how pixels along one side are made of the maps': brought to the canvas, cut

@@ -31,9 +31,10 @@ from ...io.paths import expand_path
 from ...models.segmentation import SegmentationHRNet
 from ...plugins import load_object
 from ...structures import NOT_COUNTED
-from ..base import ExportGraph, Image, Predict, Task, TrainingItems
-from ..inputs import STRIDE, send_images
+from ..base import ExportGraph, Image, Predict, RunGraph, Task, TrainingItems, refuse_scales
+from ..inputs import STRIDE, InputShape, send_images
 from .graph import SegmentationGraph
+from .networks import ExportedNetwork, LogitNetwork, TorchNetwork
 from .predictor import SegmentationPredictor, draw_labels, upsample
 
 _SYNTHETIC = "higherhrnet.research.synthetic.label_maps:build_dataset"
@@ -116,16 +117,7 @@ class SegmentationTask(Task[SegmentationConfig]):
         classes: Sequence[str],
         device: torch.device,
     ) -> SegmentationPredictor:
-        t = config.TEST
-        return SegmentationPredictor(
-            model,
-            device,
-            t.SCALE_FACTOR,
-            t.FLIP_TEST,
-            t.SHORT_SIDE,
-            config.MODEL.ALIGN_CORNERS,
-            t.PRECISION,
-        )
+        return _build_predictor(config, TorchNetwork(model, device, config.TEST.PRECISION))
 
     def evaluate(self, predict: Predict, test: LabelMaps, indices: Iterable[int]) -> list[Counts]:
         counts = np.zeros((len(test.classes), len(test.classes)), np.int64)
@@ -175,14 +167,25 @@ class SegmentationTask(Task[SegmentationConfig]):
     def build_graph(
         self, config: SegmentationConfig, model: nn.Module, classes: Sequence[str]
     ) -> ExportGraph:
-        t = config.TEST
-        if len(t.SCALE_FACTOR) > 1 or t.FLIP_TEST:
-            raise UserError(
-                "a segmentation network is exported for one scale without flip: add "
-                "TEST.SCALE_FACTOR '[1.0]' TEST.FLIP_TEST False"
-            )
         module = SegmentationGraph(model, config.MODEL.ALIGN_CORNERS)
         return ExportGraph(module, ("labels", "logits"), STRIDE)
+
+    def build_exported_predictor(
+        self,
+        config: SegmentationConfig,
+        run: RunGraph,
+        shape: InputShape,
+        classes: Sequence[str],
+    ) -> SegmentationPredictor:
+        refuse_scales(shape, config.TEST.SCALE_FACTOR)
+        return _build_predictor(config, ExportedNetwork(run, shape))
+
+
+def _build_predictor(config: SegmentationConfig, network: LogitNetwork) -> SegmentationPredictor:
+    t = config.TEST
+    return SegmentationPredictor(
+        network, t.SCALE_FACTOR, t.FLIP_TEST, t.SHORT_SIDE, config.MODEL.ALIGN_CORNERS
+    )
 
 
 def mean_cross_entropy(
