@@ -56,6 +56,10 @@ _MODULES = {
 }
 
 
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 def __getattr__(name: str) -> Any:
     """Import on first use: ``import higherhrnet`` costs no second of torch."""
     if name not in _MODULES:

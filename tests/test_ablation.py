@@ -79,6 +79,8 @@ def test_plans_load_with_all_their_configs(path, monkeypatch):
         ({"EVALUATIONS": {"a": {"RUN": "no"}}}, "evaluation 'a' needs a RUN, one of one"),
         ({"RUNS": {"one": {}}}, "run 'one' needs a CONFIG"),
         ({"ORACLE_ANALYSIS": ["b"]}, "there is no evaluation 'b' among a"),
+        ({"COMPARE": [["a", "b", "a"]]}, "COMPARE lists pairs of evaluations"),
+        ({"XYZ": 1}, "unknown key 'XYZ' in .* known are SETTINGS, RUNS"),
         ({"COMPARE": [["a"]]}, "COMPARE lists pairs of evaluations"),
         ({"COST": {"PEPLE": [1]}}, "unknown key 'PEPLE'.*did you mean 'PEOPLE'"),
     ],

@@ -207,13 +207,15 @@ def test_a_run_that_finds_nothing_leaves_older_results(folder, capsys):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
-def test_sigterm_ends_predict_as_ctrl_c_does(folder):
+@pytest.mark.parametrize("weights", ["higherhrnet_w18_mini", "fcos_w18_person"])
+def test_sigterm_ends_predict_as_ctrl_c_does(folder, weights):
     """What was found so far is written; nothing half-written stays."""
     images, out = folder / "images", folder / "out"
     images.mkdir()
     for number in range(60):
         save_image(images / f"{number:02d}.png", SyntheticPeople(1, size=128).draw(0).image)
     command = [sys.executable, "-m", "higherhrnet", "predict", images, "--output", out]
+    command += ["--weights", weights]
     process = subprocess.Popen(
         [*map(str, command), "--device", "cpu"], cwd=ROOT, stderr=subprocess.PIPE, text=True
     )
@@ -272,7 +274,7 @@ def test_a_report_on_images_without_people(folder, capsys):
         (("TRAIN.LR_MULT", "['stage2 -5']"), "'stage2 -5' is no factor for a rate"),
         (("TRAIN.EMA_DECAY", 1), "'TRAIN.EMA_DECAY' must be in 0..0.999999, not 1.0"),
         (("TEST.SCALE_FACTOR", "[1, 1]"), "must list scales, each once"),
-        (("--device", "meta"), "device 'meta' cannot be used"),
+        (("--device", "meta"), "device 'meta' is unknown"),
     ],
 )
 def test_settings_that_would_ruin_a_run_are_refused(folder, capsys, words, said):
@@ -424,6 +426,32 @@ def test_data_verbs(folder, capsys):
     said = "".join(capsys.readouterr())
     for word in ("area of 0", "num_keypoints", "used twice", "without a file: 000002.png"):
         assert word in said
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (("vald", "c.yaml"), "did you mean valid?"),
+        (("predict", "a.jpg", "--wieghts", "x"), "did you mean --weights?"),
+        (("predict", "a.jpg", "--min_score", "0.3"), "did you mean --min-score?"),
+        (("weights", "inspct", "x"), "did you mean inspect?"),
+        (("predict", "a.jpg", "--zzz"), "unrecognized arguments: --zzz"),
+    ],
+)
+def test_mistyped_commands_and_options(capsys, words, meant):
+    with pytest.raises(SystemExit) as stop:
+        main(list(words))
+    assert stop.value.code == 2
+    assert meant in capsys.readouterr().err
+
+
+def test_epochs_on_the_command_line_count_more_than_minutes_in_a_file(folder, capsys):
+    text = (folder / "tiny.yaml").read_text()
+    (folder / "timed.yaml").write_text(text.replace("TRAIN: {END", "TRAIN: {MINUTES: 60, END"))
+    words = ("train", folder / "timed.yaml", "--output", folder / "timed", "--device", "cpu")
+    assert run(*words, "TRAIN.END_EPOCH", 1)[0] == 0
+    assert "TRAIN.END_EPOCH instead of the config's TRAIN.MINUTES 60" in capsys.readouterr().out
+    sentence(capsys, run(*words, "TRAIN.END_EPOCH", 1, "TRAIN.MINUTES", 3), "exclusive")
 
 
 def test_help(capsys):

@@ -200,6 +200,8 @@ def test_a_killed_prediction_goes_on(tmp_path, capsys):
     assert "90 of 90 images were predicted before" in capsys.readouterr().out
     with pytest.raises(UserError, match="17 other joints; choose another --output"):
         read_done(out, SKELETONS["crowdpose"].joints)
+    assert main([*predict(tmp_path / "in", out, "--skip-done"), "TEST.FLIP_TEST", "False"]) == 2
+    assert "by another network or with other settings" in capsys.readouterr().err
     images(tmp_path / "more", 3)  # more inputs, other numbers
     words = predict(tmp_path / "more", out, "--skip-done", "--show", "none")
     assert main([*words[:2], str(tmp_path / "in"), *words[2:]]) == 0

@@ -368,7 +368,7 @@ def write_deeplabcut(images: Path, scorer: str = "ann", off: float = 0) -> None:
     )
 
 
-def test_deeplabcut(images: Path, tmp_path: Path, capsys) -> None:
+def test_deeplabcut(images: Path, tmp_path: Path, capsys, monkeypatch) -> None:
     pytest.importorskip("sleap_io")
     write_deeplabcut(images)
     write_deeplabcut(images, "bob", off=3.0)
@@ -378,6 +378,8 @@ def test_deeplabcut(images: Path, tmp_path: Path, capsys) -> None:
     assert "are measured, from 12 or more" in told
     skeleton = load_skeleton(str(tmp_path / "out" / "skeleton.yaml"))
     assert ("nose", "tail") in skeleton.bones
+    monkeypatch.chdir(images.parent)  # where a relative path leads
+    assert main(["data", "import", images.name, str(tmp_path / "relative")]) == 0
     (images / "labeled-data" / "video0" / "img001.png").unlink()
     assert main(["data", "import", str(images), str(tmp_path / "bad")]) == 2
     assert "img001.png' is labeled, but does not exist" in capsys.readouterr().err
@@ -417,6 +419,10 @@ def test_videos_are_kept_together() -> None:
     train, val, _ = split_by_group([""] * 10, 0.8)
     assert (len(train), len(val)) == (8, 2)
     assert sorted([*train, *val]) == list(range(10))
+    # Images of no video are groups of their own, not one.
+    train, val, how = split_by_group(["v"] * 10 + [""] * 90, 0.8)
+    assert (len(train), len(val)) == (80, 20)
+    assert "are images of no video" in how
 
 
 def test_split_and_skeleton_commands(images: Path, tmp_path: Path, capsys) -> None:
@@ -505,6 +511,32 @@ def test_labels_of_turned_photos_lie_where_they_were_drawn(tmp_path, orientation
     x, y = sample.poses.xy[0, 0].astype(int)
     assert sample.image[y, x].min() > 200
     assert dataset.findings == []
+
+
+def test_turned_photos_of_other_kinds_become_png(tmp_path):
+    root = tmp_path / "yolo"
+    for kind in ("images", "labels"):
+        (root / kind / "train").mkdir(parents=True)
+    for name in ("a%20b", "c"):
+        with_exif(root / "images" / "train" / f"{name}.webp", 6, np.zeros((40, 60, 3), np.uint8))
+        (root / "labels" / "train" / f"{name}.txt").write_text("0 0.5 0.5 0.9 0.9 0.5 0.5 2\n")
+    (root / "data.yaml").write_text("train: images/train\nkpt_shape: [1, 3]\nnames: [dot]\n")
+    assert main(["data", "import", str(root), str(tmp_path / "out")]) == 0
+    for split in ("train", "val"):
+        (image,) = json.loads((tmp_path / "out" / f"{split}.json").read_text())["images"]
+        assert cv2.imread(str(tmp_path / "out" / image["file_name"])).shape[:2] == (60, 40)
+        assert (image["height"], image["width"]) == (60, 40)
+
+
+def test_repeated_image_ids_are_refused(images, tmp_path, capsys):
+    test_coco(images, tmp_path)
+    file = images / "labels.json"
+    loaded = json.loads(file.read_text())
+    loaded["images"][1]["id"] = loaded["images"][0]["id"]
+    file.write_text(json.dumps(loaded))
+    for words in (["import", str(images), str(tmp_path / "o")], ["split", str(file)]):
+        assert main(["data", *words]) == 2
+        assert "twice" in capsys.readouterr().err
 
 
 def test_images_are_not_mistaken_for_others_of_their_name(images, tmp_path, monkeypatch, capsys):

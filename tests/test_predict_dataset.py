@@ -103,7 +103,7 @@ def test_the_same_people_as_one_by_one_and_once_each(images, tmp_path, capsys):
     words = ["predict-dataset", str(folder), str(tmp_path / "a.tar"), str(broken), "--output",
              str(tmp_path / "out"), "--unit-size", "10", *FAST]  # fmt: skip
     assert main(words) == 0  # one is damaged, and will stay so
-    assert "1 of them are damaged; 4 Parquet files" in capsys.readouterr().out
+    assert "1 damaged; 4 Parquet files" in capsys.readouterr().out
     rows = rows_of(tmp_path / "out")
     assert len(rows) == len({row["image"] for row in rows}) == 29
     (bad,) = [row for row in rows if row["error"]]

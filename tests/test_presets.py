@@ -96,7 +96,11 @@ def test_videos_take_the_fast_preset_if_it_is_calibrated(calibrated, tmp_path, c
     own = ["--weights", str(calibrated / "own.safetensors")]
     sentence = "videos: preset fast"
     assert main([*words, *own]) == 0
-    assert sentence in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert sentence in said
+    points = load(own[1], "cpu").operating_point, load(own[1], "cpu", preset="fast").operating_point
+    for which, point in zip(("images", "videos"), points, strict=True):
+        assert f"operating point of {which}: {point}" in said
     for more in (["--preset", "balanced"], ["TEST.FLIP_TEST", "True"]):
         assert main([*words, *own, *more]) == 0
         assert sentence not in capsys.readouterr().out
@@ -107,6 +111,19 @@ def test_presets_survive_conversion_and_are_shown(calibrated, tmp_path, capsys):
     assert main(["weights", "convert", source, str(tmp_path / "c.safetensors")]) == 0
     converted = open_checkpoint(str(tmp_path / "c.safetensors"))
     assert converted.presets == open_checkpoint(source).presets
+    # What was not measured with these settings is not said of them.
+    own = open_checkpoint(source)
+    assert own.operating_point["images"] > 0
+    changed = str(tmp_path / "changed.safetensors")
+    assert main(["weights", "convert", source, changed, "DATASET.INPUT_SIZE", "192"]) == 0
+    found = open_checkpoint(changed)
+    assert found.operating_point == {
+        **own.operating_point,
+        "precision": 0,
+        "recall": 0,
+        "images": 0,
+    }
+    assert found.presets == own.presets  # which has an input size of its own
     capsys.readouterr()
     assert main(["weights", "inspect", source]) == 0
     assert "preset fast: TEST.SCALE_FACTOR [1.0], TEST.FLIP_TEST False" in capsys.readouterr().out

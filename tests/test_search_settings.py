@@ -142,6 +142,7 @@ def test_a_grid_by_the_command_in_two_processes(folder, capsys):
             "must be multiples of 64: list them",
         ),
         (("TRIALS: 9", "SETTINGS: [1]"), "SEARCH.SETTINGS must be a mapping"),
+        (("TRIALS: 9", "SETTINGS: {TRAIN.LR: 0.5}"), "SPACE.TRAIN.LR is searched"),
         (("[0, 1]", "[0, -1]"), "'TRAIN.GRAD_CLIP_NORM' must be at least 0"),
     ],
 )

@@ -87,7 +87,7 @@ def test_forms_presets_and_fields(client):
         ("", b"", 422, "no image"),
         ("", b"hello", 422, "send JPEG, PNG or WebP"),
         ("", PHOTO[:5000], 422, "truncated"),
-        ("", b"x" * (2 << 20), 413, "1 MiB"),
+        ("", b"x" * (2 << 20), 413, "1,048,576 bytes"),
         ("?presett=fast", PHOTO, 400, "presett"),
         ("?preset=slow", PHOTO, 400, "slow"),
         ("?fields=keypoints,all", PHOTO, 400, "'all'"),
@@ -108,7 +108,7 @@ def test_a_claim_of_many_pixels_is_refused_before_decoding(client):
     data = cv2.imencode(".png", np.zeros((1100, 1000), np.uint8))[1].tobytes()
     response = client.post("/predict", content=data)
     assert response.status_code == 422
-    assert "1 million" in response.json()["error"]
+    assert "takes 1,000,000" in response.json()["error"]
 
 
 def test_a_long_and_narrow_image_is_refused(client):

@@ -20,7 +20,7 @@ from higherhrnet.cli import main
 from higherhrnet.errors import WriteError
 from higherhrnet.inference.inputs import find_inputs
 from higherhrnet.inference.live_view import LiveView
-from higherhrnet.inference.streams import Stream, fetch_file, hide_password
+from higherhrnet.inference.streams import Stream, _request, fetch_file, hide_password
 
 from .shared import ROOT
 
@@ -200,6 +200,21 @@ def test_files_of_two_cameras_stay_apart(server, tmp_path):
     assert fetch_file(f"{server}/camera", tmp_path, 1) is None
     with pytest.raises(UserError, match="cannot be read"):
         fetch_file("http://127.0.0.1:9/", tmp_path, 1)
+
+
+def test_one_address_that_fails_stops_no_others(server, tmp_path, capsys):
+    words = ["predict", "http://127.0.0.1:9/x.jpg", f"{server}/photo.jpg", "--show", "none"]
+    words += ["--output", str(tmp_path / "o"), "--device", "cpu", "--preset", "fast"]
+    assert main(words) == 2
+    said = capsys.readouterr()
+    assert "in 1 image" in said.out
+    assert "127.0.0.1:9/x.jpg" in said.err
+
+
+def test_a_password_is_not_sent_on():
+    request = _request("http://me:secret@127.0.0.1/a.jpg")
+    assert "Authorization" in request.unredirected_hdrs
+    assert not request.headers
 
 
 def test_passwords_are_sent_and_hidden(server, tmp_path, capsys):

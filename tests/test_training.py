@@ -411,6 +411,16 @@ def test_a_run_that_cannot_be_resumed_stays_as_it_is(tmp_path, monkeypatch, caps
     assert "random weights" not in capsys.readouterr().out
 
 
+def test_a_run_that_is_over_stays_as_it_is(tmp_path, caplog):
+    caplog.set_level("INFO", logger="higherhrnet")
+    first = train(tiny("TRAIN.END_EPOCH", "1"), tmp_path, "cpu")
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()}
+    again = train(tiny("TRAIN.END_EPOCH", "1", "TRAIN.LR", "0.5"), tmp_path, "cpu", resume=True)
+    assert "the run ended after epoch 1: nothing is left" in caplog.text
+    assert (again.epoch, again.best) == (first.epoch, first.best)
+    assert all((tmp_path / name).read_bytes() == data for name, data in before.items())
+
+
 def test_the_middle_of_an_epoch_is_that_of_an_equal_epoch(tmp_path, monkeypatch):
     interrupt_in_step(monkeypatch, 3, signal.SIGINT)
     with pytest.raises(StoppedError):

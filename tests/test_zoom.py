@@ -128,6 +128,24 @@ def test_batches_and_threads_change_nobody(zooming, photo):
         np.testing.assert_array_equal(found.visibility, alone.visibility)
 
 
+def test_engines_of_one_batch_size_see_full_ones(zooming, photo):
+    """Compiled networks would be prepared anew for every number of people."""
+    seen = []
+
+    class Recording:
+        device, fixed_batch = zooming.engine.device, True
+
+        def __call__(self, images):
+            seen.append(len(images))
+            return zooming.engine(images)
+
+    np.testing.assert_allclose(
+        replace(zooming, engine=Recording())(photo).xy, zooming(photo).xy, atol=0.01
+    )
+    assert len(seen) > 1
+    assert len(set(seen[1:])) == 1
+
+
 def test_settings_come_back(zooming, photo):
     again = type(zooming).from_dict(zooming.to_dict(), zooming.engine, zooming.skeleton)
     again.operating_point = zooming.operating_point

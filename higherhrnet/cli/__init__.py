@@ -16,6 +16,7 @@ from ..launch import adopt_slurm
 from .overrides import check_overrides, split_overrides, suggest_setting
 from .parser import build_parser
 from .processes import start_several
+from .suggestions import refuse_options
 
 _ENVIRONMENT = (
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM,
@@ -72,7 +73,9 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     options, unknown = parser.parse_known_args(words)
     if unknown:
         hint = next((hint for word in unknown if (hint := suggest_setting(word))), "")
-        parser.error(hint or f"unrecognized arguments: {' '.join(unknown)}")
+        if hint:
+            parser.error(hint)
+        refuse_options(parser, words, unknown)
     return options
 
 

@@ -186,7 +186,12 @@ def _compare_metrics(name: str, settings: Sequence[Any], file: Checkpoint, targe
     assert isinstance(config, PoseConfig)
     skeleton = file.skeleton or load_skeleton(config.DATASET.SKELETON)
     dataset = build_dataset(config, "test", skeleton)
-    metric = main_metric(dataset.annotations, dataset.skeleton, config.TEST.EVALUATION)
+    metric = main_metric(
+        dataset.annotations,
+        dataset.skeleton,
+        config.TEST.EVALUATION,
+        method_of(config).finds_people,
+    )
     values = []
     for network in (file, open_network(str(target))):
         predictor, _ = build_predictor(config, network, skeleton, choose_device("cpu"))

@@ -13,9 +13,15 @@ from ..datasets.label_files import write_label_files
 from ..errors import UserError
 from ..io.atomic import atomic_write
 from ..skeleton import Skeleton, load_skeleton
+from .messages import count
 
 _TEMPLATE = "finetune/own_data"
-_FILLED_IN = {"ROOT: my/data": "ROOT: .", "SKELETON: auto": "SKELETON: skeleton.yaml"}
+_FILLED_IN = {
+    "ROOT: my/data": "ROOT: .",
+    "SKELETON: auto  # or a YAML file; auto takes joints and bones from train.json": (
+        "SKELETON: skeleton.yaml"
+    ),
+}
 """Lines of the template → what they are beside imported labels."""
 
 
@@ -49,7 +55,7 @@ def export_data(options: argparse.Namespace) -> int:
     images, people = write_label_files(
         options.predictions, options.output, options.to, options.min_score, options.prefix
     )
-    print(f"{people} people in {images} images; {options.output}")
+    print(f"{count(people, 'person', 'people')} in {count(images, 'image')}; {options.output}")
     return 0
 
 

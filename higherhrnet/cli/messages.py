@@ -28,3 +28,8 @@ def configure_logging(verbose: bool = False) -> None:
     log.handlers = [_Terminal()]
     log.setLevel(logging.DEBUG if verbose else logging.INFO)
     log.propagate = False
+
+
+def count(number: int, noun: str, plural: str = "") -> str:
+    """``1 image``, ``2 images``."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"

@@ -21,11 +21,12 @@ from .options import (
     output_options,
 )
 from .parser_tools import declare_bench, declare_configs, declare_data, declare_weights
+from .suggestions import SuggestingParser
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the command line; ``module`` and ``function`` name what a command runs."""
-    parser = argparse.ArgumentParser(
+    parser = SuggestingParser(
         prog="higherhrnet",
         description="Multi-person keypoint estimation with HigherHRNet and HRNet: train, validate "
         "and use them from one command.",
@@ -72,7 +73,10 @@ def _train(commands: Commands) -> None:
 
 def _valid(commands: Commands) -> None:
     valid = commands.add_parser(
-        "valid", parents=[gpu_options()], epilog=TAIL, help="measure AP on annotated images"
+        "valid",
+        parents=[gpu_options()],
+        epilog=TAIL,
+        help="measure AP, mIoU or accuracy on annotated images",
     )
     valid.add_argument("config", metavar="CONFIG", help=CONFIG_HELP)
     add_weights(valid, required=True)
@@ -86,7 +90,7 @@ def _valid(commands: Commands) -> None:
     valid.add_argument(
         "--report",
         action="store_true",
-        help="analyze errors: report.md, report.png, keypoint_errors.csv, worst.jpg",
+        help="of poses: analyze errors: report.md, report.png, keypoint_errors.csv, worst.jpg",
     )
     valid.set_defaults(module="valid", function="valid")
 
@@ -244,6 +248,7 @@ def _serve(commands: Commands) -> None:
     serve.add_argument(
         "--port", type=types.port, default=8000, help="default 8000; 0 takes a free one"
     )
+    add_preset(serve, "of requests that name none (default: the checkpoint's own settings)")
     serve.add_argument(
         "--compare", nargs=1, default=[], metavar="MODEL",
         help="a model of the other method, for requests that name it and for the page",

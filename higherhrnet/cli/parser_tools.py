@@ -41,7 +41,7 @@ def declare_weights(commands: Commands) -> None:
     convert.add_argument("target", metavar="OUT", type=Path, help="file to write")
     convert.add_argument("--to", choices=("native", "official"), help="default: by OUT's suffix")
     convert.add_argument("--half", action="store_true", help="native only: store float16")
-    push = declare("push", help="upload to the Hugging Face Hub, with a model card")
+    push = declare("push", help="upload a pose network to the Hugging Face Hub, with a model card")
     push.set_defaults(module="push")
     push.add_argument("file", metavar="FILE", help="native weights file, or a name")
     push.add_argument("repository", metavar="USER/MODEL")

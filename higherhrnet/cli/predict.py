@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import signal
 import sys
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import timedelta
 from importlib.resources import as_file, files
 from pathlib import Path
-from types import FrameType
+from typing import Any
 
 from ..boxes import Boxes
 from ..distributed import ProcessGroup, init_distributed, is_main_process
@@ -23,7 +21,8 @@ from ..evaluation.operating_point import OperatingPoint
 from ..factory.checkpoints import config_of, is_task, open_network
 from ..factory.device import choose_device
 from ..factory.inference import load_predictor
-from ..factory.presets import choose_video_preset
+from ..factory.presets import choose_video_preset, preset_overrides
+from ..factory.provenance import describe_predictor
 from ..inference.draw_predictions import (
     Counts,
     OutputOptions,
@@ -53,13 +52,11 @@ from ..inference.streams import Stream, fetch_file, hide_password
 from ..inference.video import Camera, VideoFile
 from ..io.lock import lock_folder, remove_leftovers
 from ..methods.base import get_method, method_of
+from .messages import count
+from .signals import catch_sigterm
 
 _FRAMES_OF_A_VIDEO = 10_000_000
 """Frames are numbered from multiples of this, one for each video."""
-
-
-class TerminatedError(KeyboardInterrupt):
-    """SIGTERM, the notice of a cluster or a container, is treated as Ctrl-C is."""
 
 
 def predict(options: argparse.Namespace) -> int:
@@ -76,10 +73,13 @@ def predict(options: argparse.Namespace) -> int:
         print(f"higherhrnet: {describe_skipped(inputs.skipped)}", file=sys.stderr)
     device = choose_device(options.device)
     # The first process does all videos, and the others wait for it.
-    with init_distributed(device.type == "cuda", timedelta(days=365)) as group, _sigterm(group):
+    with (
+        init_distributed(device.type == "cuda", timedelta(days=365)) as group,
+        catch_sigterm(group),
+    ):
         is_shared = device.type == "cuda" and group.size > 1
         name = f"cuda:{group.local_rank}" if is_shared else str(device)
-        predictor, boxes, for_videos = _load(options, name)
+        predictor, boxes, for_videos, about = _load(options, name)
         wanted = OutputOptions(
             output=options.output or Path("output/predict"),
             poses="poses" in options.show,
@@ -94,25 +94,33 @@ def predict(options: argparse.Namespace) -> int:
             if view is not None:
                 print(f"live: {view.address}", flush=True)
                 wanted = dataclasses.replace(wanted, live=view)
-            return predict_inputs(predictor, inputs, wanted, group, boxes, also_read, for_videos)
+            return predict_inputs(
+                predictor, inputs, wanted, group, boxes, also_read, for_videos, about
+            )
 
 
-def _fetch(inputs: Inputs, output: Path) -> Inputs:
-    """Addresses of images and videos become files; those of live streams stay."""
-    streams, files = [], []
+def _fetch(inputs: Inputs, output: Path) -> tuple[Inputs, list[UserError]]:
+    """Addresses of images and videos become files; those of live streams stay. Besides, what is
+    wrong with the others."""
+    streams, files, failed = [], [], []
     for number, address in enumerate(inputs.addresses, 1):
-        file = fetch_file(address, output / "fetched", number)
+        try:
+            file = fetch_file(address, output / "fetched", number)
+        except UserError as error:  # the others are predicted all the same
+            failed.append(error)
+            continue
         if file is None:
             streams.append(address)
         else:
             files.append(str(file))
     found = find_inputs(files)
-    return dataclasses.replace(
+    fetched = dataclasses.replace(
         inputs,
         images=[*inputs.images, *found.images],
         videos=[*inputs.videos, *found.videos],
         addresses=streams,
     )
+    return fetched, failed
 
 
 def demo(options: argparse.Namespace) -> int:
@@ -123,29 +131,11 @@ def demo(options: argparse.Namespace) -> int:
         return predict(options)
 
 
-@contextmanager
-def _sigterm(group: ProcessGroup) -> Iterator[None]:
-    """Treat SIGTERM as Ctrl-C. Several processes end at once instead: they would wait for the one
-    that is gone."""
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        raise TerminatedError
-
-    if group.size > 1 or threading.current_thread() is not threading.main_thread():
-        yield  # elsewhere Python allows no handlers
-        return
-    former = signal.signal(signal.SIGTERM, handle)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, former)
-
-
 def _load(
     options: argparse.Namespace, device: str
-) -> tuple[Predictor, dict[int | str, Boxes] | None, Callable[[], Predictor]]:
-    """The predictor, boxes by image if the user has a list of them, and what makes the predictor
-    of videos."""
+) -> tuple[Predictor, dict[int | str, Boxes] | None, Callable[[], Predictor], dict[str, Any]]:
+    """The predictor, boxes by image if the user has a list of them, what makes the predictor of
+    videos, and what decides the predictions."""
     name = options.weights
     if name is None:
         name = get_method(options.mode or "bottom-up").default_weights
@@ -178,7 +168,9 @@ def _load(
         print(f"videos: preset {preset}; --preset accurate takes the settings of images")
         return build(preset)
 
-    return predictor, listed, build_for_videos
+    config = config_of(file, [*preset_overrides(file, options.preset), *overrides])
+    about = describe_predictor(file, predictor, config)
+    return predictor, listed, build_for_videos, about
 
 
 def predict_inputs(
@@ -189,6 +181,7 @@ def predict_inputs(
     boxes: Mapping[int | str, Boxes] | None = None,
     also_read: Sequence[Path] = (),
     for_videos: Callable[[], Predictor] | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> int:
     """Predict all inputs; returns the exit status.
 
@@ -198,26 +191,36 @@ def predict_inputs(
         boxes: of images by the number in their names, where a list of them is given.
         also_read: further files that must not be written over.
         for_videos: makes the predictor of videos; the same if None.
+        about: what decides the predictions; only such are gone on with.
     """
     group = group or ProcessGroup()
     holds = lock_folder(options.output, "prediction", clean=False)
     with holds if group.main else nullcontext():
+        counts = Counts()
         if inputs.addresses:
-            inputs = group.gather(_fetch(inputs, options.output) if group.main else inputs)[0]
+            fetched = _fetch(inputs, options.output) if group.main else (inputs, [])
+            inputs, failed = group.gather(fetched)[0]
+            for error in failed if group.main else ():
+                counts.fail(error)
         if boxes is not None and inputs.has_videos:
             raise UserError("a box file serves images; for videos name a detector with --boxes")
         _check_outputs(inputs, options, also_read)
-        done = _restore(inputs, options, predictor.skeleton.joints) if group.main else ()
+        joints, about = predictor.skeleton.joints, about or {}
+        done = _restore(inputs, options, joints, about) if group.main else ()
         done = group.gather(done)[0]  # and nobody writes before the folder is ready
-        return _predict_inputs(predictor, inputs, options, group, boxes, done, for_videos)
+        return _predict_inputs(
+            predictor, inputs, options, group, boxes, done, for_videos, about, counts
+        )
 
 
-def _restore(inputs: Inputs, options: OutputOptions, joints: Sequence[str]) -> frozenset[int]:
+def _restore(
+    inputs: Inputs, options: OutputOptions, joints: Sequence[str], about: Mapping[str, Any]
+) -> frozenset[int]:
     """Numbers of the images that were predicted before, if these are to be left out; what is known
     of them becomes a part of this run."""
     found: dict[int, DoneImage] = {}
     if options.skip_done:
-        done = read_done(options.output, joints)
+        done = read_done(options.output, joints, about)
         names = [str(path) for path in inputs.images]
         found = {number: done[name] for number, name in enumerate(names, 1) if name in done}
     if found:
@@ -235,11 +238,15 @@ def _predict_inputs(
     boxes: Mapping[int | str, Boxes] | None,
     done: Collection[int],
     for_videos: Callable[[], Predictor] | None,
+    about: Mapping[str, Any],
+    counts: Counts,
 ) -> int:
     interrupt: BaseException | None = None
     start = time.perf_counter()
-    counts = Counts()
-    with PredictionWriter(options.output, predictor.skeleton, group.rank, group.size) as records:
+    points = {"": predictor.operating_point}
+    with PredictionWriter(
+        options.output, predictor.skeleton, group.rank, group.size, about
+    ) as records:
         try:
             predict_images(
                 predictor, inputs.images, options, records, counts, group.rank, group.size, boxes,
@@ -247,6 +254,12 @@ def _predict_inputs(
             )  # fmt: skip
             if group.main and inputs.has_videos:
                 used = predictor if for_videos is None else for_videos()
+                if not inputs.images:
+                    points = {"": used.operating_point}
+                elif used.operating_point != predictor.operating_point:
+                    points = {
+                        " of images": predictor.operating_point, " of videos": used.operating_point
+                    }  # fmt: skip
                 _predict_videos(used, inputs, options, records, counts)
         except (KeyboardInterrupt, Exception) as error:  # what was found so far is written
             interrupt = error
@@ -263,7 +276,7 @@ def _predict_inputs(
         group.gather(None)  # no process removes its parts before they are read
     if group.main and not nothing:
         limits = dict(zip(counts.stats.dropped, dropped, strict=True))
-        _print(predictor, options, totals, limits, seconds, time.perf_counter() - start)
+        _print(points, options, totals, limits, seconds, time.perf_counter() - start)
     if interrupt:
         raise interrupt
     return 2 if totals[2] else 0
@@ -316,7 +329,7 @@ def _predict_videos(
             interrupt = error
         if counts.images > before:
             where = f" → {output}" if options.poses or options.heatmaps else ""
-            print(f"{label}: {counts.images - before} frames{where}")
+            print(f"{label}: {count(counts.images - before, 'frame')}{where}")
         if interrupt is not None:
             raise interrupt
 
@@ -340,7 +353,7 @@ def _operating_point(predictor: Predictor, min_score: float) -> OperatingPoint:
 
 
 def _print(
-    predictor: Predictor,
+    points: Mapping[str, OperatingPoint | None],
     options: OutputOptions,
     totals: Sequence[int],
     dropped: Mapping[str, int],
@@ -349,19 +362,25 @@ def _print(
 ) -> None:
     people, images, *_ = totals
     if images:
-        noun = "image" if images == 1 else "images"
         shares = ", ".join(f"{stage} {1000 * spent / images:.0f}" for stage, spent in work.items())
         print(
-            f"{people} people in {images} {noun}, {images / seconds:.1f} images/s; work in "
-            f"ms an image: {shares}"
+            f"{count(people, 'person', 'people')} in {count(images, 'image')}, "
+            f"{images / seconds:.1f} images/s; work in ms an image: {shares}"
         )
-    point = predictor.operating_point
-    print(f"operating point: {'all people' if point is None else point}")
+    for which, point in points.items():
+        print(f"operating point{which}: {'all people' if point is None else point}")
     if dropped["candidates"] or dropped["people"]:
         print(
-            f"limits dropped {dropped['candidates']} candidates of joints and "
-            f"{dropped['people']} people"
+            f"dropped: {dropped['candidates']} candidates of joints beyond DATASET.MAX_NUM_PEOPLE, "
+            f"{dropped['people']} people beyond TEST.MAX_DETECTIONS"
         )
-    if dropped["duplicates"]:
-        print(f"{dropped['duplicates']} people were too like others and were dropped")
+    if number := dropped["duplicates"]:
+        who = (
+            "1 person was too like another"
+            if number == 1
+            else f"{number} people were too like others"
+        )
+        print(f"{who} and dropped")
+    if images and not people:
+        print("nobody was found, or nobody is sure enough to be shown: --raw shows all")
     print(f"{', '.join(NAMES[:-1])} and {NAMES[-1]} in {options.output}")

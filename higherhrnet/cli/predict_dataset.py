@@ -8,6 +8,7 @@ import time
 
 from ..distributed import is_main_process
 from ..factory.predict_dataset import predict_dataset
+from .messages import count
 
 
 def predict_many(options: argparse.Namespace) -> int:
@@ -28,9 +29,9 @@ def predict_many(options: argparse.Namespace) -> int:
         seconds = time.perf_counter() - begun
         before = f" ({totals.skipped} were there before)" if totals.skipped else ""
         print(
-            f"{totals.people} people in {totals.images} images{before}, "
-            f"{totals.images / seconds:.1f} images/s; {totals.errors} of them are damaged; "
-            f"{totals.units} Parquet files in {options.output}"
+            f"{totals.people} people in {count(totals.images, 'image')}{before}, "
+            f"{totals.images / seconds:.1f} images/s; {totals.errors} damaged; "
+            f"{count(totals.units, 'Parquet file')} in {options.output}"
         )
         if totals.failed:
             print(

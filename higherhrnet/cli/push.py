@@ -13,7 +13,7 @@ import yaml
 
 from ..config import PoseConfig
 from ..errors import UserError
-from ..factory.checkpoints import config_of, open_checkpoint, operating_point_of
+from ..factory.checkpoints import config_of, is_task, open_checkpoint, operating_point_of
 from ..methods.base import method_of
 from ..models.hub import FILE, push_folder
 from ..models.weights import Checkpoint
@@ -23,6 +23,8 @@ from ..skeleton import Skeleton, load_skeleton
 def push_weights(options: argparse.Namespace) -> int:
     """Upload weights, config, skeleton and model card."""
     file = open_checkpoint(options.file)
+    if is_task(file):
+        raise UserError(f"'{file.path}' finds no poses: pose networks alone are pushed")
     if file.path.suffix != ".safetensors" or not file.config:
         raise UserError(
             f"'{file.path}' has no config inside: higherhrnet weights convert IN OUT.safetensors "

@@ -24,7 +24,7 @@ def serve(options: argparse.Namespace) -> int:
             f"serving needs the package {error.name}: pip install 'higherhrnet[serve]'"
         ) from error
     device = str(choose_device(options.device))
-    models = [serve_model(options.weights, device, options.overrides)]
+    models = [serve_model(options.weights, device, options.overrides, options.preset)]
     for name in options.compare:
         models.append(serve_model(name, device, []))
         if models[-1].method == models[0].method:
@@ -50,6 +50,7 @@ def serve(options: argparse.Namespace) -> int:
         raise WriteError(
             f"{options.host}:{options.port} cannot be listened on; choose another --port"
         ) from error
+    socket.listen(config.backlog)  # whoever reads the address may connect
     host, port = socket.getsockname()[:2]
     print(f"{options.weights}: http://{host}:{port}/ (Ctrl-C ends)", flush=True)
     # uvicorn ends well on a signal, then raises it again.

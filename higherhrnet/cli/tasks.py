@@ -15,7 +15,7 @@ import torch
 from tqdm import tqdm
 
 from ..config import Config
-from ..distributed import init_distributed
+from ..distributed import ProcessGroup, init_distributed
 from ..errors import UserError
 from ..evaluation.evaluator import format_metrics
 from ..factory.device import choose_device
@@ -30,6 +30,8 @@ from ..io.images import read_image
 from ..io.lock import lock_folder, remove_leftovers
 from ..io.pixels import Image
 from ..models.weights import Checkpoint
+from .messages import count
+from .signals import catch_sigterm
 
 _log = logging.getLogger(__name__)
 
@@ -98,8 +100,8 @@ def predict_task(options: argparse.Namespace, file: Checkpoint) -> int:
     drawn = [output / f"{name}{ending}" for name in names for ending in loaded.task.endings]
     written = [output / "predictions.json", *drawn, *(output / name for name in films)]
     refuse_overwriting(written, [*inputs.images, *inputs.videos])
-    found = _Found(loaded)
-    with lock_folder(output, "prediction", clean=False):
+    found = _Found(loaded, shown)
+    with lock_folder(output, "prediction", clean=False), catch_sigterm(ProcessGroup()):
         remove_leftovers(output, "task prediction")
         try:
             bar = tqdm(inputs.images, unit=" images", disable=not inputs.images)
@@ -107,7 +109,10 @@ def predict_task(options: argparse.Namespace, file: Checkpoint) -> int:
                 try:
                     image = read_image(path)
                     drawings = found.add(image, path)
-                    _write_drawings(drawings, output / name, shown)
+                    files = _write_drawings(drawings, output / name, shown)
+                    summary = loaded.task.summarize_image(found.images[-1])
+                    where = f" → {', '.join(files)}" if files else ""
+                    tqdm.write(f"{path}: {summary}{where}")
                 except UserError as error:
                     found.fail(error, path)
             for number, path in enumerate(inputs.videos):
@@ -122,7 +127,7 @@ def predict_task(options: argparse.Namespace, file: Checkpoint) -> int:
                 write_json(output / "predictions.json", content)
     frames = sum("frame" in image for image in found.images)
     counts = {"image": len(found.images) - frames, "frame": frames}
-    told = [f"{n} {what}{'' if n == 1 else 's'}" for what, n in counts.items() if n]
+    told = [count(n, what) for what, n in counts.items() if n]
     print(f"{', '.join(told)}; predictions.json in {output}" if told else "nothing was predicted")
     return 2 if found.failures else 0
 
@@ -130,8 +135,10 @@ def predict_task(options: argparse.Namespace, file: Checkpoint) -> int:
 class _Found:
     """What a task's network found in images, for ``predictions.json``."""
 
-    def __init__(self, loaded: TaskPredictor) -> None:
+    def __init__(self, loaded: TaskPredictor, shown: bool) -> None:
         self._loaded = loaded
+        is_data = not all(ending.endswith(".jpg") for ending in loaded.task.endings)
+        self._draws = shown or is_data
         self.images: list[dict[str, Any]] = []
         self.failures = 0
 
@@ -142,6 +149,8 @@ class _Found:
         described = loaded.task.describe(loaded.config, found, loaded.classes)
         size = {"height": image.shape[0], "width": image.shape[1]}
         self.images.append({"file_name": str(path), **size, **more, **described})
+        if not self._draws:
+            return {}
         return dict(loaded.task.draw(loaded.config, image, found, loaded.classes))
 
     def fail(self, error: UserError, path: Path) -> None:
@@ -187,8 +196,10 @@ def _predict_video(found: _Found, path: Path, film: Path | None) -> None:
     check_complete(source, str(path), seen, end)
 
 
-def _write_drawings(drawings: dict[str, Image], stem: Path, shown: bool) -> None:
-    """Write what was found as images: label maps as PNG, and drawings as JPEG."""
+def _write_drawings(drawings: dict[str, Image], stem: Path, shown: bool) -> list[str]:
+    """Write what was found as images: label maps as PNG, and drawings as JPEG; returns
+    the files."""
+    written = []
     for ending, pixels in drawings.items():
         if not shown and ending.endswith(".jpg"):
             continue
@@ -200,6 +211,8 @@ def _write_drawings(drawings: dict[str, Image], stem: Path, shown: bool) -> None
             raise UserError(f"an image of {width}x{height} pixels is too large for '{file}'")
         with atomic_write(file) as partial:
             partial.write_bytes(encoded.tobytes())
+        written.append(str(file))
+    return written
 
 
 def refuse(options: argparse.Namespace, names: tuple[str, ...]) -> None:

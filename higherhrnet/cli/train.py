@@ -6,12 +6,14 @@ import argparse
 import os
 from pathlib import Path
 
-from ..config import Config, PoseConfig, read_config
+from ..config import Config, PoseConfig, override_config, read_config
 from ..distributed import is_main_process
 from ..errors import UserError
 from ..evaluation.evaluator import format_metric
+from ..factory.checkpoints import open_checkpoint
 from ..factory.device import choose_device
 from ..factory.training import train as train_poses
+from ..io.paths import expand_weights
 from . import types
 
 
@@ -19,16 +21,19 @@ def train(options: argparse.Namespace) -> int:
     """Train, or estimate what a training needs."""
     config = read_config(options.config, options.overrides)
     output = options.output or types.default_output(options.config)
-    if config.TRAIN.MINUTES and "TRAIN.END_EPOCH" in options.overrides[::2]:
-        print(
-            f"TRAIN.MINUTES {config.TRAIN.MINUTES:g} decides when the training ends, not "
-            "TRAIN.END_EPOCH; TRAIN.MINUTES 0 goes by epochs"
-        )
+    keys = options.overrides[::2]
+    if config.TRAIN.MINUTES and "TRAIN.END_EPOCH" in keys:
+        if "TRAIN.MINUTES" in keys:
+            raise UserError("TRAIN.MINUTES and TRAIN.END_EPOCH are exclusive: give one of them")
+        print(f"TRAIN.END_EPOCH instead of the config's TRAIN.MINUTES {config.TRAIN.MINUTES:g}")
+        config = override_config(config, ["TRAIN.MINUTES", 0])
     if not isinstance(config, PoseConfig):
         return _train_task(config, output, options)
     if options.plan:
         _print_plan(config, options.device)
         return 0
+    if config.MODEL.PRETRAINED and not options.resume:  # before time is spent on measuring
+        open_checkpoint(expand_weights(config.MODEL.PRETRAINED, "MODEL.PRETRAINED"))
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 and not options.resume:
         from ..research.training_plan import tell_hours
 

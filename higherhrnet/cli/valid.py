@@ -18,7 +18,7 @@ from ..errors import UserError
 from ..evaluation import error_analysis, report
 from ..evaluation.evaluator import format_metric, format_metrics
 from ..evaluation.operating_point import OperatingPoint, calibrate
-from ..factory.checkpoints import open_network
+from ..factory.checkpoints import config_of, open_network
 from ..factory.data import build_dataset, find_skeleton, report_findings
 from ..factory.device import choose_device
 from ..factory.evaluation import run_validation
@@ -80,6 +80,7 @@ def valid(options: argparse.Namespace) -> int:
         protocol = method.describe_protocol(config)
         _write(output, protocol, options.weights, result, len(dataset), dropped, point)
         _print(result, len(dataset), protocol)
+        _tell_other_protocol(file, options.preset, protocol)
         limits = [
             *method.describe_dropped(config, dropped),
             f"{result.detections_beyond_limit} people beyond the 20 an image that COCO's "
@@ -98,6 +99,26 @@ def valid(options: argparse.Namespace) -> int:
             print(f"report.md, report.png, keypoint_errors.csv and worst.jpg in {output}")
         print(f"results.json and metrics.json in {output}")
         return 0
+
+
+def _tell_other_protocol(
+    file: Checkpoint, preset: str | None, protocol: Mapping[str, object]
+) -> None:
+    """Say in what the config's test settings are not those that the file predicts with."""
+    if file.config is None or preset is not None:
+        return
+    own = config_of(file)
+    differ = [
+        f"{key} {value}"
+        for key, value in method_of(own).describe_protocol(own).items()
+        if protocol.get(key, value) != value and key not in _OF_DATA
+    ]
+    if differ:
+        print(f"  note: by itself (predict) the file has {', '.join(differ)}")
+
+
+_OF_DATA = {"boxes", "box jitter", "evaluation", "precision", "engine"}
+"""What of a protocol is no matter of the weights."""
 
 
 def _check_calibration(file: Checkpoint) -> None:

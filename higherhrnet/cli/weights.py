@@ -20,7 +20,7 @@ from ..factory.checkpoints import (
     upsample_mode_of,
 )
 from ..factory.inference import check_architecture
-from ..factory.presets import preset_operating_point
+from ..factory.presets import measured_operating_point, preset_operating_point, presets_over
 from ..factory.tasks import load_task
 from ..methods.base import method_of
 from ..models.model_zoo import BUNDLED, CACHE, MODEL_ZOO, cache_dir
@@ -115,7 +115,12 @@ def convert_weights(options: argparse.Namespace) -> int:
         config, model = loaded.config, loaded.model
         file = dataclasses.replace(file, classes=loaded.classes)
     else:
-        config, skeleton, model = _build(file, options.overrides)
+        built, skeleton, model = _build(file, options.overrides)
+        config = built
+        if file.operating_point and options.overrides:
+            point = measured_operating_point(file, None, built).to_dict()
+            presets = presets_over(file, built)
+            file = dataclasses.replace(file, operating_point=point, presets=presets)
     report = load_weights(model, file)
     if layout == "native":
         write_native(

@@ -1,7 +1,7 @@
 """Typed configs: their schemas, how they are read, and how others' are translated."""
 
 from .base import Config
-from .reader import override_config, parse_config, read_config, to_yaml
+from .reader import as_pairs, override_config, parse_config, read_config, to_yaml
 from .schema import BottomUpConfig, PoseConfig, TopDownConfig, TrainSet
 from .tasks import (
     ClassifierConfig,
@@ -22,6 +22,7 @@ __all__ = [
     "SegmentationConfig",
     "TopDownConfig",
     "TrainSet",
+    "as_pairs",
     "override_config",
     "parse_config",
     "read_config",

@@ -133,6 +133,13 @@ def _path_kinds() -> dict[str, str]:
     }
 
 
+def as_pairs(overrides: Sequence[Any] | Mapping[str, Any]) -> Sequence[Any]:
+    """``KEY, VALUE, …`` of what a caller gave: these, or a dict."""
+    if isinstance(overrides, Mapping):
+        return [part for pair in overrides.items() for part in pair]
+    return overrides
+
+
 def override_config(config: C, overrides: Sequence[Any]) -> C:
     """A config of the same kind with ``KEY, VALUE, …`` changed.
 

@@ -234,7 +234,7 @@ class BottomUpTest(TestSection):
     BLUR_SIGMA: float = setting(
         0.0, "Gaussian blur of the heatmaps, pixels; published: none", low=0, high=4
     )
-    DETECTION_THRESHOLD: float = setting(0.1, "lowest score of a candidate", low=0)
+    DETECTION_THRESHOLD: float = setting(0.1, "lowest score of a candidate", low=0, high=1)
     TAG_THRESHOLD: float = setting(
         1.0, "largest tag distance at which a candidate joins a person", low=0
     )

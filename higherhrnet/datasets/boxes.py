@@ -18,7 +18,14 @@ from ..io.store import Store
 from .annotations import check_annotations, read_annotations
 from .categories import annotated_size, find_categories
 from .crops import MEAN_COLOR, Crop, CropViews
-from .findings import log_findings, match_ids, missing_files, refuse_repeated_ids
+from .findings import (
+    Finding,
+    log_findings,
+    match_ids,
+    missing_files,
+    only_found,
+    refuse_repeated_ids,
+)
 from .transforms import clip_boxes
 
 
@@ -95,11 +102,17 @@ class CocoBoxes:
                 found.append(([x, y, x + w, y + h], label))
         images = [i for i in loaded["images"] if not annotated_only or i["id"] in self._boxes]
         self._images = images[: limit or None]
+        others = {record["category_id"] for record in loaded["annotations"]} - number.keys()
+        unlisted = sorted(map(str, others - {c["id"] for c in loaded.get("categories") or ()}))
         if not self._images:
+            besides = f"; boxes of unlisted categories: {', '.join(unlisted)}" if unlisted else ""
             raise UserError(
                 f"'{annotation_file}' lists no images to use: {len(loaded['images'])} images, and "
-                f"{len(self._records)} boxes of {', '.join(self.classes) or 'no class'}"
+                f"{len(self._records)} boxes of {', '.join(self.classes) or 'no class'}{besides}"
             )
+        findings += only_found(
+            Finding("categories of annotations are not listed", unlisted, "they are left out", True)
+        )
         log_findings(annotation_file, findings + missing_files(self._images, self.store))
 
     def __len__(self) -> int:

@@ -100,4 +100,5 @@ def refuse_repeated_ids(images: Sequence[dict[str, Any]], file: Path) -> None:
 def missing_files(images: Sequence[dict[str, Any]], store: Store) -> list[Finding]:
     """The images that have no file."""
     missing = store.missing([str(image["file_name"]) for image in images])
-    return only_found(Finding("images without a file", missing, is_problem=True))
+    where = f"looked for below '{store.path}' (DATASET.ROOT, DATASET.IMAGE_DIR)"
+    return only_found(Finding("images without a file", missing, where, is_problem=True))

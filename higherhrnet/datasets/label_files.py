@@ -54,7 +54,10 @@ def write_label_files(
         raise UserError(f"'{predictions}': image '{unsized[0]}' lacks 'width' or 'height'")
     people: dict[Any, list[Record]] = defaultdict(list)
     for record in loaded["annotations"]:
-        if record.get("score", 1.0) >= min_score and not record.get("iscrowd"):
+        score = record.get("score")
+        if score is not None and not isinstance(score, (int, float)):
+            raise UserError(f"'{predictions}': a person's score is {score!r}, which is no number")
+        if (1.0 if score is None else score) >= min_score and not record.get("iscrowd"):
             people[record["image_id"]].append(record)
     if tool == "yolo":
         with atomic_folder(output) as partial:
@@ -163,7 +166,13 @@ def _write_yolo(
     source: Path,
 ) -> None:
     index = find_images(source)
-    files = [index.find(image["file_name"]) for image in images]
+    names = [str(image["file_name"]) for image in images]
+    files = [index.find(name) for name in names]
+    # predict names images as they were given, from the working folder.
+    files = [
+        Path(name) if not file.is_file() and Path(name).is_file() else file
+        for name, file in zip(names, files, strict=True)
+    ]
     missing = [file for file in files if not file.is_file()]
     if missing:
         raise UserError(f"image '{missing[0]}' does not exist")

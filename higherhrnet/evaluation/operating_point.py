@@ -54,14 +54,14 @@ class OperatingPoint:
 
     def __str__(self) -> str:
         limits = (
-            f"people from {self.person:.3f}, joints from {self.joint:.3f}, refined ones from "
+            f"scores from person {self.person:.3f}, joint {self.joint:.3f}, refined joint "
             f"{self.refined:.3f}"
         )
         if not self.images:
             return f"{limits} (not calibrated with these settings)"
         return (
-            f"{limits} (on {self.images} annotated images {100 * self.precision:.0f} % of "
-            f"the shown were right, and {100 * self.recall:.0f} % of all people shown)"
+            f"{limits}; precision {self.precision:.2f}, recall {self.recall:.2f} on {self.images} "
+            "annotated images"
         )
 
     def apply(self, poses: Poses, skeleton: Skeleton) -> Poses:

@@ -26,6 +26,8 @@ _PARTS = {
     "hidden joints": ((0, "below 5 %"), (0.05, "5 to 25 %"), (0.25, "25 % and more")),
 }
 """Parts of the set by the images' properties, each from its lowest value on."""
+FEWEST_IMAGES = 10
+"""From which on an interval is given: a bootstrap over one image has no width."""
 _COLORS = ("#2b9348", "#aacc00", "#ffb703", "#fb8500", "#d00000", "#8d99ae")
 
 
@@ -137,10 +139,18 @@ def write_report(
     lines += markdown_table([
         {"by": r["by"], "part": r["part"], "images": r["images"], "people": r["people"],
          "AP": format_metric(r["AP"]),
-         "95 %": f"{format_metric(r['low'])} to {format_metric(r['high'])}"}
+         "95 %": f"{format_metric(r['low'])} to {format_metric(r['high'])}"
+         if r["images"] >= FEWEST_IMAGES else "–"}
         for r in rows
     ])  # fmt: skip
-    lines += ["", "Intervals: bootstrap over images, 300 draws.", "", "## Joints", ""]
+    lines += [
+        "",
+        f"Intervals: bootstrap over images, 300 draws; of {FEWEST_IMAGES} images and more. Images "
+        "without annotated people are in no part.",
+        "",
+        "## Joints",
+        "",
+    ]
     lines += markdown_table([
         {k: f"{100 * v:.1f} %" if k in (*KINDS, "right") else f"{v:.1f}" if isinstance(v, float)
          else v for k, v in row.items()}

@@ -23,7 +23,6 @@ from . import quantization
 
 FORMATS = {"onnx": ".onnx", "openvino": ".xml", "torch_export": ".pt2"}
 """Format → suffix."""
-PRECISIONS = ("fp32", "fp16", "int8")
 Batches = Sequence[npt.NDArray[np.uint8]]
 """Network inputs (B, H, W, 3) that int8 is calibrated on."""
 _OPSET = 18

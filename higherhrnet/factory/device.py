@@ -21,5 +21,8 @@ def choose_device(name: str = "auto") -> torch.device:
         chosen = torch.device(name)
         torch.zeros(1, device=chosen).cpu()  # some devices (meta) hold nothing
     except (RuntimeError, AssertionError, NotImplementedError) as error:
+        if name.partition(":")[0] not in ("cpu", "cuda", "mps", "xpu"):
+            known = "auto, cpu, cuda, cuda:N or mps"
+            raise UserError(f"device '{name}' is unknown: it is {known}") from error
         raise UserError(f"device '{name}' cannot be used: {str(error).splitlines()[0]}") from error
     return chosen

@@ -31,7 +31,13 @@ from ..skeleton import Skeleton
 from ..tasks.base import ExportGraph
 from ..tasks.inputs import InputShape
 from .checkpoints import config_of, operating_point_of
-from .presets import PRESETS, preset_operating_point, preset_overrides
+from .presets import (
+    PRESETS,
+    measured_operating_point,
+    preset_operating_point,
+    preset_overrides,
+    presets_over,
+)
 from .tasks import TaskPredictor
 
 RUNTIMES = {"onnxruntime": "onnx", "openvino": "openvino"}
@@ -72,7 +78,8 @@ def export_network(
     method = method_of(config)
     graph = method.build_graph(model, predictor, flip, candidates)
     network = replace(graph.network, size=_check_size(size, graph.network, config))
-    own = preset_operating_point(file, preset).to_dict() if file.operating_point else None
+    point = measured_operating_point(file, preset, config)
+    own = point.to_dict() if file.operating_point else None
     info = ExportInfo(
         method=method.name,
         skeleton=predictor.skeleton,
@@ -154,7 +161,7 @@ def _presets(
 ) -> dict[str, Any]:
     """The checkpoint's presets that the exported network can do. ``accurate``, which is what a
     checkpoint does by itself, is one of them where another preset was exported."""
-    presets = dict(file.presets)
+    presets = presets_over(file, config)
     if exported is not None and "accurate" not in presets:
         own = config_of(file)
         keys = {key for preset in file.presets.values() for key in preset["settings"]}

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..boxes import Boxes
-from ..config import PoseConfig
+from ..config import PoseConfig, as_pairs
 from ..errors import UserError
-from ..evaluation.operating_point import OperatingPoint
 from ..inference.engines.export_info import AnyInfo, ExportInfo
 from ..inference.engines.exported import is_export, open_export, read_info
 from ..inference.engines.torch_engine import TorchEngine
@@ -27,17 +25,14 @@ from ..skeleton import Skeleton, load_skeleton
 from .checkpoints import config_of, is_task, open_network, upsample_mode_of
 from .device import choose_device
 from .export import cached_export, contradictions, without_detector
-from .presets import preset_operating_point, preset_overrides
+from .presets import measured_operating_point, preset_overrides
 from .tasks import load_task
-
-_SAME_SCORES = {"boxes", "box jitter", "precision", "engine", "assignment", "evaluation"}
-"""What of a protocol leaves scores nearly as they are."""
 
 
 def load(
     name_or_file: str | Path = "higherhrnet_w18_mini",
     device: str = "auto",
-    overrides: Sequence[Any] = (),
+    overrides: Sequence[Any] | Mapping[str, Any] = (),
     raw: bool = False,
     preset: str | None = None,
 ) -> Predictor:
@@ -48,7 +43,8 @@ def load(
             ``higherhrnet export`` wrote: ``.onnx``, ``.xml``, ``.pt2``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         overrides: config ``KEY, VALUE, …`` over those in the checkpoint, e.g.
-            ``["TEST.FLIP_TEST", False]``; values as YAML text or as what they mean.
+            ``["TEST.FLIP_TEST", False]``, or a dict of these; values as YAML text or as what they
+            mean.
         raw: return all people, as benchmarks want it, instead of those that the checkpoint's
             operating point keeps.
         preset: ``fast``, ``balanced`` or ``accurate`` test settings, each with its own operating
@@ -57,7 +53,10 @@ def load(
     Raises:
         UserError: no such file, or not a checkpoint of a pose network.
     """
-    return load_predictor(open_network(str(name_or_file)), device, overrides, raw, preset)
+    file = open_network(str(name_or_file))
+    if is_task(file):
+        raise UserError(f"'{file.path}' finds no poses: higherhrnet.load_task reads it")
+    return load_predictor(file, device, as_pairs(overrides), raw, preset)
 
 
 def load_predictor(
@@ -78,21 +77,8 @@ def load_predictor(
             f"'DATASET.SKELETON' {config.DATASET.SKELETON} contradicts"
         )
     predictor, _ = build_predictor(config, file, skeleton, choose_device(device))
-    predictor.operating_point = None if raw else _operating_point(file, preset, config)
+    predictor.operating_point = None if raw else measured_operating_point(file, preset, config)
     return predictor
-
-
-def _operating_point(file: Checkpoint, preset: str | None, config: PoseConfig) -> OperatingPoint:
-    """The file's, without the figures of its calibration where scores are now others than then."""
-    point = preset_operating_point(file, preset)
-    if not point.images:
-        return point
-    measured = preset_overrides(file, preset) if preset in file.presets else []
-    calibrated = method_of(config).describe_protocol(config_of(file, measured))
-    now = method_of(config).describe_protocol(config)
-    if any(calibrated.get(key) != now.get(key) for key in now.keys() - _SAME_SCORES):
-        return replace(point, precision=0.0, recall=0.0, images=0)
-    return point
 
 
 def build_model_with_weights(

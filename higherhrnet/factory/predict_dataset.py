@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
@@ -13,7 +12,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from .. import __version__
 from ..distributed import ProcessGroup, init_distributed
 from ..errors import UserError, WriteError
 from ..inference import parquet_files, pipeline
@@ -22,11 +20,11 @@ from ..inference.predictor import Predictor, Scene
 from ..io.lock import lock_folder
 from ..io.pixels import to_pixels
 from ..methods.base import method_of
-from ..models.model_zoo import find_weights
 from .checkpoints import config_of, open_network
 from .device import choose_device
 from .inference import load_predictor
 from .presets import preset_overrides
+from .provenance import describe_predictor
 
 _log = logging.getLogger(__name__)
 _COUNTED = ("units", "images", "people", "errors", "failed")
@@ -202,27 +200,15 @@ def make_predictor(
     overrides = (*overrides, *method.prediction_overrides(None, overrides))
     config = config_of(network, [*varied, *overrides])
     made = UnitPredictor(weights, device, overrides, preset, folder, {})
-    predictor, file = made.predictor, find_weights(weights)
+    predictor = made.predictor
     if not predictor.finds_people and getattr(predictor, "detector", None) is None:
         raise UserError(
             f"'{weights}' are top-down weights, and TEST.BBOX_SOURCE names no detector: a file of "
             "boxes serves predict alone"
         )
-    point = predictor.operating_point
-    settings = predictor.to_dict() | {
-        "version": __version__,
-        "weights": file.name,
-        "sha256": _sha256(file),
-        "protocol": method.describe_protocol(config),
-        "other files": {one.name: _sha256(one) for one in method.input_files(config)},
-        "operating_point": None if point is None else point.to_dict(),
-    }
+    settings = describe_predictor(network, predictor, config)
     made.about.update(parquet_files.describe(predictor.skeleton, settings))
     return made
-
-
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _plan(

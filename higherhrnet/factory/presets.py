@@ -6,7 +6,7 @@ import logging
 from dataclasses import replace
 from typing import Any
 
-from ..config import PoseConfig
+from ..config import PoseConfig, override_config
 from ..errors import UserError
 from ..evaluation.operating_point import OperatingPoint
 from ..inference.engines.exported import is_export
@@ -59,6 +59,38 @@ def preset_operating_point(file: Checkpoint, name: str | None) -> OperatingPoint
     return operating_point_of(file)
 
 
+def measured_operating_point(
+    file: Checkpoint, name: str | None, config: PoseConfig
+) -> OperatingPoint:
+    """Like :func:`preset_operating_point`, without the figures of its calibration where scores are
+    others than then.
+
+    Args:
+        file: the checkpoint.
+        name: of the preset.
+        config: of the predictions, with the preset's settings and whatever was changed.
+    """
+    point = preset_operating_point(file, name)
+    if not point.images:
+        return point
+    measured = preset_overrides(file, name) if name in file.presets else []
+    calibrated = method_of(config).describe_protocol(config_of(file, measured))
+    now = method_of(config).describe_protocol(config)
+    if any(calibrated.get(key) != now.get(key) for key in now.keys() - _SAME_SCORES):
+        return replace(point, precision=0.0, recall=0.0, images=0)
+    return point
+
+
+def presets_over(file: Checkpoint, config: PoseConfig) -> dict[str, Any]:
+    """The file's presets as those of another file with this config."""
+    found = {}
+    for name, preset in file.presets.items():
+        varied = override_config(config, preset_overrides(file, name))
+        point = measured_operating_point(file, name, varied)
+        found[name] = {**preset, "operating_point": point.to_dict()}
+    return found
+
+
 def choose_video_preset(file: Checkpoint, overrides: list[Any]) -> str | None:
     """The preset for videos where the user asked for none: theirs if it is calibrated and no test
     settings were given."""
@@ -80,6 +112,8 @@ def describe_settings(config: PoseConfig, overrides: list[Any], former: dict[str
     return found
 
 
+_SAME_SCORES = {"boxes", "box jitter", "precision", "engine", "assignment", "evaluation"}
+"""What of a protocol leaves scores nearly as they are."""
 _OF_DATA = ("TEST.BBOX_SOURCE", "TEST.BBOX_JITTER", "TEST.EVALUATION", "TEST.DISPLAY_PRECISION")
 """Test settings that say what is measured, not how people are found."""
 _SIZES = ("DATASET.INPUT_SIZE", "DATASET.MAX_NUM_PEOPLE", "DATASET.BBOX_PADDING")

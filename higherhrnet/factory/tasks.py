@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..config import Config
+from ..config import Config, as_pairs
 from ..errors import UserError
 from ..inference.engines.export_info import TaskExportInfo
 from ..inference.engines.exported import is_export, open_any_export
-from ..io.pixels import ImageLike, to_pixels
+from ..io.pixels import ImageLike, as_several, to_pixels
 from ..models.state_dict import infer_architecture
 from ..models.weights import Checkpoint, load_weights
 from ..tasks.base import TASKS, Predict, Task, get_task
@@ -48,16 +48,20 @@ class TaskPredictor:
         (``FoundBoxes``), or a class number.
 
         Args:
-            image: a file, bytes of one, an array, a tensor; see :mod:`higherhrnet.io.pixels`.
+            image: a file, bytes of one, an array, a tensor; see :mod:`higherhrnet.io.pixels`. Of a
+                list, a tuple or a batch a list is found.
             channel_order: ``RGB``, or ``BGR`` for arrays as OpenCV reads them.
         """
+        several = as_several(image)
+        if several is not None:
+            return [self.predict(to_pixels(one, channel_order)) for one in several]
         return self.predict(to_pixels(image, channel_order))
 
 
 def load_task(
     name_or_file: str | Path | Checkpoint = "fcos_w18_person",
     device: str | torch.device = "auto",
-    overrides: Sequence[Any] = (),
+    overrides: Sequence[Any] | Mapping[str, Any] = (),
     config: Config | None = None,
 ) -> TaskPredictor:
     """The predictor of a segmentation network, a detector or a classifier.
@@ -66,7 +70,7 @@ def load_task(
         name_or_file: a bundled or published name, a checkpoint's file, a network that
             ``higherhrnet export`` wrote, or a checkpoint that was read.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-        overrides: config ``KEY, VALUE, …`` over those in the checkpoint.
+        overrides: config ``KEY, VALUE, …``, or a dict, over those in the checkpoint.
         config: instead of the checkpoint's.
 
     Raises:
@@ -77,7 +81,7 @@ def load_task(
         file = open_network(str(file))
     if isinstance(device, str):
         device = choose_device(device)
-    config = any_config_of(file, overrides) if config is None else config
+    config = any_config_of(file, as_pairs(overrides)) if config is None else config
     if config.method not in TASKS:
         raise UserError(f"'{file.path}' holds a pose network ({config.method}): use load")
     if is_export(file.path):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from .inputs import IMAGE_SUFFIXES
+from .inputs import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _TAR = (".tar", ".tar.gz", ".tgz")
@@ -44,7 +44,7 @@ class Unit:
     def name(self) -> str:
         """The same for the same content, whoever makes it and when."""
         text = "\n".join((self.archive, *self.images))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return hashlib.sha256(os.fsencode(text)).hexdigest()[:16]
 
     def read(self) -> Iterator[tuple[str, bytes | UnreadError]]:
         """Name and bytes of each image; or why it cannot be read.
@@ -86,7 +86,7 @@ def list_units(
         if not found:
             raise UserError(f"'{source}' holds no images and no tar archives")
         for name in found:
-            (archives if name.endswith(_TAR) else images)[name] = None
+            (archives if name.lower().endswith(_TAR) else images)[name] = None
     units = [Unit(archive=archive) for archive in archives if archive not in done]
     left = [image for image in images if image not in done]
     units += [Unit(tuple(left[at : at + size])) for at in range(0, len(left), size)]
@@ -97,7 +97,7 @@ def _expand(source: str, within_list: bool = False) -> Iterator[str]:
     """``shard-{0000..0002}.tar`` → three; ``@list.txt`` → its lines."""
     if source.startswith("@") and not within_list:
         try:
-            lines = Path(source[1:]).read_text().splitlines()
+            lines = Path(source[1:]).read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"list '{source[1:]}' cannot be read: {error}") from error
         for line in lines:
@@ -124,6 +124,8 @@ def _list(source: str, recursive: bool) -> Sequence[str]:
     if path.suffix == ".txt" and path.is_file():
         raise UserError(f"'{source}' is no image; as a list of images write @{source}")
     if path.is_file():
+        if path.suffix.lower() in VIDEO_SUFFIXES:
+            raise UserError(f"'{source}' is a video: higherhrnet predict takes these")
         return [str(path)]
     if path.is_dir():
         found = path.rglob("*") if recursive else path.iterdir()
@@ -135,7 +137,7 @@ def _list(source: str, recursive: bool) -> Sequence[str]:
 
 
 def _is_wanted(name: str) -> bool:
-    return name.endswith(_TAR) or Path(name).suffix.lower() in IMAGE_SUFFIXES
+    return name.lower().endswith(_TAR) or Path(name).suffix.lower() in IMAGE_SUFFIXES
 
 
 def _list_store(source: str, recursive: bool) -> Sequence[str]:

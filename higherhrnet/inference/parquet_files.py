@@ -139,17 +139,21 @@ def read_done(folder: Path, about: Mapping[str, str]) -> Done:
     return Done(frozenset(done), frozenset(archives))
 
 
-def read_poses(folder: Path) -> Iterator[tuple[str, Poses]]:
+def read_poses(folder: str | Path) -> Iterator[tuple[str, Poses]]:
     """Image names and poses of a folder of Parquet files; damaged images are left out.
 
     Raises:
         UserError: there is no such folder, or a file is none of predictions.
     """
     pyarrow = require_pyarrow()
-    if not folder.is_dir():
-        raise UserError(f"folder '{folder}' does not exist")
-    for file in sorted(folder.glob("*.parquet")):
-        opened = pyarrow.parquet.ParquetFile(file)
+    files = sorted(Path(folder).glob("*.parquet"))
+    if not files:
+        raise UserError(f"folder '{folder}' does not exist, or holds no .parquet files")
+    for file in files:
+        try:
+            opened = pyarrow.parquet.ParquetFile(file)
+        except (pyarrow.ArrowInvalid, OSError) as error:
+            raise UserError(f"'{file}' is no Parquet file, or damaged: {error}") from error
         metadata = opened.schema_arrow.metadata or {}
         if b"skeleton" not in metadata:
             raise UserError(f"'{file}' is no file of predictions")

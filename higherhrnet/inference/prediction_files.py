@@ -32,6 +32,7 @@ _TEXT: Any = {"encoding": "utf-8", "errors": "backslashreplace"}  # any file nam
 NAMES = ("predictions.json", "results.json", "predictions.csv")
 _PARTS = ("images", "annotations", "results", "csv")
 _RESTORED = "restored"
+_OTHERS = "it was predicted by another network or with other settings"
 RESTORED_PARTS = f".predictions.{_RESTORED}."
 _COLUMNS = (
     "image", "file", "frame", "seconds", "person", "track", "person_score", "joint", "x", "y",
@@ -47,18 +48,25 @@ class PredictionWriter:
         skeleton: names the joints.
         process: number of this process; process 0 finishes.
         processes: how many there are.
+        about: what decides the predictions, for ``info``.
 
     Raises:
         OSError: the disk is full, or the folder cannot be written.
     """
 
     def __init__(
-        self, folder: Path, skeleton: Skeleton, process: int = 0, processes: int = 1
+        self,
+        folder: Path,
+        skeleton: Skeleton,
+        process: int = 0,
+        processes: int = 1,
+        about: Mapping[str, Any] | None = None,
     ) -> None:
         self.folder = folder
         self.people = self.images = 0
         self._skeleton = skeleton
         self._process, self._processes = process, processes
+        self._about = json.dumps(dict(about or {}), sort_keys=True)
         self._open = ExitStack()
         self._files: dict[str, TextIO] = {}
 
@@ -70,6 +78,8 @@ class PredictionWriter:
                     "w", newline="", encoding="utf-8", errors="backslashreplace"
                 )
                 self._files[part] = self._open.enter_context(file)
+            if self._process == 0:
+                _about_part(self.folder).write_text(self._about, **_TEXT)
         except OSError as error:
             raise self._sentence(error) from error
         return self
@@ -154,9 +164,10 @@ class PredictionWriter:
             atomic_write(self.folder / "predictions.json") as partial,
             partial.open("w", **_TEXT) as file,
         ):
+            file.write(f'{{"info": {{"settings": {self._about}}},\n')
             count = 0
             for key in ("images", "annotations"):
-                file.write('{"images": [' if key == "images" else '], "annotations": [')
+                file.write('"images": [' if key == "images" else '], "annotations": [')
                 separator = "\n"
                 for line in self._lines(key):
                     numbered = line
@@ -224,12 +235,19 @@ class PredictionWriter:
             for process in range(self._processes if self._process == 0 else 0):
                 for key in _PARTS:
                     self._part(key, process).unlink(missing_ok=True)
-            for key in _PARTS if self._process == 0 else ():
-                self._part(key, _RESTORED).unlink(missing_ok=True)
+            if self._process == 0:
+                for key in _PARTS:
+                    self._part(key, _RESTORED).unlink(missing_ok=True)
+                _about_part(self.folder).unlink(missing_ok=True)
 
 
 def _part(folder: Path, key: str, process: int | str) -> Path:
     return folder / f".predictions.{process}.{key}.partial"
+
+
+def _about_part(folder: Path) -> Path:
+    """What decides the predictions of all parts."""
+    return _part(folder, "about", 0)
 
 
 @dataclass
@@ -248,23 +266,30 @@ class DoneImage:
     rows: list[list[str]] = field(default_factory=list)
 
 
-def read_done(folder: Path, joints: Sequence[str]) -> dict[str, DoneImage]:
+def read_done(
+    folder: Path, joints: Sequence[str], about: Mapping[str, Any] | None = None
+) -> dict[str, DoneImage]:
     """Images, by file name, whose people are in a folder: in its files, or in what a killed process
     left of them. Frames of videos are left out: a video is predicted whole or not at all.
 
     Args:
         joints: of the people that are to come.
+        about: what decides the predictions that are to come; None takes all.
 
     Raises:
-        UserError: the folder's files are of another program or damaged, or have other joints.
+        UserError: the folder's files are of another program or damaged, have other joints, or were
+            predicted by another network or with other settings.
     """
     done: dict[str, DoneImage] = {}
+    wanted = None if about is None else json.loads(json.dumps(dict(about)))
     if all((folder / name).is_file() for name in NAMES):
         try:
             content = json.loads((folder / NAMES[0]).read_bytes())
             found = content["categories"][0].get("keypoints", [])
             if found != list(joints):
                 raise ValueError(f"its people have {len(found)} other joints")
+            if wanted is not None and (content.get("info") or {}).get("settings") != wanted:
+                raise ValueError(_OTHERS)
             results = json.loads((folder / NAMES[1]).read_bytes())
             with (folder / NAMES[2]).open(newline="", **_TEXT) as file:
                 rows = list(csv.reader(file))[1:]
@@ -276,7 +301,17 @@ def read_done(folder: Path, joints: Sequence[str]) -> dict[str, DoneImage]:
             raise UserError(
                 f"what is in '{folder}' cannot be gone on with: {error}; choose another --output"
             ) from error
-    for part in sorted(folder.glob(_part(Path(), "images", "*").name)):
+    parts = sorted(folder.glob(_part(Path(), "images", "*").name))
+    if parts and wanted is not None:
+        left = None
+        with suppress(OSError, ValueError):
+            left = json.loads(_about_part(folder).read_text(**_TEXT))
+        if left != wanted:
+            raise UserError(
+                f"what a killed run left in '{folder}' cannot be gone on with: {_OTHERS}; choose "
+                "another --output"
+            )
+    for part in parts:
         process = part.name.split(".")[2]
         images, people, results = (_whole_lines(_part(folder, key, process)) for key in _PARTS[:3])
         if any(len(person.get("keypoints", ())) != 3 * len(joints) for person in people):

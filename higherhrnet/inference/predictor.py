@@ -67,7 +67,7 @@ class Maps(Protocol):
         """(K or 1, h, w), if there are tags."""
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class Predictor(ABC):
     """Call it with an image to get the poses of the people in it.
 
@@ -88,6 +88,12 @@ class Predictor(ABC):
     operating_point: OperatingPoint | None = None
     method: ClassVar[str]
     finds_people: ClassVar[bool]
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({len(self.skeleton)} joints of {self.skeleton.name}, "
+            f"{type(self.engine).__name__} on {self.engine.device})"
+        )
 
     @overload
     def __call__(

@@ -36,6 +36,8 @@ _SUFFIXES = {
     "video/quicktime": "mov", "video/x-matroska": "mkv", "video/x-msvideo": "avi",
 }  # fmt: skip
 """Of types whose name is not that of their files."""
+_LONGEST_STEM, _LONGEST_SUFFIX = 100, 10
+"""Of the name of a file that is fetched; file systems take 255 bytes."""
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 8.0
 """Seconds between two tries to connect again."""
 
@@ -88,7 +90,8 @@ def _request(address: str) -> urllib.request.Request:
     request = urllib.request.Request(f"{scheme}://{host}{slash}{path}")
     if user:
         token = base64.b64encode(unquote(user).encode()).decode()
-        request.add_header("Authorization", f"Basic {token}")
+        # Not for the host that a redirect may lead to.
+        request.add_unredirected_header("Authorization", f"Basic {token}")
     return request
 
 
@@ -98,7 +101,8 @@ def _file_name(address: str, number: int, kind: str) -> str:
     known = {"image": IMAGE_SUFFIXES, "video": VIDEO_SUFFIXES}.get(what, frozenset())
     if "." not in name or (known and Path(name).suffix.lower() not in known):
         name += "." + _SUFFIXES.get(kind, kind.partition("/")[2].partition("+")[0])
-    return f"{number}_{name}"
+    path = Path(name)
+    return f"{number}_{path.stem[:_LONGEST_STEM]}{path.suffix[:_LONGEST_SUFFIX]}"
 
 
 def _reason(error: Exception, address: str) -> str:

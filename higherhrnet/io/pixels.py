@@ -38,6 +38,12 @@ def to_pixels(image: ImageLike, channel_order: str = "RGB") -> Image:
     if channel_order not in ("RGB", "BGR"):
         raise UserError(f"channel_order is RGB or BGR, not {channel_order!r}")
     if isinstance(image, str | Path):
+        if "://" in str(image) or Path(image).is_dir():
+            what = "folder" if Path(image).is_dir() else "address"
+            raise UserError(
+                f"'{image}' is a {what}; a predictor takes images: list them, or use "
+                "higherhrnet predict"
+            )
         return read_image(image)
     if isinstance(image, bytes | bytearray | memoryview):
         return decode(bytes(image), "the given bytes", upright=True)

@@ -53,7 +53,7 @@ def to_yolo(
     poses: Poses, shape: tuple[int, int], category: int = 0, boxes: Array | None = None
 ) -> str:
     """See :meth:`Poses.to_yolo`."""
-    height, width = shape
+    height, width = shape[:2]
     lines = []
     for person, (x, y, w, h) in enumerate(poses.boxes if boxes is None else boxes):
         numbers = [(x + w / 2) / width, (y + h / 2) / height, w / width, h / height]
@@ -74,7 +74,7 @@ def to_label_studio(
     """See :meth:`Poses.to_label_studio`."""
     names = poses.require_skeleton(skeleton)
     label = "person" if any(names.upper) else names.name
-    height, width = shape
+    height, width = shape[:2]
     result: list[dict[str, Any]] = []
 
     def region(kind: str, name: str, value: dict[str, Any], **more: Any) -> dict[str, Any]:

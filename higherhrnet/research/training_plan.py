@@ -234,12 +234,18 @@ def describe_hours(config: PoseConfig, device: torch.device) -> list[str]:
     try:
         count = _count_views(config)
     except UserError as error:
-        return [f"about {100_000 / pace / 3600:.3g} hours for 100,000 views: {where} ({error})"]
+        return [f"about {_duration(100_000 / pace)} for 100,000 views: {where} ({error})"]
     if minutes:
         return [f"about {minutes * 60 * pace / count:.2g} epochs in {minutes:g} minutes: {where}"]
     epochs = config.TRAIN.END_EPOCH
-    hours = count * epochs / pace / 3600
-    return [f"about {hours:.3g} hours for {epochs} epochs of {count:,} views: {where}"]
+    time = _duration(count * epochs / pace)
+    return [f"about {time} for {epochs} epochs of {count:,} views: {where}"]
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 5400:
+        return f"{max(seconds / 60, 1):.0f} minutes"
+    return f"{seconds / 3600:.3g} hours"
 
 
 def _count_views(config: PoseConfig) -> int:

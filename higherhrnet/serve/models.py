@@ -9,7 +9,7 @@ from typing import Any
 from ..evaluation.operating_point import OperatingPoint
 from ..factory.checkpoints import config_of, open_network
 from ..factory.inference import load_predictor
-from ..factory.presets import PRESETS, preset_operating_point
+from ..factory.presets import PRESETS, measured_operating_point, preset_overrides
 from ..inference.predictor import Predictor
 from ..methods.base import method_of
 from ..skeleton import Skeleton
@@ -52,13 +52,16 @@ class ServedModel:
         }
 
 
-def serve_model(name: str, device: str, overrides: Sequence[Any]) -> ServedModel:
+def serve_model(
+    name: str, device: str, overrides: Sequence[Any], preset: str | None = None
+) -> ServedModel:
     """Load a checkpoint; its presets share one engine.
 
     Args:
         name: weights, a name, or an exported network.
         device, overrides: see :func:`load`. Boxes for top-down weights are found by what
             ``TEST.BBOX_SOURCE`` names among them, or by the bundled detector.
+        preset: of requests that name none; None takes the checkpoint's own settings.
 
     Raises:
         UserError: it cannot be loaded.
@@ -66,11 +69,16 @@ def serve_model(name: str, device: str, overrides: Sequence[Any]) -> ServedModel
     file = open_network(name)
     method = method_of(config_of(file, overrides))
     overrides = [*overrides, *method.prediction_overrides(None, overrides)]
-    first = load_predictor(file, device, overrides, raw=True)
-    predictors, points = {DEFAULT: first}, {DEFAULT: preset_operating_point(file, None)}
-    for preset in PRESETS:
-        if preset in file.presets:
-            varied = load_predictor(file, device, overrides, raw=True, preset=preset)
-            predictors[preset] = replace(varied, engine=first.engine)
-            points[preset] = preset_operating_point(file, preset)
+    predictors: dict[str, Predictor] = {}
+    points: dict[str, OperatingPoint] = {}
+    # A checkpoint that has presets is its own accurate one, if it has none of that name.
+    wanted = [
+        each for each in PRESETS if each in file.presets or (each == "accurate" and file.presets)
+    ]
+    for key, chosen in ((DEFAULT, preset), *((each, each) for each in wanted)):
+        made = load_predictor(file, device, overrides, raw=True, preset=chosen)
+        engine = predictors[DEFAULT].engine if predictors else made.engine
+        predictors[key] = replace(made, engine=engine)
+        config = config_of(file, [*preset_overrides(file, chosen), *overrides])
+        points[key] = measured_operating_point(file, chosen, config)
     return ServedModel(name, predictors, points)

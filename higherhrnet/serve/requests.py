@@ -53,7 +53,7 @@ async def read_parts(request: Request, most: int, seconds: float) -> AsyncIterat
         HTTPException: it is too large.
         TimeoutError: it takes too long.
     """
-    too_large = HTTPException(413, f"more than {most >> 20} MiB")
+    too_large = HTTPException(413, f"more than {most:,} bytes")
     announced = request.headers.get("content-length", "0")
     if announced.isdigit() and int(announced) > most:
         raise too_large
@@ -117,9 +117,7 @@ def decode_image(data: bytes, most: int) -> npt.NDArray[np.uint8]:
     if size is None:
         raise UserError("the request is no image of a known kind: send JPEG, PNG or WebP")
     if size[0] * size[1] > most:
-        raise UserError(
-            f"the image has {size[1]}x{size[0]} pixels; this server takes {most // 10**6} million"
-        )
+        raise UserError(f"the image has {size[1]}x{size[0]} pixels; this server takes {most:,}")
     try:
         return decode(data, "request", upright=True)
     except MemoryError as error:

@@ -146,6 +146,10 @@ class Task(ABC, Generic[C]):
     def describe(self, config: C, found: Any, classes: Sequence[str]) -> dict[str, Any]:
         """What ``predict`` writes of an image into ``predictions.json``."""
 
+    @abstractmethod
+    def summarize_image(self, described: Mapping[str, Any]) -> str:
+        """What :meth:`describe` gave of an image, in a few words."""
+
     def collect(self, images: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> Any:
         """The content of ``predictions.json``.
 

@@ -6,6 +6,7 @@ What happens beside the steps (log lines, alarms, curves, checkpoints) are callb
 
 from __future__ import annotations
 
+import logging
 import math
 import signal
 import time
@@ -30,6 +31,7 @@ from .callbacks import Callback
 from .loss_meter import LossMeter
 from .signals import SignalHandler, StoppedError
 
+_log = logging.getLogger(__name__)
 Criterion = Callable[[Any, Any], dict[str, torch.Tensor]]
 State = Mapping[str, torch.Tensor]
 _FETCH_EVERY = 10
@@ -197,6 +199,9 @@ class Trainer:
         """
         if resume:
             self._restore(checkpoint.load(self.folder))
+            if self._is_done(self.progress.epoch):  # and nothing in the folder changes
+                _log.info("the run ended after epoch %d: nothing is left", self.progress.epoch)
+                return self.progress
         self._call("on_train_start")
         self.wrap_model()
         with self.signals.handling():

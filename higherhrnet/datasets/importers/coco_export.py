@@ -10,6 +10,7 @@ from ...errors import UserError
 from ...skeleton import SKELETONS, Skeleton
 from ..annotations import check_annotations, read_annotations
 from ..canonical import canonicalize, skeleton_from_file
+from ..findings import refuse_repeated_ids
 from .labels import Frame, ImageIndex, Labels, Record
 
 _SPLITS = ("train", "val", "test")
@@ -40,6 +41,7 @@ def read_coco(
     for file in files:
         loaded = read_annotations(file)
         check_annotations(loaded, file)
+        refuse_repeated_ids(loaded["images"], file)
         if skeleton is None:
             skeleton = skeleton_from_file(loaded, file, notes=notes)
         notes += [str(finding) for finding in canonicalize(loaded, file, skeleton)]

@@ -46,7 +46,7 @@ def read_cvat(file: Path, images: Path | None = None) -> Labels:
     """
     try:
         root = ElementTree.parse(file).getroot()
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, LookupError) as error:  # LookupError: an unknown encoding
         raise UserError(f"'{file}' is not valid XML: {error}") from error
     if root.tag != "annotations":
         raise UserError(f"'{file}' is not CVAT's XML: it begins with <{root.tag}>")

@@ -135,12 +135,13 @@ class ImageIndex:
         Raises:
             UserError: several files have this name, and nothing tells which is meant.
         """
-        name = unquote(name).replace("\\", "/")
-        if Path(name).is_absolute() and Path(name).is_file():
-            return Path(name)
-        for folder in self._folders:
-            if (folder / name.lstrip("/")).is_file():
-                return folder / name.lstrip("/")
+        listed = [each.replace("\\", "/") for each in dict.fromkeys((name, unquote(name)))]
+        for name in listed:
+            if Path(name).is_absolute() and Path(name).is_file():
+                return Path(name)
+            for folder in self._folders:
+                if (folder / name.lstrip("/")).is_file():
+                    return folder / name.lstrip("/")
         found = self._named(Path(name).name)
         if len(found) > 1:  # the one whose folders agree most
             parts = list(reversed(Path(name).parts))

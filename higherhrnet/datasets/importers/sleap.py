@@ -66,6 +66,7 @@ def read_deeplabcut(config: Path) -> Labels:
     Raises:
         UserError: an image that is labeled is missing, or there are no CSV files.
     """
+    config = config.absolute()  # the project's own paths are
     _check_deeplabcut(config)
     labels = _convert(_load("load_dlc_project", config), config)
     scorer = yaml.parse(config.read_bytes()).get("scorer")

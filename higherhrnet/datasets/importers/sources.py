@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 import tempfile
 import zipfile
 import zlib
@@ -11,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ...errors import UserError
 from ...skeleton import SKELETONS, Skeleton
@@ -49,6 +52,11 @@ def read_labels(
     labels = _read(found, images, skeleton)
     if not labels.frames:
         raise UserError(f"'{source}' lists no images")
+    for frame in labels.frames:
+        for record in frame.people:
+            numbers = (*record["keypoints"], *record.get("bbox", ()))
+            if not np.isfinite(numbers).all():
+                raise UserError(f"'{source}': image '{frame.name}' has points that are no numbers")
     if skeleton is None and labels.skeleton is None:  # people, with known bones and sigmas
         skeleton = next((s for s in SKELETONS.values() if s.find(labels.joints) is not None), None)
     return labels if skeleton is None else labels.rename(skeleton)
@@ -68,7 +76,14 @@ def unpacked(source: Path) -> Iterator[Path]:
         try:
             with zipfile.ZipFile(source) as archive:
                 archive.extractall(folder)  # which keeps names within the folder
-        except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+        except (
+            zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError,
+            RuntimeError,
+        ) as error:  # fmt: skip
+            raise UserError(f"archive '{source}' cannot be read: {error}") from error
+        except OSError as error:
+            if error.errno is not None:  # of the disk
+                raise
             raise UserError(f"archive '{source}' cannot be read: {error}") from error
         inside = [path for path in Path(folder).iterdir() if not path.name.startswith("__MACOSX")]
         yield inside[0] if len(inside) == 1 and inside[0].is_dir() else Path(folder)

@@ -23,9 +23,11 @@ def split_by_group(
     """
     generator = np.random.default_rng(seed)
     count = len(groups)
+    if any(groups):  # an image of no video is a group of its own
+        groups = [group or f"\0{row}" for row, group in enumerate(groups)]
     wanted = min(max(round(count * (1 - share)), 1), count - 1) if count > 1 else 0
     sizes = Counter(groups)
-    if len(sizes) < 2 or (len(sizes) == count and "" not in sizes):
+    if len(sizes) < 2 or len(sizes) == count:
         chosen = set(generator.permutation(count)[:wanted].tolist())
         how = "images to validate were chosen at random"
         if len(sizes) == 1 and "" not in sizes:
@@ -34,7 +36,10 @@ def split_by_group(
     else:
         kept = _choose_groups(sizes, wanted, generator)
         chosen = {row for row, group in enumerate(groups) if group in kept}
+        alone = sum(group.startswith("\0") for group in sizes)
         how = f"by video: {len(sizes) - len(kept)} to train on, {len(kept)} to validate"
+        if alone:
+            how += f" (of these {alone} are images of no video)"
     train = [row for row in range(count) if row not in chosen]
     return train, sorted(chosen), how
 

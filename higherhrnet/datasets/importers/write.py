@@ -24,6 +24,7 @@ from ...poses import is_labeled
 from ...skeleton import Skeleton
 from ..annotations import check_annotations, read_annotations
 from ..canonical import UNKNOWN_SIGMA
+from ..findings import refuse_repeated_ids
 from .annotators import FEWEST, measure_sigmas
 from .labels import Frame, Labels
 from .split import split_by_group
@@ -72,7 +73,12 @@ def write_labels(
                 "where they are with --images"
             )
         if len(frames) < 2:
-            raise UserError("it has 1 image: two or more are needed, to train on and to validate")
+            missing = (
+                f"; {len(left_out)} are left out, the first: {left_out[0]}" if left_out else ""
+            )
+            raise UserError(
+                "it has 1 image: two or more are needed, to train on and to validate" + missing
+            )
         if left_out:
             notes.append(f"{len(left_out)} images are left out; the first: {left_out[0]}")
         parts, how = split_frames(frames, share)
@@ -215,11 +221,11 @@ def _write_images(frames: Sequence[Frame], folder: Path) -> tuple[list[Frame], l
             # Found by its name alone, in another folder than the labels say: whose is it?
             left_out.append(f"'{frame.pixels}' may be the image of {claims[frame.pixels]} labels")
             continue
-        name = _free_name(frame.name, names)
-        target = folder / name
         try:
+            name, is_turned = _choose_name(frame, names)
+            target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            size = _write_image(frame, target)
+            size = _write_image(frame, target, is_turned)
         except UserError as error:
             left_out.append(str(error))
             continue
@@ -232,12 +238,15 @@ def _write_images(frames: Sequence[Frame], folder: Path) -> tuple[list[Frame], l
     return written, left_out
 
 
-def _write_image(frame: Frame, target: Path) -> tuple[int, int]:
-    """Write a frame's image; returns its (H, W) as viewers show it."""
+def _choose_name(frame: Frame, taken: set[str]) -> tuple[str, bool]:
+    """A frame's file name, and whether its image has to be turned: then it is encoded anew, as PNG
+    where the suffix is of neither kind that is written here.
+
+    Raises:
+        UserError: the image does not exist, or is none.
+    """
     if not isinstance(frame.pixels, Path):
-        image = frame.pixels()
-        save_pixels(target, image)
-        return image.shape[0], image.shape[1]
+        return _free_name(frame.name, taken), False
     if not frame.pixels.is_file():
         raise UserError(f"'{frame.pixels}' does not exist")
     with frame.pixels.open("rb") as file:
@@ -245,17 +254,32 @@ def _write_image(frame: Frame, target: Path) -> tuple[int, int]:
     if header is None:
         raise UserError(f"'{frame.pixels}' is no image that can be read")
     if frame.as_stored or header.orientation == 1:
+        return _free_name(frame.name, taken), False
+    path = PurePosixPath(frame.name)
+    written = path if path.suffix.lower() in _ENCODED else path.with_suffix(".png")
+    return _free_name(str(written), taken), True
+
+
+def _write_image(frame: Frame, target: Path, is_turned: bool) -> tuple[int, int]:
+    """Write a frame's image; returns its (H, W) as viewers show it."""
+    if not isinstance(frame.pixels, Path):
+        image = frame.pixels()
+        save_pixels(target, image)
+        return image.shape[0], image.shape[1]
+    if not is_turned:
         with atomic_write(target) as partial:
             shutil.copyfile(frame.pixels, partial)
+        with frame.pixels.open("rb") as file:
+            header = read_header(file)
+        assert header is not None  # seen when its name was chosen
         return header.size
     # Turned as it was labeled, and without EXIF: so nobody has to guess later.
     image = read_image(frame.pixels)
-    target = target.with_suffix(".png") if target.suffix.lower() not in _JPEG else target
     save_pixels(target, image)
     return image.shape[0], image.shape[1]
 
 
-_JPEG = (".jpg", ".jpeg", ".png")
+_ENCODED = (".jpg", ".jpeg", ".png")
 """Suffixes that images which are turned keep; others become PNG."""
 
 
@@ -293,6 +317,7 @@ def split_file(file: Path, share: float, names: tuple[Path, Path]) -> str:
     loaded = read_annotations(file)
     check_annotations(loaded, file)
     images = loaded["images"]
+    refuse_repeated_ids(images, file)
     if len(images) < 2:
         raise UserError(f"'{file}' has {len(images)} images; splitting takes two or more")
     groups = ["" if i.get("video_id") is None else str(i["video_id"]) for i in images]

@@ -171,7 +171,7 @@ def _read_lines(
         for start in range(4, len(values), numbers):
             px, py = values[start] * width, values[start + 1] * height
             visible = values[start + 2] if numbers == 3 else 2.0 * bool(px or py)
-            points += [px, py, max(round(visible), 1)] if visible > 0 else [0.0, 0.0, 0]
+            points += [px, py, min(max(round(visible), 1), 2)] if visible > 0 else [0.0, 0.0, 0]
         yield {
             "keypoints": points,
             "bbox": [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height],

@@ -126,7 +126,7 @@ class PreprocessedImage(Preprocessed):
         return sum(images.size // 3 for images, _ in self.inputs)
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class BottomUpPredictor(Predictor):
     """Finds all people of an image at once.
 
@@ -258,6 +258,10 @@ class BottomUpPredictor(Predictor):
         inputs = crops
         if self.augmentation.flip:
             inputs = np.concatenate([crops, np.ascontiguousarray(crops[:, :, ::-1])])
+        count = len(inputs)
+        if self.engine.fixed_batch and count % _CROPS_PER_BATCH:
+            blank = np.zeros((-count % _CROPS_PER_BATCH, *inputs.shape[1:]), np.uint8)
+            inputs = np.concatenate([inputs, blank])
         parts = [
             self.engine(inputs[first : first + _CROPS_PER_BATCH])
             for first in range(0, len(inputs), _CROPS_PER_BATCH)
@@ -267,7 +271,7 @@ class BottomUpPredictor(Predictor):
             for part in parts
             for row in range(len(part.heatmaps[0]))
         ]
-        views = [View(own, 1.0, flipped=n >= len(crops)) for n, own in enumerate(rows)]
+        views = [View(own, 1.0, flipped=n >= len(crops)) for n, own in enumerate(rows[:count])]
         return [views[number :: len(crops)] for number in range(len(crops))]
 
     def find_silhouettes(

@@ -54,7 +54,7 @@ class Crops(Preprocessed):
         return self.inputs.size // 3 if self.image is None else self.image.size // 3
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class TopDownPredictor(Predictor):
     """Finds the joints of one person at a time, in boxes that are given or detected.
 

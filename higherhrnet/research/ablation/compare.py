@@ -10,7 +10,7 @@ import numpy as np
 from ...datasets.stats import crowding
 from ...evaluation.coco import AREAS
 from ...evaluation.matching import Matches, match
-from ...evaluation.report import areas_count, images_by_part
+from ...evaluation.report import FEWEST_IMAGES, areas_count, images_by_part
 from ...skeleton import Skeleton
 
 Record = Mapping[str, Any]
@@ -43,7 +43,9 @@ class Part(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """Which evaluation is better, if the interval says so."""
+        """Which evaluation is better, if the interval says so; few images have none."""
+        if self.images < FEWEST_IMAGES:
+            return "undecided"
         if self.low > 0:
             return "first"
         return "second" if self.high < 0 else "undecided"

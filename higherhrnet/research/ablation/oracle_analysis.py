@@ -86,6 +86,7 @@ def _bottom_up(
     predictor: Predictor, sample: Sample, boxes_of: BoxesOf
 ) -> Iterator[tuple[str, Poses]]:
     assert isinstance(predictor, BottomUpPredictor)
+    predictor = replace(predictor, zoom_sizes=())  # what the report says
     codec, augmentation, stats = predictor.codec, predictor.augmentation, InferenceStats()
     prepared = predictor.preprocess(Scene(sample.image), stats)
     (views,) = predictor.forward([prepared], stats)

@@ -142,7 +142,9 @@ def read_plan(path: Path) -> Plan:
     cost = {_FORMER.get(key, key): value for key, value in (loaded.get("COST") or {}).items()}
     check_keys(path, cost, _COST_KEYS)
     compare = loaded.get("COMPARE") or []
-    if not all(isinstance(pair, list) and len(set(map(str, pair))) == 2 for pair in compare):
+    if not all(
+        isinstance(pair, list) and len(pair) == len(set(map(str, pair))) == 2 for pair in compare
+    ):
         raise UserError(f"'{path}': COMPARE lists pairs of evaluations")
     plan = Plan(
         title=path.stem,
@@ -247,5 +249,5 @@ def check_keys(path: Path, entry: Mapping[str, Any], keys: Sequence[str]) -> Non
     for key in entry:
         if key not in keys:
             close = difflib.get_close_matches(str(key), keys, n=1)
-            hint = f"; did you mean '{close[0]}'?" if close else ""
+            hint = f"; did you mean '{close[0]}'?" if close else f"; known are {', '.join(keys)}"
             raise UserError(f"unknown key '{key}' in '{path}'{hint}")

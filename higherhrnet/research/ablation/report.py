@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...evaluation.evaluator import format_metric
-from ...evaluation.report import markdown_table
+from ...evaluation.report import FEWEST_IMAGES, markdown_table
 from ...io.atomic import atomic_write, write_json
 from ...visualization import add_caption, save_image
 from . import plots
@@ -49,7 +49,8 @@ def write_report(folder: Path, found: Results) -> None:
         lines += [*markdown_table(printed), "", f"![](compare_{number}.png)", ""]
         lines += [
             f"Differences are {one.name} less {other.name}; intervals are 95 % of {DRAWS} "
-            "bootstrap draws, in each of which both evaluations see the same images.", "",
+            "bootstrap draws, in each of which both evaluations see the same images; parts of "
+            f"fewer than {FEWEST_IMAGES} images have none.", "",
         ]  # fmt: skip
         plots.plot_parts(folder / f"compare_{number}.png", one, other, parts, found)
     _csv(folder / "compare.csv", compared)
@@ -130,6 +131,8 @@ def _describe_fairness(unequal: Sequence[str]) -> list[str]:
 
 def _part(part: Part, first: str, second: str) -> dict[str, Any]:
     def one(value: float, interval: tuple[float, float]) -> str:
+        if part.images < FEWEST_IMAGES:
+            return f"{100 * value:.1f}"
         return f"{100 * value:.1f} ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
 
     better = {"first": first, "second": second, "undecided": "undecided"}[part.verdict]
@@ -145,7 +148,8 @@ def _oracle_analysis(found: Results) -> list[str]:
     lines = [
         "## Oracle analysis", "",
         "AP when one part of an evaluation's predictions is replaced by ground truth; what that",
-        "gains is what the part costs.", "",
+        "gains is what the part costs. Bottom-up it is of one look at the whole image, without",
+        "TEST.ZOOM_SIZES and TEST.MASK_SUPPORT.", "",
     ]  # fmt: skip
     for evaluation, oracle in found.oracle.items():
         lines += [f"**{evaluation}**", ""]

@@ -72,6 +72,9 @@ def run_search(
 
 def _base_config(search: Search, overrides: Sequence[str]) -> PoseConfig:
     """The config of all trials, checked with the limits of every setting."""
+    fixed = {*search.settings[::2], *overrides[::2]} & search.space.keys()
+    if fixed:
+        raise UserError(f"SPACE.{min(fixed)} is searched: it cannot be set to one value, too")
     config = read_config(search.config, [*search.settings, *overrides])
     if not isinstance(config, PoseConfig):
         raise UserError(f"'{search.config}' is of a classifier; a search is for pose networks")

@@ -47,7 +47,7 @@ def write_report(search: Search, output: Path, results: SearchResults, config: P
     lines = [
         f"# {search.title}", "",
         f"{states['complete']} trials to their end, {states['pruned']} pruned, {states['fail']} "
-        f"diverged; sampler {search.sampler}, pruner {search.pruner}, config `{search.config}`.",
+        f"failed; sampler {search.sampler}, pruner {search.pruner}, config `{search.config}`.",
         "",
         f"Settings were chosen by {results.metric} on `{config.DATASET.TEST}`: that of the best is "
         "too high by this choice. Measure it on images that were not looked at here.", "",

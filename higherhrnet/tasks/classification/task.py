@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -108,6 +108,9 @@ class ClassificationTask(Task[ClassifierConfig]):
         self, config: ClassifierConfig, found: int, classes: Sequence[str]
     ) -> dict[str, Any]:
         return {"class": classes[found] if classes else found}
+
+    def summarize_image(self, described: Mapping[str, Any]) -> str:
+        return str(described["class"])
 
     def build_graph(
         self, config: ClassifierConfig, model: nn.Module, classes: Sequence[str]

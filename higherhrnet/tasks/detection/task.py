@@ -165,6 +165,10 @@ class DetectionTask(Task[DetectorConfig]):
             ]
         }
 
+    def summarize_image(self, described: Mapping[str, Any]) -> str:
+        number = len(described["boxes"])
+        return f"{number} box{'' if number == 1 else 'es'}"
+
     def collect(self, images: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> Any:
         """In COCO's format, so that ``predict --boxes`` and labeling tools read it."""
         boxes = [(n, box) for n, image in enumerate(images, 1) for box in image["boxes"]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -164,6 +164,11 @@ class SegmentationTask(Task[SegmentationConfig]):
             }
         }
 
+    def summarize_image(self, described: Mapping[str, Any]) -> str:
+        shares = sorted(described["shares"].items(), key=lambda pair: -pair[1])
+        more = ", …" if len(shares) > 4 else ""
+        return ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares[:4]) + more
+
     def build_graph(
         self, config: SegmentationConfig, model: nn.Module, classes: Sequence[str]
     ) -> ExportGraph:
@@ -237,7 +242,7 @@ def _read_set(
         images = root / (entry.IMAGE_DIR or "images") / entry.TRAIN
         labels = root / d.LABEL_DIR / entry.TRAIN
         return LabelFolder(images, labels, classes, d.IGNORE_LABEL, limit)
-    path = _SYNTHETIC if d.DATASET.startswith("synthetic") else d.DATASET
+    path = _SYNTHETIC if d.DATASET in ("synthetic", "synthetic_parts") else d.DATASET
     made: LabelMaps = load_object(path, "DATASET.DATASET")(config, role)
     return made
 
