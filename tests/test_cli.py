@@ -383,7 +383,7 @@ def test_nobody_found_is_ap_zero_not_a_crash(folder):
         "--output",
         out,
         "TEST.DETECTION_THRESHOLD",
-        "9.0",
+        "1.0",
     )
     assert run("valid", config, *arguments)[0] == 0
     assert json.loads((out / "results.json").read_text()) == []
@@ -396,7 +396,7 @@ def test_nobody_found_is_ap_zero_not_a_crash(folder):
         "--output",
         out / "p",
         "TEST.DETECTION_THRESHOLD",
-        "9.0",
+        "1.0",
     )
     assert run("predict", blank, *arguments)[0] == 0
     assert json.loads((out / "p" / "predictions.json").read_text())["annotations"] == []

@@ -111,7 +111,7 @@ def _tell_other_protocol(
     differ = [
         f"{key} {value}"
         for key, value in method_of(own).describe_protocol(own).items()
-        if protocol.get(key, value) != value and key not in _OF_DATA
+        if protocol.get(key) != value and key not in _OF_DATA
     ]
     if differ:
         print(f"  note: by itself (predict) the file has {', '.join(differ)}")
