@@ -44,6 +44,7 @@ from ..inference.prediction_files import (
     RESTORED_PARTS,
     DoneImage,
     PredictionWriter,
+    note_settings,
     read_done,
     restore,
 )
@@ -227,6 +228,7 @@ def _restore(
         restore(options.output, found)
         print(f"{len(found)} of {len(inputs.images)} images were predicted before")
     remove_leftovers(options.output, "prediction", keep=RESTORED_PARTS if found else "")
+    note_settings(options.output, about)
     return frozenset(found)
 
 

@@ -27,12 +27,21 @@ def describe_predictor(
     return predictor.to_dict() | {
         "version": __version__,
         "weights": file.path.name,
-        "sha256": _sha256(file.path),
+        "sha256": _sha256(*_parts_of(file.path)),
         "protocol": method.describe_protocol(config),
         "other files": {one.name: _sha256(one) for one in method.input_files(config)},
         "operating_point": None if point is None else point.to_dict(),
     }
 
 
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+def _parts_of(file: Path) -> list[Path]:
+    """OpenVINO's weights lie beside its graph."""
+    weights = file.with_suffix(".bin")
+    return [file, weights] if file.suffix == ".xml" and weights.is_file() else [file]
+
+
+def _sha256(*files: Path) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()

@@ -78,8 +78,6 @@ class PredictionWriter:
                     "w", newline="", encoding="utf-8", errors="backslashreplace"
                 )
                 self._files[part] = self._open.enter_context(file)
-            if self._process == 0:
-                _about_part(self.folder).write_text(self._about, **_TEXT)
         except OSError as error:
             raise self._sentence(error) from error
         return self
@@ -246,8 +244,18 @@ def _part(folder: Path, key: str, process: int | str) -> Path:
 
 
 def _about_part(folder: Path) -> Path:
-    """What decides the predictions of all parts."""
-    return _part(folder, "about", 0)
+    """What decides the predictions of all parts; it stays as long as what was restored."""
+    return _part(folder, "about", _RESTORED)
+
+
+def note_settings(folder: Path, about: Mapping[str, Any]) -> None:
+    """Keep what decides the predictions of a run, before it writes any, for :func:`read_done`.
+
+    Raises:
+        WriteError: the disk is full, or the like.
+    """
+    with atomic_write(_about_part(folder)) as partial:
+        partial.write_text(json.dumps(dict(about), sort_keys=True), **_TEXT)
 
 
 @dataclass
