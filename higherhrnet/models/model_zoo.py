@@ -253,7 +253,7 @@ def fetch_weights(name: str) -> Path:
     if os.environ.get(OFFLINE):
         raise UserError(
             f"'{name}' is not in {file.parent}, and the network is forbidden; fetch {known.url} "
-            f"elsewhere and put {known.file} there"
+            f"elsewhere and put it into that folder as {known.file}"
         )
 
     def check(came: Path) -> None:
