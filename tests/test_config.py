@@ -93,7 +93,7 @@ def test_defaults_are_valid():
             ["DATASET.TRAIN_LIMIT", "4"],
             "'DATASET.TRAIN_LIMIT' in the overrides is for bottom-up models .* means nothing for",
         ),
-        ("", ["TEST.DETECTION_THRESHOLD", "-1"], "'TEST.DETECTION_THRESHOLD' must be at least 0"),
+        ("", ["TEST.DETECTION_THRESHOLD", "-1"], "'TEST.DETECTION_THRESHOLD' must be in 0..1"),
         ("", ["LOSS.WITH_AE_LOSS", "[false]"], "'LOSS.WITH_AE_LOSS' has one entry for each"),
         ("", ["TRAIN.LR", "fast"], "'TRAIN.LR' must be a finite number, not 'fast'"),
         ("", ["TRAIN.LR", ".nan"], "'TRAIN.LR' must be a finite number"),
