@@ -30,7 +30,8 @@ from higherhrnet.datasets.transforms import clip_boxes, warp_silhouettes
 from higherhrnet.errors import UserError
 from higherhrnet.evaluation.box_ap import BOX_METRICS, box_metrics
 from higherhrnet.evaluation.segmentation import count_pixels, segmentation_metrics
-from higherhrnet.factory.checkpoints import config_of, open_checkpoint
+from higherhrnet.factory.checkpoints import config_of, kind_of, open_checkpoint, open_network
+from higherhrnet.factory.inference import load
 from higherhrnet.factory.task_training import train_task
 from higherhrnet.factory.tasks import load_task, open_test_set
 from higherhrnet.inference.engines.exported import open_export
@@ -809,6 +810,11 @@ def test_an_exported_detector_gives_the_same_boxes(tmp_path):
     assert "--mode is for pose networks" in out
     with pytest.raises(UserError, match="finds no poses"):
         open_export(tmp_path / "det.onnx")
+    assert kind_of(open_network(str(tmp_path / "det.onnx"))) == "det_hrnet"
+    top_down = load(
+        "hrnet_w18_mini", "cpu", {"TEST.BBOX_SOURCE": str(tmp_path / "det.onnx")}, raw=True
+    )
+    assert top_down(photo).xy.shape[1:] == (17, 2)
     with pytest.raises(UserError, match=r"TEST.PRECISION bf16 is for PyTorch"):
         load_task(tmp_path / "det.onnx", "cpu", ["TEST.PRECISION", "bf16"])
     other = ("MODEL.BOX_HEAD", "retinanet", "MODEL.HEAD_CONVS", "4")

@@ -16,9 +16,11 @@ trap 'rm -rf "$work"' EXIT
 packages() { "$1" -c "import sysconfig; print(sysconfig.get_path('purelib'))"; }
 from=$(packages "$bin/python")
 into=$(packages "$work/venv/bin/python")
+version() { basename "$(dirname "$1")"; }
+test "$(version "$from")" = "$(version "$into")" || from=/nowhere
 for package in torch torchgen torchvision functorch triton nvidia cuda; do
     for path in "$from/$package" "$from/$package"[-_.]*; do
-        test ! -e "$path" || cp -al "$path" "$into/"
+        test ! -e "$path" || cp -al "$path" "$into/" 2> /dev/null || cp -R "$path" "$into/"
     done
 done
 "$work/venv/bin/python" -m pip install --quiet "$work"/dist/*.whl

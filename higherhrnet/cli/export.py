@@ -196,7 +196,13 @@ def _compare_metrics(name: str, settings: Sequence[Any], file: Checkpoint, targe
     for network in (file, open_network(str(target))):
         predictor, _ = build_predictor(config, network, skeleton, choose_device("cpu"))
         values.append(100 * run_validation(config, predictor, dataset).metrics[metric])
+    return describe_change(metric, len(dataset), values)
+
+
+def describe_change(metric: str, images: int, values: Sequence[float]) -> str:
+    """A metric before and after, in percent."""
+    before, after = values
     return (
-        f"{metric} on {len(dataset)} images: {values[0]:.2f} before, {values[1]:.2f} after "
-        f"({values[1] - values[0]:+.2f})"
+        f"{metric} on {images} images: {before:.2f} before, {after:.2f} after "
+        f"({after - before:+.2f})"
     )

@@ -20,7 +20,7 @@ from ..factory.tasks import load_task, open_test_set
 from ..inference.engines.export_info import TaskExportInfo
 from ..io.images import read_image
 from ..models.weights import Checkpoint
-from .export import check_options, describe_file, find_calibration_images
+from .export import check_options, describe_change, describe_file, find_calibration_images
 from .tasks import refuse
 
 
@@ -62,7 +62,4 @@ def _compare(name: str, settings: Sequence[Any], file: Checkpoint, target: Path)
         test, _ = open_test_set(loaded)
         parts = evaluate(loaded.task, loaded.predict, test, ProcessGroup())
         values.append(100 * loaded.task.summarize(config, test, parts)[loaded.task.metric])
-    return (
-        f"{loaded.task.metric} on {len(test)} images: {values[0]:.2f} before, {values[1]:.2f} "
-        f"after ({values[1] - values[0]:+.2f})"
-    )
+    return describe_change(loaded.task.metric, len(test), values)

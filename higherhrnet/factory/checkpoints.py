@@ -133,10 +133,16 @@ def any_config_of(file: Checkpoint, overrides: Sequence[Any] = ()) -> Config:
 def is_task(file: Checkpoint) -> bool:
     """Whether a checkpoint is of a network that finds no poses: a classifier, a segmentation
     network or a detector."""
-    if file.config is None:
-        found = infer_architecture(file.state)
-        return found is not None and found.kind in _TASK_MODELS
-    return model_section(file).get("NAME") in _TASK_MODELS
+    return kind_of(file) in _TASK_MODELS
+
+
+def kind_of(file: Checkpoint) -> str | None:
+    """``MODEL.NAME`` of a checkpoint or an export, as its config says, else by its tensors."""
+    if file.config is not None:
+        name: str | None = model_section(file).get("NAME")
+        return name
+    found = infer_architecture(file.state)
+    return None if found is None else found.kind
 
 
 def _guess_config(file: Checkpoint, overrides: Sequence[Any]) -> str:

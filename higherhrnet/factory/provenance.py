@@ -29,7 +29,7 @@ def describe_predictor(
         "weights": file.path.name,
         "sha256": _sha256(*_parts_of(file.path)),
         "protocol": method.describe_protocol(config),
-        "other files": {one.name: _sha256(one) for one in method.input_files(config)},
+        "other files": {one.name: _sha256(*_parts_of(one)) for one in method.input_files(config)},
         "operating_point": None if point is None else point.to_dict(),
     }
 

@@ -31,7 +31,6 @@ from ..io.pixels import Image
 from ..models.custom_head import CustomHeadModel
 from ..models.pose_model import PoseModel
 from ..models.state_dict import Architecture
-from ..models.weights import Checkpoint
 from ..outputs import Head, NetworkSpec
 from ..plugins import load_object
 from ..poses import Poses
@@ -190,8 +189,12 @@ class Method(ABC, Generic[C]):
         """
 
     @abstractmethod
-    def check_detector(self, config: C, open_checkpoint: Callable[[str], Checkpoint]) -> None:
+    def check_detector(self, config: C, kind_of: Callable[[str], str | None]) -> None:
         """Find out whether the config's detector finds people, without building it.
+
+        Args:
+            config: with the detector.
+            kind_of: weights file → its ``MODEL.NAME``, if it is known.
 
         Raises:
             UserError: it does not.

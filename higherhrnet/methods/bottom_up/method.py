@@ -22,7 +22,6 @@ from ...inference.types import BoxesOf, Diagnostics
 from ...models.higher_hrnet import HigherHRNet
 from ...models.pose_model import PoseModel
 from ...models.state_dict import Architecture
-from ...models.weights import Checkpoint
 from ...outputs import Head, NetworkSpec
 from ...plugins import load_object
 from ...skeleton import Skeleton
@@ -257,9 +256,7 @@ class BottomUp(Method[BottomUpConfig]):
         """None are needed."""
         return lambda sample: None
 
-    def check_detector(
-        self, config: BottomUpConfig, open_checkpoint: Callable[[str], Checkpoint]
-    ) -> None:
+    def check_detector(self, config: BottomUpConfig, kind_of: Callable[[str], str | None]) -> None:
         """There is none."""
 
     def input_files(self, config: BottomUpConfig) -> list[Path]:

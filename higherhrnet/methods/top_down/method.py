@@ -26,8 +26,7 @@ from ...io.paths import expand_path
 from ...models.model_zoo import MODEL_ZOO, find_weights
 from ...models.pose_hrnet import PoseHRNet
 from ...models.pose_model import PoseModel
-from ...models.state_dict import Architecture, infer_architecture
-from ...models.weights import Checkpoint
+from ...models.state_dict import Architecture
 from ...outputs import Head, NetworkSpec
 from ...skeleton import Skeleton
 from ...structures import Sample
@@ -232,15 +231,13 @@ class TopDown(Method[TopDownConfig]):
             raise UserError(f"box file '{name}' lists none of the test images by their image ids")
         return lambda sample: found.get(sample.id) or Boxes.of([])
 
-    def check_detector(
-        self, config: TopDownConfig, open_checkpoint: Callable[[str], Checkpoint]
-    ) -> None:
+    def check_detector(self, config: TopDownConfig, kind_of: Callable[[str], str | None]) -> None:
         """See :class:`Method`."""
         file = self._finder_weights(config)
-        found = None if file is None else infer_architecture(open_checkpoint(str(file)).state)
-        if found is not None and found.kind == "pose_hrnet":
+        kind = None if file is None else kind_of(str(file))
+        if kind == "pose_hrnet":
             raise UserError(f"TEST.BBOX_SOURCE '{file}' needs boxes itself")
-        if found is not None and found.kind in ("seg_hrnet", "cls_hrnet"):
+        if kind in ("seg_hrnet", "cls_hrnet"):
             raise UserError(f"TEST.BBOX_SOURCE '{file}' finds no boxes")
 
     def input_files(self, config: TopDownConfig) -> list[Path]:

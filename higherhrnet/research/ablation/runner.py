@@ -21,7 +21,7 @@ from typing import Any
 from ...config import PoseConfig, override_config, parse_config, read_config, to_yaml
 from ...datasets.base import PoseDataset
 from ...errors import UserError
-from ...factory.checkpoints import open_checkpoint, open_network
+from ...factory.checkpoints import kind_of, open_network
 from ...factory.data import (
     build_dataset,
     find_annotations,
@@ -178,7 +178,7 @@ def check_plan(plan: Plan, overrides: Sequence[str]) -> None:
         config = override_config(configs[evaluation.run], [*evaluation.settings, *overrides])
         method = method_of(config)
         try:
-            method.check_detector(config, open_checkpoint)
+            method.check_detector(config, lambda name: kind_of(open_network(name)))
         except UserError as error:
             raise UserError(f"evaluation '{evaluation.name}': {error}") from error
         method.build_boxes(config, dataset_of(config, "test"))
