@@ -528,6 +528,18 @@ def test_turned_photos_of_other_kinds_become_png(tmp_path):
         assert (image["height"], image["width"]) == (60, 40)
 
 
+def test_joints_that_nobody_labeled_are_told(images, tmp_path, capsys):
+    test_coco(images, tmp_path)
+    file = images / "labels.json"
+    loaded = json.loads(file.read_text())
+    for record in loaded["annotations"]:
+        record["keypoints"][:3] = 0, 0, 0  # the tail
+    file.write_text(json.dumps(loaded))
+    capsys.readouterr()
+    assert main(["data", "import", str(file), str(tmp_path / "o")]) == 0
+    assert "note: never labeled: tail\n" in capsys.readouterr().out
+
+
 def test_repeated_image_ids_are_refused(images, tmp_path, capsys):
     test_coco(images, tmp_path)
     file = images / "labels.json"

@@ -81,6 +81,9 @@ def write_labels(
             )
         if left_out:
             notes.append(f"{len(left_out)} images are left out; the first: {left_out[0]}")
+        seen = [r["keypoints"][2::3] for frame in frames for r in frame.people]
+        if seen and (never := np.flatnonzero(~np.any(seen, axis=0)).tolist()):
+            notes.append(f"never labeled: {', '.join(skeleton.joints[joint] for joint in never)}")
         parts, how = split_frames(frames, share)
         notes.append(how)
         for split, own in parts.items():
