@@ -125,6 +125,21 @@ def test_the_same_people_as_one_by_one_and_once_each(images, tmp_path, capsys):
     assert "with other settings; choose another --output" in capsys.readouterr().err
 
 
+def test_names_that_are_no_utf8(images, tmp_path, capsys):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    try:
+        (folder / os.fsdecode(b"x\xff.png")).write_bytes(images[0].read_bytes())
+    except OSError:
+        pytest.skip("this file system takes only UTF-8")
+    words = ["predict-dataset", str(folder), "--output", str(tmp_path / "o"), "--preset", "fast"]
+    for told in ("in 1 image", "1 were there before"):  # and is not done again
+        assert main([*words, "--device", "cpu"]) == 0
+        assert told in capsys.readouterr().out
+    ((name, _),) = read_poses(str(tmp_path / "o"))
+    assert name.endswith("x\\udcff.png")
+
+
 def test_what_cannot_be_predicted_gets_a_sentence(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     (tmp_path / "list.txt").write_text("a.png")

@@ -88,9 +88,14 @@ def list_units(
         for name in found:
             (archives if name.lower().endswith(_TAR) else images)[name] = None
     units = [Unit(archive=archive) for archive in archives if archive not in done]
-    left = [image for image in images if image not in done]
+    left = [image for image in images if stored_name(image) not in done]
     units += [Unit(tuple(left[at : at + size])) for at in range(0, len(left), size)]
     return units
+
+
+def stored_name(name: str) -> str:
+    """A file's name as text that can be written: bytes that are no UTF-8 are escaped."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _expand(source: str, within_list: bool = False) -> Iterator[str]:

@@ -18,6 +18,7 @@ from ..errors import UserError
 from ..io.atomic import atomic_write
 from ..poses import Poses
 from ..skeleton import Skeleton
+from .image_sources import stored_name
 
 _ARCHIVE = "archive"
 Row = dict[str, Any]
@@ -52,7 +53,7 @@ def make_row(name: str, shape: tuple[int, int], poses: Poses) -> Row:
         for xy, scores in zip(poses.xy, poses.score, strict=True)
     ]
     return {
-        "image": name,
+        "image": stored_name(name),
         "height": shape[0],
         "width": shape[1],
         "error": None,
@@ -66,7 +67,8 @@ def make_row(name: str, shape: tuple[int, int], poses: Poses) -> Row:
 def make_error_row(name: str, error: UserError) -> Row:
     """A row of an image that could not be read."""
     nothing: dict[str, Any] = {"person_score": [], "bbox": [], "keypoints": [], "visibility": []}
-    return {"image": name, "height": 0, "width": 0, "error": str(error), **nothing}
+    said = stored_name(str(error))
+    return {"image": stored_name(name), "height": 0, "width": 0, "error": said, **nothing}
 
 
 def write_unit(
