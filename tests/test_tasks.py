@@ -811,6 +811,9 @@ def test_an_exported_detector_gives_the_same_boxes(tmp_path):
     with pytest.raises(UserError, match="finds no poses"):
         open_export(tmp_path / "det.onnx")
     assert kind_of(open_network(str(tmp_path / "det.onnx"))) == "det_hrnet"
+    segmentation = parse_config("MODEL: {NAME: seg_hrnet}")
+    with pytest.raises(UserError, match="network for detection, and the config is for segm"):
+        load_task(tmp_path / "det.onnx", "cpu", config=segmentation)
     top_down = load(
         "hrnet_w18_mini", "cpu", {"TEST.BBOX_SOURCE": str(tmp_path / "det.onnx")}, raw=True
     )

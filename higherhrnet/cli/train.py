@@ -32,11 +32,11 @@ def train(options: argparse.Namespace) -> int:
     if options.plan:
         _print_plan(config, options.device)
         return 0
-    if config.MODEL.PRETRAINED and not options.resume:  # before time is spent on measuring
-        open_checkpoint(expand_weights(config.MODEL.PRETRAINED, "MODEL.PRETRAINED"))
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 and not options.resume:
         from ..research.training_plan import tell_hours
 
+        if config.MODEL.PRETRAINED:  # before time is spent on measuring
+            open_checkpoint(expand_weights(config.MODEL.PRETRAINED, "MODEL.PRETRAINED"))
         if hours := tell_hours(config, choose_device(options.device)):
             print(hours)
     run = train_poses(config, output, options.device, options.resume)

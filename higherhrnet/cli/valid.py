@@ -23,7 +23,12 @@ from ..factory.data import build_dataset, find_skeleton, report_findings
 from ..factory.device import choose_device
 from ..factory.evaluation import run_validation
 from ..factory.inference import build_predictor
-from ..factory.presets import describe_settings, preset_overrides, preset_settings
+from ..factory.presets import (
+    SAME_SCORES,
+    describe_settings,
+    preset_overrides,
+    preset_settings,
+)
 from ..inference.stats import InferenceStats
 from ..inference.validation import Validation
 from ..io.atomic import write_json
@@ -111,14 +116,10 @@ def _tell_other_protocol(
     differ = [
         f"{key} {value}"
         for key, value in method_of(own).describe_protocol(own).items()
-        if protocol.get(key) != value and key not in _OF_DATA
+        if protocol.get(key) != value and key not in SAME_SCORES
     ]
     if differ:
         print(f"  note: by itself (predict) the file has {', '.join(differ)}")
-
-
-_OF_DATA = {"boxes", "box jitter", "evaluation", "precision", "engine"}
-"""What of a protocol is no matter of the weights."""
 
 
 def _check_calibration(file: Checkpoint) -> None:

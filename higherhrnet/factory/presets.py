@@ -76,7 +76,7 @@ def measured_operating_point(
     measured = preset_overrides(file, name) if name in file.presets else []
     calibrated = method_of(config).describe_protocol(config_of(file, measured))
     now = method_of(config).describe_protocol(config)
-    if any(calibrated.get(key) != now.get(key) for key in now.keys() - _SAME_SCORES):
+    if any(calibrated.get(key) != now.get(key) for key in now.keys() - SAME_SCORES):
         return replace(point, precision=0.0, recall=0.0, images=0)
     return point
 
@@ -112,7 +112,7 @@ def describe_settings(config: PoseConfig, overrides: list[Any], former: dict[str
     return found
 
 
-_SAME_SCORES = {"boxes", "box jitter", "precision", "engine", "assignment", "evaluation"}
+SAME_SCORES = {"boxes", "box jitter", "precision", "engine", "assignment", "evaluation"}
 """What of a protocol leaves scores nearly as they are."""
 _OF_DATA = ("TEST.BBOX_SOURCE", "TEST.BBOX_JITTER", "TEST.EVALUATION", "TEST.DISPLAY_PRECISION")
 """Test settings that say what is measured, not how people are found."""

@@ -114,10 +114,10 @@ def _load_export(file: Checkpoint, config: Config, device: torch.device) -> Task
         )
     engine = open_any_export(file.path, str(device), precision)
     info = engine.about
-    assert isinstance(info, TaskExportInfo)
-    if info.task != config.method:
+    if not isinstance(info, TaskExportInfo) or info.task != config.method:
+        what = info.task if isinstance(info, TaskExportInfo) else f"{info.method} poses"
         raise UserError(
-            f"'{file.path}' is a network of another task: {info.task}, and the config is one for "
+            f"'{file.path}' is an exported network for {what}, and the config is for "
             f"{config.method}"
         )
     _check_settings(file, config)
